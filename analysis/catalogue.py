@@ -1,0 +1,136 @@
+"""The figures on disk: `analysis/figures/<name>.py`, one a file, found by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from analysis.options import FigureOptions
+
+FOLDER = Path(__file__).parent / "figures"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A figure with its options: one entry of a sweep's `figures:`."""
+
+    name: str
+    module: ModuleType
+    options: FigureOptions
+
+    @property
+    def needs(self) -> list[str]:
+        """The row columns that the figure takes."""
+        return list(self.module.needs(self.options))
+
+
+def names() -> list[str]:
+    """The names of all figures, in order.
+
+    >>> "recipes" in names()
+    True
+    """
+    return sorted(file.stem for file in FOLDER.glob("*.py") if not file.stem.startswith("_"))
+
+
+def find(name: str) -> ModuleType:
+    """The module of a figure.
+
+    Raises:
+        ValueError: there is no such figure; the line says which there are.
+    """
+    if name not in names():
+        raise ValueError(f"unknown figure {name!r}; there are {_among(name, names())}")
+    return importlib.import_module(f"analysis.figures.{name}")
+
+
+def parse(entry: Any, columns: Iterable[str] | None = None, settings: Iterable[str] | None = None) -> Chosen:
+    """Checks an entry of a sweep's `figures:` list.
+
+    Args:
+        entry: a name, or a mapping of one name to its options.
+        columns: the row columns of the sweep's task; None to leave the columns unchecked.
+        settings: the dotted names of the sweep's settings; None to leave them unchecked.
+
+    Raises:
+        ValueError: in one line, an unknown figure, option, column or setting, or a value that is not allowed.
+
+    >>> parse({"recipes": {"y": "p_true"}}).options.y
+    'p_true'
+    """
+    name, given = _split(entry)
+    module = find(name)
+    chosen = Chosen(name, module, _options(name, module, given))
+    if columns is not None:
+        there = list(columns)
+        for column in chosen.needs:
+            if column not in there:
+                raise ValueError(f"figure {name}: no row column {column!r}; there are {_among(column, there)}")
+    if settings is not None:
+        there = list(settings)
+        for option, field in type(chosen.options).model_fields.items():
+            extra, value = field.json_schema_extra, getattr(chosen.options, option)
+            if isinstance(extra, dict) and extra.get("names") == "setting" and value is not None and value not in there:
+                raise ValueError(f"figure {name}: {option}: no setting {value!r}; there are {_among(value, there)}")
+    return chosen
+
+
+def fitting(columns: Iterable[str]) -> list[Chosen]:
+    """Every figure, with its default options, that rows with these columns can be drawn as."""
+    there = set(columns)
+    every = [parse(name) for name in names()]
+    return [chosen for chosen in every if there.issuperset(chosen.needs)]
+
+
+def _split(entry: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(entry, str):
+        return entry, {}
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        name, given = next(iter(entry.items()))
+        if isinstance(given, Mapping) or given is None:
+            return str(name), {str(option): value for option, value in (given or {}).items()}
+    raise ValueError(
+        f"{entry!r} is not a figure: a name is needed, or one name with its options, such as recipes: {{y: p_true}}"
+    )
+
+
+def _options(name: str, module: ModuleType, given: dict[str, Any]) -> FigureOptions:
+    try:
+        options = module.Options(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = list(module.Options.model_fields)
+            raise ValueError(f"figure {name}: unknown option {option!r}; it has {_among(option, known)}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(
+            f"figure {name}: {option}: {message[:1].lower()}{message[1:]}, not {first['input']!r}"
+        ) from error
+    if not isinstance(options, FigureOptions):
+        raise TypeError(f"figure {name}: Options must be built on FigureOptions")
+    return options
+
+
+def _among(came: str, there: Sequence[str]) -> str:
+    """What is allowed, with the nearest to what came."""
+    near = difflib.get_close_matches(came, there, n=1) or [name for name in there if name.endswith(f".{came}")][:1]
+    listed = ", ".join(there) if there else "none"
+    return f"{listed}; did you mean {near[0]}?" if near else listed
+
+
+def named(entry: Any) -> str:
+    """The name in an entry of a `figures:` list, whether or not there is such a figure, fit to be a file's name.
+
+    >>> named({"recipes": {"y": "p_true"}}), named(["../x"])
+    ('recipes', 'figure')
+    """
+    name = next(iter(entry), "") if isinstance(entry, Mapping) else entry
+    return name if isinstance(name, str) and name.isidentifier() else "figure"

@@ -1,0 +1,174 @@
+"""Long rows to arrays: seeds x examples x points along a ladder, the shape that the statistics take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.options import GENUINE, FigureOptions
+from analysis.results import ReportError, Results
+from analysis.stats import Estimate, bootstrap_crossed
+
+ORDER = (GENUINE, "adversarial", "random")
+"""Conditions are drawn in this order; any others follow."""
+
+
+@dataclass(frozen=True)
+class Cube:
+    """One column of the rows as an array.
+
+    Attributes:
+        values: (S, N, R), NaN where there is no row.
+        trials: (S,) the trials, which are the seeds of one recipe.
+        ids: (N,) the examples.
+        points: (R,) the positions along the ladder, ascending; a single 0 where there is no ladder.
+    """
+
+    values: NDArray[np.float64]
+    trials: NDArray[np.object_]
+    ids: NDArray[np.int64]
+    points: NDArray[np.float64]
+
+    def estimate(self, options: FigureOptions) -> Estimate:
+        """The mean at each point, with its interval."""
+        return bootstrap_crossed(self.values, level=options.level, resamples=options.resamples)
+
+
+def select(
+    results: Results,
+    options: FigureOptions,
+    *,
+    kind: str | None = None,
+    condition: str | None = None,
+    recipe: str | None = None,
+) -> pd.DataFrame:
+    """The rows of one kind, condition and recipe (each: all of them if None), without those that the options leave out.
+
+    Raises:
+        ReportError: there is no such row; the line says what there is.
+    """
+    rows = results.rows
+    keep = np.ones(len(rows), bool)
+    for column, wanted in (("kind", kind), ("condition", condition), ("recipe", recipe)):
+        if wanted is None:
+            continue
+        if column not in rows or wanted not in set(rows[column].dropna().unique()):
+            there = sorted(map(str, rows[column].dropna().unique())) if column in rows else []
+            raise ReportError(f"no rows of the {column} {wanted!r}; there are {', '.join(there) or 'none'}")
+        keep &= (rows[column] == wanted).to_numpy()
+    if options.only_found and "condition" in rows:
+        moved = (rows["condition"] != GENUINE).to_numpy()
+        for column in ("found", "correct"):
+            if column in rows:
+                keep &= ~moved | rows[column].to_numpy(bool)
+    if options.only_correct and "correct" in rows:
+        keep &= rows["correct"].to_numpy(bool)
+    chosen = rows[keep]
+    if chosen.empty:
+        raise ReportError("no rows are left to draw")
+    return chosen
+
+
+def kinds(results: Results) -> list[str | None]:
+    """The kinds of noise in the rows, in order of appearance; [None] where rows know no kinds."""
+    if "kind" not in results.rows:
+        return [None]
+    return [str(kind) for kind in results.rows["kind"].dropna().unique()] or [None]
+
+
+def conditions(rows: pd.DataFrame) -> list[str]:
+    """The conditions in the rows, the genuine one first; [""] where rows know no conditions."""
+    if "condition" not in rows:
+        return [""]
+    there = [str(condition) for condition in rows["condition"].dropna().unique()]
+    return [name for name in ORDER if name in there] + [name for name in there if name not in ORDER]
+
+
+def cubes(rows: pd.DataFrame, column: str, along: str = "radius", by: str | None = "condition") -> dict[str, Cube]:
+    """One cube for each value of the column `by`, all on the same axes, so that they can be subtracted.
+
+    Raises:
+        ReportError: the column holds no finite number.
+    """
+    seed, trials = pd.factorize(rows["trial"], sort=True)  # of codes, so much faster than of words
+    example, ids = pd.factorize(rows["id"].to_numpy(), sort=True)
+    ladder = rows[along].to_numpy(float) if along in rows else np.zeros(len(rows))
+    point, points = pd.factorize(ladder, sort=True)
+    names = np.asarray(trials, dtype=object)
+    shape = (len(trials), len(ids), len(points))
+    cell = (seed * shape[1] + example) * shape[2] + point
+    values = np.where(point >= 0, rows[column].to_numpy(float), np.nan)  # no place on the ladder: no value
+    if not np.isfinite(values).any():
+        raise ReportError(f"the column {column} holds no number")
+    if by is None or by not in rows:
+        return {"": Cube(_means(cell, values, shape), names, ids, points)}
+    found = {}
+    for name in conditions(rows) if by == "condition" else [str(value) for value in rows[by].dropna().unique()]:
+        here = (rows[by] == name).to_numpy()
+        found[name] = Cube(_means(cell[here], values[here], shape), names, ids, points)
+    return found
+
+
+def _means(cell: NDArray[np.int64], values: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np.float64]:
+    known = np.isfinite(values)
+    size = int(np.prod(shape))
+    counts = np.bincount(cell[known], minlength=size)
+    sums = np.bincount(cell[known], weights=values[known], minlength=size)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
+
+
+def mean_over(cube: Cube, at: float | None = None) -> Cube:
+    """One number an example: at the point `at`, or averaged over the ladder (normalised area under the curve).
+
+    Raises:
+        ReportError: no point of the ladder lies near `at`.
+    """
+    values, points = cube.values, cube.points
+    if at is not None:
+        nearest = int(np.abs(points - at).argmin())
+        if not np.isclose(points[nearest], at, rtol=1e-3, atol=1e-9):
+            raise ReportError(
+                f"radius {at:g} was not measured; there are {', '.join(f'{point:.3g}' for point in points)}"
+            )
+        one = values[:, :, nearest]
+    elif len(points) == 1:
+        one = values[:, :, 0]
+    else:
+        one = np.trapezoid(values, points, axis=2) / (points[-1] - points[0])
+    return Cube(one[:, :, None], cube.trials, cube.ids, np.zeros(1))
+
+
+def counted(n: int, word: str) -> str:
+    """
+    >>> counted(1, "seed"), counted(200, "example")
+    ('1 seed', '200 examples')
+    """
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def spread(low: int, high: int, word: str) -> str:
+    """
+    >>> spread(3, 3, "seed"), spread(180, 200, "example")
+    ('3 seeds', '180 to 200 examples')
+    """
+    return counted(high, word) if low == high else f"{low} to {high} {word}s"
+
+
+def caption(frame: pd.DataFrame, options: FigureOptions, resampled: set[str], marks: str) -> str:
+    """How many, what was resampled and at which level, for a frame with columns `n` and `seeds`.
+
+    Args:
+        marks: what the intervals are drawn as ("Bands", "Bars").
+    """
+    n, seeds = frame["n"].astype(int), frame["seeds"].astype(int)
+    words = [f"n = {spread(n.min(), n.max(), 'example')}, {spread(seeds.min(), seeds.max(), 'seed')}."]
+    what = "seeds and examples" if "seeds and examples" in resampled else "examples"
+    words.append(f"{marks}: {100 * options.level:g} % percentile bootstrap, {options.resamples} resamples of {what}.")
+    if seeds.max() == 1:
+        words.append("With one seed the intervals say nothing about other trainings.")
+    elif seeds.max() < 5:
+        words.append("With so few seeds the part of the interval that comes from them is rough.")
+    return " ".join(words)

@@ -1,0 +1,17 @@
+"""Figures, one a file; the file's name is the name in a sweep's `figures:` list.
+
+Nothing is registered: `analysis.catalogue` finds them on disk.
+Each file holds
+
+```
+class Options(FigureOptions)        frozen; every option has a default; unknown ones are refused
+def needs(options)                  the row columns it takes, as a list
+def compute(results, options)       the numbers that are drawn, as a tidy data frame with mean, low, high, n
+def draw(frame, options)            a Matplotlib figure of that frame and nothing else
+```
+
+`compute` keeps the order in which things are to be drawn. It leaves the words in `frame.attrs`: `caption` (what is
+shown, n, what was resampled, level) and the axis labels. An option that names a setting of the sweep carries
+`json_schema_extra=SETTING`, so that it can be checked before any work starts. `draw` imports Matplotlib itself, through
+`analysis.style`, never pyplot. Both raise `ReportError` with one line for what the reader can mend.
+"""

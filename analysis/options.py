@@ -1,0 +1,27 @@
+"""What the options of all figures share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SETTING: dict[str, Any] = {"names": "setting"}
+"""`Field(json_schema_extra=SETTING)` marks an option that names one of the sweep's settings (`recipe.optimiser`)."""
+
+GENUINE = "genuine"
+"""The condition that the others are compared with."""
+
+
+class FigureOptions(BaseModel):
+    """The options of every figure; unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    level: float = Field(0.95, ge=0.5, le=0.999, description="level of the intervals")
+    resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples")
+    only_found: bool = Field(
+        True,
+        description="leave out moved centres whose search failed, or whose image is misclassified to begin with",
+    )
+    only_correct: bool = Field(False, description="leave out the examples that are misclassified to begin with")

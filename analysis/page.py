@@ -1,0 +1,212 @@
+"""The words and numbers of `report.html`; `report.html.j2` lays them out, with everything escaped."""
+
+from __future__ import annotations
+
+import base64
+import math
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from analysis import style
+from analysis.cube import counted
+from analysis.drawing import Drawn
+from analysis.results import Results, in_order, is_number, show
+from analysis.summary import scalars
+
+BROAD = style.COLUMN * 1.5 * style.RC["savefig.dpi"]
+"""Wider pictures than this, in pixels, span two columns of a paper."""
+LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib", "pyarrow")
+
+
+def render(
+    results: Results, drawn: Sequence[Drawn], summary: pd.DataFrame, records: Mapping[str, Mapping[str, Any]], spec: str
+) -> str:
+    """The page.
+
+    Args:
+        drawn: the figures, failed ones too.
+        summary: one line a recipe (`analysis.summary.summarise`).
+        records: what each trial says of itself (`trial.json`), by trial.
+        spec: the resolved sweep file.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    fixed, varied = _settings(results)
+    return environment.get_template("report.html.j2").render(
+        title=results.sweep.get("name") or "sweep",
+        about=results.sweep.get("about") or "",
+        measured=_measured(results, records),
+        headline=_headline(results, summary),
+        objective=results.sweep.get("objective"),
+        figures=[_figure(one) for one in drawn],
+        failed=_failed(results, records),
+        missing=int((results.trials["status"] == "missing").sum()),
+        fixed=fixed,
+        varied=varied,
+        spec=spec,
+        columns=_glossary(results),
+        versions=_versions(records),
+    )
+
+
+def _measured(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What was measured, as pairs of a term and its words."""
+    trials, rows = results.trials, results.rows
+    statuses = Counter(trials["status"])
+    facts = [("Task", str(results.sweep.get("task") or "unknown"))]
+    facts.append(
+        ("Trials", ", ".join(f"{statuses[name]} {name}" for name in ("done", "failed", "missing") if statuses[name]))
+    )
+    facts.append(("Recipes", str(len(results.recipes))))
+    if results.replicates:
+        seeds = in_order(trials.loc[trials["status"] == "done", f"config.{results.replicates}"])
+        facts.append(("Seeds", f"{len(seeds)} ({results.replicates}: {', '.join(map(show, seeds))})"))
+    if "id" in rows and len(rows):
+        examples = rows["id"].nunique()
+        missed = _not_found(rows)
+        facts.append(("Examples", f"{examples:,} in {len(rows):,} rows{missed}"))
+    seconds = pd.to_numeric(trials["seconds"], errors="coerce").sum()
+    facts.append(("Computing time", f"{_duration(seconds)} over all trials"))
+    facts += _when(records)
+    facts.append(("Report made", _clock(time.time())))
+    return facts
+
+
+def _when(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """When the trials ran, where they say so (`started`, seconds since 1970, and `seconds`)."""
+    spans = [
+        (float(record["started"]), float(record["started"]) + float(record.get("seconds") or 0))
+        for record in records.values()
+        if is_number(record.get("started"))
+    ]
+    if not spans:
+        return []
+    return [("Measured", f"{_clock(min(start for start, _ in spans))} to {_clock(max(end for _, end in spans))}")]
+
+
+def _clock(seconds: float) -> str:
+    """
+    >>> _clock(0)
+    '1970-01-01 00:00 UTC'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _not_found(rows: pd.DataFrame) -> str:
+    """How many adversarial searches around correctly classified images found nothing, in words."""
+    if "found" not in rows or "condition" not in rows:
+        return ""
+    searched = rows[(rows["condition"] == "adversarial") & rows.get("correct", True)].drop_duplicates(["trial", "id"])
+    failed = int((~searched["found"].astype(bool)).sum())
+    return (
+        f"; {failed:,} of {len(searched):,} adversarial searches around correctly classified images found nothing"
+        if failed
+        else ""
+    )
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(42), _duration(600), _duration(9000)
+    ('42 s', '10.0 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _headline(results: Results, summary: pd.DataFrame) -> dict[str, Any]:
+    """The table of scalars: recipes down and scalars across, or the other way round, whichever is narrower."""
+    names = scalars(results)
+    recipes = [f"{line['recipe']} ({counted(line['seeds'], 'seed')})" for _, line in summary.iterrows()]
+    cells = [[_cell(line, name) for name in names] for _, line in summary.iterrows()]
+    if len(names) > len(recipes):
+        return {"corner": "scalar", "across": recipes, "down": names, "cells": list(zip(*cells, strict=True))}
+    return {"corner": "recipe", "across": names, "down": recipes, "cells": cells}
+
+
+def _cell(line: pd.Series, name: str) -> tuple[str, str]:
+    """A mean and its interval, written with the same number of decimals."""
+    mean, low, high = (float(line[column]) for column in (name, f"{name}.low", f"{name}.high"))
+    if math.isnan(mean):
+        return "not measured", ""
+    if mean and not 1e-3 <= abs(mean) < 1e5:
+        return f"{mean:.3g}", "" if math.isnan(low) else f"{low:.3g} to {high:.3g}"
+    places = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 3
+    return f"{mean:.{places}f}", "" if math.isnan(low) else f"{low:.{places}f} to {high:.{places}f}"
+
+
+def _figure(drawn: Drawn) -> dict[str, Any]:
+    image = base64.b64encode(drawn.png).decode() if drawn.png is not None else None
+    title = drawn.name.replace("_", " ").replace("-", " ")
+    broad = drawn.png is not None and int.from_bytes(drawn.png[16:20], "big") > BROAD  # a PNG tells its width there
+    told = {"caption": drawn.caption, "error": drawn.error}
+    return {"name": drawn.name, "title": title, "image": image, "broad": broad, **told}
+
+
+def _failed(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    trials = results.trials[results.trials["status"] == "failed"]
+    listed = []
+    for _, line in trials.iterrows():
+        seed = f", seed {show(line[f'config.{results.replicates}'])}" if results.replicates else ""
+        error = line["error"] if isinstance(line.get("error"), str) else "no error was recorded"
+        traceback = str(records.get(line["trial"], {}).get("traceback") or "")
+        listed.append(
+            {"trial": line["trial"], "recipe": f"{line['recipe']}{seed}", "error": error, "traceback": traceback}
+        )
+    return listed
+
+
+def _settings(results: Results) -> tuple[list[tuple[str, str]], list[tuple[str, str, str]]]:
+    """The settings that all trials share, and those that differ, with their values."""
+    fixed, varied = [], []
+    for column in (str(name) for name in results.trials if str(name).startswith("config.")):
+        name = column.removeprefix("config.")
+        values = in_order(results.trials[column])
+        if len(values) < 2 and name not in results.varied:
+            fixed.append((name, show(values[0], 6) if values else "none"))
+        else:
+            listed = [show(value, 6) for value in values]
+            words = ", ".join(listed) if len(listed) <= 12 else f"{listed[0]} to {listed[-1]} ({len(listed)} values)"
+            label = results.setting_label(name)
+            varied.append((name, words, "" if label == name else label))
+    return fixed, varied
+
+
+def _glossary(results: Results) -> list[tuple[str, str]]:
+    columns = results.sweep.get("columns") or {}
+    return [(str(name), str(label)) for name, label in columns.items()]
+
+
+def _versions(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What measured and what drew: several versions of one library are all named."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records.values():
+        versions = record.get("versions")
+        told = dict(versions) if isinstance(versions, Mapping) else {}
+        devices = record.get("devices")
+        pairs = [*told.items(), *(("device", name) for name in (devices if isinstance(devices, list) else []))]
+        for name, value in pairs:
+            found.setdefault(str(name), {})[str(value)] = None
+    measured = [(name, ", ".join(values)) for name, values in found.items()]
+    drew = [("Python (report)", platform.python_version())]
+    for name in LIBRARIES:
+        try:
+            drew.append((f"{name} (report)", version(name)))
+        except PackageNotFoundError:
+            continue
+    return measured + drew

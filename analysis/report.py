@@ -1,0 +1,143 @@
+"""The report of a sweep: its figures, a table of its scalars, and one self-contained page.
+
+`python -m analysis.report results/noise` writes `figures/*.png *.pdf *.csv`, `summary.csv` and `report.html` into the
+sweep's folder. It exits with 0 when all is drawn, 1 when a figure failed (the page says why, the others are there) and 2
+for a user's mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from analysis import catalogue, page, table
+from analysis.drawing import Drawn, draw, file_names
+from analysis.results import ReportError, Results
+from analysis.summary import summarise
+from engine.store import Store
+
+ALWAYS = ("id", "label", "correct", "condition", "found", "kind", "radius", "samples")
+"""Row columns that figures use where there are any, besides those they need."""
+FAILED = ".error.txt"
+"""How the file ends that a failed figure leaves in place of its picture."""
+
+
+def build(results_uri: str | os.PathLike[str], *, figures: Sequence[Any] | None = None) -> list[str]:
+    """Draws the figures of a sweep and writes its report.
+
+    A figure that fails loses no other: it leaves `figures/<name>.error.txt` and a line in the report (see `failures`).
+
+    Args:
+        results_uri: the sweep's folder or URI.
+        figures: names, or mappings of one name to its options; by default those that the sweep asks for, and where it
+            asks for none, all that its rows can be drawn as.
+
+    Returns:
+        The files that were written, as paths or URIs.
+
+    Raises:
+        ReportError: there is no finished sweep here, or `figures` names what there is not; in one line.
+    """
+    store = table.open_store(results_uri)
+    overview = table.overview(results_uri)
+    chosen, refused = _chosen(overview, figures)
+    needed = {column for one in chosen for need in one.needs for column in (need, f"{need}_se")}
+    results = table.load(results_uri, sorted(needed.union(ALWAYS))) if chosen else overview
+    drawn = [*(draw(one, results, name) for one, name in zip(chosen, file_names(chosen), strict=True)), *refused]
+    written = [file for one in drawn for file in _write(store, one)]
+    summary = summarise(results)
+    store.write("summary.csv", summary.to_csv(index=False).encode())
+    html = page.render(results, drawn, summary, _records(store, results), _spec(store))
+    store.write("report.html", html.encode())
+    return [f"{store.uri}/{file}" for file in [*written, "summary.csv", "report.html"]]
+
+
+def failures(files: Sequence[str]) -> list[str]:
+    """The names of the figures that `build` could not draw.
+
+    >>> failures(["noise/figures/recipes.png", "noise/figures/effects.error.txt"])
+    ['effects']
+    """
+    return [file.rsplit("/", 1)[-1].removesuffix(FAILED) for file in files if file.endswith(FAILED)]
+
+
+def _chosen(overview: Results, figures: Sequence[Any] | None) -> tuple[list[catalogue.Chosen], list[Drawn]]:
+    """The figures to draw, and those that a sweep asks for but this version cannot draw."""
+    columns = list(overview.rows.columns)
+    settings = [str(name).removeprefix("config.") for name in overview.trials if str(name).startswith("config.")]
+    entries = overview.sweep.get("figures") if figures is None else figures
+    if not entries:
+        return catalogue.fitting(columns), []
+    chosen, refused = [], []
+    for entry in entries:
+        try:
+            chosen.append(catalogue.parse(entry, columns, settings))
+        except ValueError as error:
+            if figures is not None:
+                raise ReportError(str(error)) from error
+            name = catalogue.named(entry)
+            refused.append(Drawn(name, error=str(error), details=str(error)))
+    return chosen, refused
+
+
+def _write(store: Store, drawn: Drawn) -> list[str]:
+    """Writes a figure's files, and removes those that an earlier report left under the same name."""
+    contents = {".png": drawn.png, ".pdf": drawn.pdf, ".csv": drawn.csv}
+    contents[FAILED] = f"{drawn.details.rstrip()}\n".encode() if drawn.error is not None else None
+    written = []
+    for ending, content in contents.items():
+        file = f"figures/{drawn.name}{ending}"
+        if content is None:
+            store.delete(file)
+        else:
+            store.write(file, content)
+            written.append(file)
+    return written
+
+
+def _records(store: Store, results: Results) -> dict[str, dict[str, Any]]:
+    """What the trials that ran say of themselves, by trial; empty for one that left nothing readable."""
+    records = {}
+    for trial in results.trials.loc[results.trials["status"] != "missing", "trial"]:
+        try:
+            record = store.read_json(f"trials/{trial}/trial.json")
+        except (OSError, ValueError):
+            record = {}
+        records[str(trial)] = record if isinstance(record, dict) else {}
+    return records
+
+
+def _spec(store: Store) -> str:
+    """The resolved sweep file, tidied."""
+    try:
+        return yaml.safe_dump(yaml.safe_load(store.read("sweep.yaml")), sort_keys=False, allow_unicode=True)
+    except (OSError, yaml.YAMLError):
+        return ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: prints the files that were written, and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Draws the report of a sweep.")
+    parser.add_argument("results", help="the sweep's folder or URI, such as results/noise")
+    parser.add_argument("--figures", help=f"only these, separated by commas: {', '.join(catalogue.names())}")
+    given = parser.parse_args(arguments)
+    figures = [name.strip() for name in given.figures.split(",") if name.strip()] if given.figures is not None else None
+    try:
+        files = build(given.results, figures=figures or None)
+    except ReportError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print("\n".join(files))
+    failed = failures(files)
+    if failed:
+        print(f"could not be drawn: {', '.join(failed)} (report.html says why)", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

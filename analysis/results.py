@@ -1,0 +1,216 @@
+"""A sweep's results in memory, as every figure gets them, and the words for its settings and columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+GENERIC = {"radius", "kind", "name", "type", "strength", "probability", "value", "scale", "size"}
+"""Last parts of a dotted name that say nothing alone: `input_noise.radius` is called "input noise", not "radius"."""
+
+RADIUS_LABELS = {
+    "additive": "noise radius (pixel units)",
+    "sphere": "distance from the centre (pixel units)",
+    "multiplicative": "noise radius (relative to the pixel)",
+}
+"""Axis labels of the kinds of noise, where the noise is in pixel space."""
+
+
+class ReportError(ValueError):
+    """A mistake that the reader of a report can mend, told in one line."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one sweep.
+
+    Attributes:
+        sweep: what the sweep says of itself (`name`, `task`, `about`, `labels`, `classes`, `figures`, `columns`, ...).
+        trials: one line a trial, with its `config.*` and `summary.*` columns and the `recipe` it is one seed of.
+        rows: the rows of the finished trials, with `trial`, `recipe` and `config.<name>` for what varies.
+        varied: dotted names of the settings that vary, the seed left out.
+        replicates: dotted name of the setting that repeats a recipe (the seed), or None.
+    """
+
+    sweep: Mapping[str, Any]
+    trials: pd.DataFrame
+    rows: pd.DataFrame
+    varied: tuple[str, ...]
+    replicates: str | None
+
+    @property
+    def recipes(self) -> list[str]:
+        """The recipes with a finished trial, in the order of their settings' values; the first is the baseline."""
+        done = self.trials.loc[self.trials["status"] == "done", "recipe"]
+        return [str(recipe) for recipe in done.cat.categories if (done == recipe).any()]
+
+    def named(self, recipe: str | None) -> str:
+        """The recipe of that label, the first by default.
+
+        Raises:
+            ReportError: there is none; the line says which there are.
+        """
+        if recipe is not None and recipe not in self.recipes:
+            raise ReportError(f"no recipe {recipe!r}; there are {'; '.join(self.recipes)}")
+        return recipe or self.recipes[0]
+
+    def values(self, setting: str) -> list[Any]:
+        """The different values that finished trials give to a setting, in order."""
+        done = self.trials.loc[self.trials["status"] == "done", f"config.{setting}"]
+        return in_order(done)
+
+    def is_numeric(self, setting: str) -> bool:
+        """Whether a setting takes at least two values in the finished trials, all of them numbers."""
+        values = self.values(setting)
+        return len(values) > 1 and all(map(is_number, values))
+
+    def setting_of(self, recipe: str, setting: str) -> Any:
+        """The value of a setting in a recipe."""
+        return plain(self.trials.loc[self.trials["recipe"] == recipe, f"config.{setting}"].iloc[0])
+
+    def setting_label(self, setting: str) -> str:
+        """The axis label of a setting: the sweep's own words where it has them."""
+        given = (self.sweep.get("labels") or {}).get(setting)
+        if given and given != setting:
+            return given
+        return setting.removeprefix("recipe.").replace(".", " ").replace("_", " ")
+
+    def column_label(self, column: str, kind: str | None = None) -> str:
+        """The axis label of a row column; for the radius it depends on the kind of noise."""
+        spaces = set(self.trials.get("config.space", pd.Series(dtype=object)).dropna())
+        if column == "radius" and kind in RADIUS_LABELS and spaces <= {"pixel"}:
+            return RADIUS_LABELS[kind]
+        return (self.sweep.get("columns") or {}).get(column) or column.replace("_", " ")
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, or its number where the sweep names none."""
+        classes = self.sweep.get("classes") or []
+        return str(classes[label]) if 0 <= label < len(classes) else str(label)
+
+
+def plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own, and every kind of missing value as None.
+
+    >>> plain(float("nan")) is None
+    True
+    """
+    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def is_number(value: Any) -> bool:
+    """
+    >>> is_number(0.1), is_number(True), is_number(None)
+    (True, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def sentence(words: str) -> str:
+    """
+    >>> sentence("distance in L2")
+    'Distance in L2'
+    """
+    return words[:1].upper() + words[1:]
+
+
+def in_order(column: pd.Series) -> list[Any]:
+    """The different values of a column: numbers ascending, anything else in order of appearance.
+
+    >>> in_order(pd.Series([0.1, 0.0, 0.1]))
+    [0.0, 0.1]
+    """
+    values = [plain(value) for value in column.drop_duplicates()]
+    return sorted(values) if all(map(is_number, values)) else values
+
+
+def show(value: Any, digits: int = 3) -> str:
+    """A setting's value as a reader writes it.
+
+    >>> show(8 / 255), show(None), show(True), show('["flip", "crop"]'), show(60_000)
+    ('0.0314', 'none', 'yes', 'flip+crop', '60000')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else f"{value:.{digits}g}"
+    text = str(value)
+    if text.startswith("["):
+        try:
+            items = json.loads(text)
+            words = all(isinstance(item, str) for item in items)
+            return ("+" if words else ", ").join(show(item, digits) for item in items) or "none"
+        except ValueError:
+            return text
+    return text
+
+
+def short_names(settings: Sequence[str]) -> list[str]:
+    """The shortest telling name of each setting.
+
+    >>> short_names(["recipe.optimiser", "recipe.input_noise.radius"])
+    ['optimiser', 'input noise']
+    """
+    names = []
+    for setting in settings:
+        parts = setting.split(".")
+        alone = parts[-1] not in GENERIC and sum(other.endswith(f".{parts[-1]}") for other in settings) < 2
+        group = parts[-2] if len(parts) > 1 else parts[-1]
+        siblings = sum(other.rsplit(".", 1)[0] == setting.rsplit(".", 1)[0] for other in settings) > 1
+        chosen = parts[-1] if alone else f"{group} {parts[-1]}" if siblings or len(parts) < 2 else group
+        names.append(chosen.replace("_", " "))
+    return names
+
+
+def recipe_labels(settings: pd.DataFrame, fallback: str) -> tuple[list[str], list[str]]:
+    """A short label a trial for its varied settings, and the different labels in order.
+
+    Args:
+        settings: one line a trial, one column a varied setting (dotted names).
+        fallback: the label where nothing varies.
+
+    >>> settings = pd.DataFrame({"optimiser": ["sgd", "sgd"], "input_noise.radius": [0.1, 0.0]})
+    >>> recipe_labels(settings, "all")
+    (['sgd, input noise 0.1', 'sgd, input noise 0'], ['sgd, input noise 0', 'sgd, input noise 0.1'])
+    """
+    if settings.shape[1] == 0:
+        return [fallback] * len(settings), [fallback]
+    # words before numbers: "sgd, noise 0.1" and, in order, all of sgd before all of adam
+    numeric = {name: all(map(is_number, in_order(column))) for name, column in settings.items()}
+    settings = settings[sorted(settings.columns, key=lambda name: numeric[name])]
+    names = short_names(list(settings.columns))
+    ranks = [{_key(value): rank for rank, value in enumerate(in_order(settings[name]))} for name in settings.columns]
+    points = [tuple(plain(value) for value in line) for line in settings.itertuples(index=False)]
+    different = {tuple(map(_key, point)) for point in points}
+    for digits in (3, 6, 17):
+        labels = [
+            ", ".join(_phrase(name, value, digits) for name, value in zip(names, point, strict=True))
+            for point in points
+        ]
+        if len(set(labels)) == len(different):
+            break
+    order = {
+        label: tuple(rank[_key(value)] for rank, value in zip(ranks, point, strict=True))
+        for label, point in zip(labels, points, strict=True)
+    }
+    return labels, sorted(order, key=lambda label: order[label])
+
+
+def _key(value: Any) -> str:
+    return repr(plain(value))
+
+
+def _phrase(name: str, value: Any, digits: int) -> str:
+    """A word speaks for itself, a number needs its name."""
+    if isinstance(value, str):
+        return show(value, digits)
+    return f"{name} {show(value, digits)}"

@@ -1,0 +1,41 @@
+"""The trials' scalars by recipe: the mean over seeds, with its interval."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.results import Results
+from analysis.stats import student_mean
+
+LEVEL = 0.95
+
+
+def scalars(results: Results) -> list[str]:
+    """The names of the trials' scalars, the sweep's objective first."""
+    names = [str(name).removeprefix("summary.") for name in results.trials if str(name).startswith("summary.")]
+    objective = (results.sweep.get("objective") or {}).get("metric")
+    return sorted(names, key=lambda name: name != objective)
+
+
+def summarise(results: Results) -> pd.DataFrame:
+    """One line a recipe: `recipe`, the varied settings, `seeds`, and `<scalar>`, `<scalar>.low`, `<scalar>.high`.
+
+    The interval is Student's t over the seeds (NaN with one seed): it says how far another training may differ, not how
+    far other examples may.
+    """
+    done = results.trials[results.trials["status"] == "done"]
+    lines = []
+    for recipe in results.recipes:
+        trials = done[done["recipe"] == recipe]
+        line = {
+            "recipe": recipe,
+            **{name: results.setting_of(recipe, name) for name in results.varied},
+            "seeds": len(trials),
+        }
+        for name in scalars(results):
+            values = pd.to_numeric(trials[f"summary.{name}"], errors="coerce").to_numpy(float)
+            mean, low, high, _ = student_mean(values, LEVEL) if len(values) else (np.nan, np.nan, np.nan, 0)
+            line |= {name: mean, f"{name}.low": low, f"{name}.high": high}
+        lines.append(line)
+    return pd.DataFrame(lines)

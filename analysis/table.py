@@ -1,0 +1,155 @@
+"""The results of a sweep, from disk to data frames."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.results import ReportError, Results, plain, recipe_labels
+from engine.store import Store
+
+READERS = 8
+"""Parts read at the same time: what a remote store waits for is its latency."""
+
+
+def overview(results: str | os.PathLike[str]) -> Results:
+    """A sweep's results with an empty `rows` frame that only tells which columns there are.
+
+    Raises:
+        ReportError: the folder holds no sweep, or none of its trials is finished.
+    """
+    store = open_store(results)
+    sweep, trials, varied, replicates = _trials(store)
+    columns: dict[str, None] = {}
+    for trial in trials.loc[trials["status"] == "done", "trial"]:
+        columns.update(dict.fromkeys(_columns(store, _parts(store, trial)[:1])))
+        if columns:
+            break
+    return Results(sweep, trials, pd.DataFrame(columns=list(columns)), varied, replicates)
+
+
+def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Results:
+    """A sweep's results, with the rows of every finished trial.
+
+    Args:
+        results: the sweep's folder or URI (`s3://bucket/results/noise`).
+        columns: the row columns to read, all by default; those that are not there are left out. A large sweep has many
+            millions of rows: a figure's `needs` says what it takes.
+
+    Raises:
+        ReportError: the folder holds no sweep, or none of its trials is finished.
+    """
+    store = open_store(results)
+    sweep, trials, varied, replicates = _trials(store)
+    done = trials[trials["status"] == "done"]
+    with ThreadPoolExecutor(READERS) as pool:
+        tables = list(pool.map(lambda trial: _rows(store, trial, columns), done["trial"]))
+    tables = [table for table in tables if table is not None]
+    rows = (
+        pa.concat_tables(tables, promote_options="permissive")
+        if tables
+        else pa.table({"trial": pa.array([], pa.string())})
+    )
+    frame = rows.to_pandas(strings_to_categorical=True, self_destruct=True)
+    return Results(
+        sweep, trials, _join(frame, done, [*varied, *([replicates] if replicates else [])]), varied, replicates
+    )
+
+
+def open_store(results: str | os.PathLike[str]) -> Store:
+    """The store of a sweep's folder.
+
+    Raises:
+        ReportError: it cannot be reached, or holds no sweep.
+    """
+    try:
+        store = Store(results)
+        found = store.exists("trials.parquet")
+    except (ValueError, OSError) as error:
+        raise ReportError(f"{os.fspath(results)}: {str(error).strip().splitlines()[0]}") from error
+    if not found:
+        raise ReportError(f"{os.fspath(results)}: no sweep's results here (there is no trials.parquet)")
+    return store
+
+
+def _trials(store: Store) -> tuple[dict[str, Any], pd.DataFrame, tuple[str, ...], str | None]:
+    try:
+        table = store.read_table("trials.parquet")
+        sweep = json.loads((table.schema.metadata or {})[b"sweep"])
+    except KeyError as error:
+        raise ReportError(f"{store.uri}: trials.parquet does not say which sweep it belongs to") from error
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise ReportError(f"{store.uri}: trials.parquet cannot be read: {str(error).splitlines()[0]}") from error
+    trials = table.to_pandas()
+    if not (trials["status"] == "done").any():
+        counts = ", ".join(f"{count} {status}" for status, count in trials["status"].value_counts().items())
+        raise ReportError(f"{store.uri}: no trial is finished ({counts or 'there are no trials'})")
+    replicates = sweep.get("replicates")
+    replicates = replicates if f"config.{replicates}" in trials else None
+    varied = tuple(name for name in _leaves(sweep.get("varied") or [], trials) if name != replicates)
+    settings = trials[[f"config.{name}" for name in varied]].set_axis(list(varied), axis=1)
+    labels, order = recipe_labels(settings, fallback=str(sweep.get("name") or "all trials"))
+    trials["recipe"] = pd.Categorical(labels, categories=order, ordered=True)
+    return sweep, trials, varied, replicates
+
+
+def _leaves(varied: Iterable[str], trials: pd.DataFrame) -> list[str]:
+    """The settings that have a column; a group that varies as a whole stands for those of its settings that differ."""
+    leaves: list[str] = []
+    for name in varied:
+        if f"config.{name}" in trials:
+            leaves.append(name)
+            continue
+        below = [column for column in trials.columns if column.startswith(f"config.{name}.")]
+        leaves += [column.removeprefix("config.") for column in below if trials[column].nunique(dropna=False) > 1]
+    return list(dict.fromkeys(leaves))
+
+
+def _parts(store: Store, trial: str) -> list[str]:
+    folder = f"trials/{trial}/rows"
+    return [
+        f"{folder}/{name}" for name in store.names(folder) if name.startswith("part-") and name.endswith(".parquet")
+    ]
+
+
+def _columns(store: Store, parts: Iterable[str]) -> list[str]:
+    return [name for part in parts for name in store.read_schema(part).names]
+
+
+def _rows(store: Store, trial: str, columns: Sequence[str] | None) -> pa.Table | None:
+    parts = _parts(store, trial)
+    if not parts:
+        return None
+    there = _columns(store, parts[:1])
+    wanted = there if columns is None else [name for name in there if name in set(columns)]
+    pieces = [store.read_table(part, wanted).replace_schema_metadata(None) for part in parts]
+    pieces = [piece for piece in pieces if piece.num_rows]  # an empty part does not know its columns' types
+    if not pieces:
+        return None
+    table = pa.concat_tables(pieces, promote_options="permissive")
+    # a word a row is many times the memory of a code a row
+    for position, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            table = table.set_column(position, field.name, pc.dictionary_encode(table[position]))
+    return table.append_column("trial", pa.array([trial] * table.num_rows, pa.string()).dictionary_encode())
+
+
+def _join(rows: pd.DataFrame, done: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+    """Gives each row its trial's recipe and settings, as codes: a sweep has few settings and many rows."""
+    rows["trial"] = pd.Categorical(rows["trial"], categories=list(done["trial"]))
+    trial = rows["trial"].cat.codes.to_numpy()
+    recipe = done["recipe"].cat
+    rows["recipe"] = pd.Categorical.from_codes(
+        recipe.codes.to_numpy()[trial], categories=recipe.categories, ordered=True
+    )
+    for name in settings:
+        values = pd.Categorical([plain(value) for value in done[f"config.{name}"]])
+        rows[f"config.{name}"] = pd.Categorical.from_codes(values.codes[trial], dtype=values.dtype)
+    return rows

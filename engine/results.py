@@ -1,0 +1,114 @@
+"""What a run leaves behind beside the trials themselves: the resolved sweep, the table of trials, the report, the figures' log."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import yaml
+
+from analysis import report
+from engine.board import Board
+from engine.plan import Planned
+from engine.spec import Spec, settings_of
+from engine.store import Store, content_hash
+
+
+def resolved(spec: Spec) -> str:
+    """The sweep with all overrides, as a file that can be run again."""
+    entries = spec.sweep.model_dump(mode="json", exclude_unset=True)
+    return "# The sweep as it ran, with all overrides.\n" + yaml.safe_dump(entries, sort_keys=False, width=120)
+
+
+def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int:
+    """Writes the table of trials and, where anything is new, the report; says what came out; returns the exit status."""
+    records = [_record(item, store) for item in planned]
+    failed = [record for record in records if record["status"] != "done"]
+    stamp = content_hash([resolved(spec), [[r["trial"], r["status"], r.get("started")] for r in records]])
+    if len(failed) < len(records) and _stamp(spec, store) != stamp:
+        store.write(f"{spec.name}/sweep.yaml", resolved(spec).encode())
+        store.write_table(f"{spec.name}/trials.parquet", table(spec, planned, records))
+        report.build(f"{store.uri}/{spec.name}")
+        _log_figures(spec, store)
+        store.write_json(f"{spec.name}/report.json", {"made_from": stamp})
+    for record in failed:
+        print(f"failed: {record['label']}: {record.get('error', 'it did not end')}", file=sys.stderr)
+    done = len(records) - len(failed)
+    print(
+        f"{spec.name}: {done} of {len(records)} trials done, {ran} of them run now; {store.uri}/{spec.name}/report.html"
+    )
+    return 1 if failed else 0
+
+
+def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> pa.Table:
+    """One line a trial: `trial`, `status`, `seconds`, `error`, `config.<name>` and `summary.<name>`; the sweep in its metadata."""
+    lines = []
+    for record in records:
+        line = {name: record.get(name) for name in ("trial", "label", "status", "seconds", "error")}
+        for name in settings_of(spec.task.Config):
+            value = _at(record["config"], name)
+            line[f"config.{name}"] = json.dumps(value) if isinstance(value, (list, dict)) else value
+        line |= {f"summary.{name}": value for name, value in (record.get("summary") or {}).items()}
+        lines.append(line)
+    frame = pd.DataFrame(lines)
+    for name in frame.columns:
+        if frame[name].map(type).nunique() > 1 and frame[name].map(lambda v: isinstance(v, str)).any():
+            frame[name] = frame[name].map(lambda v: v if v is None or isinstance(v, str) else json.dumps(v))
+    objective = spec.sweep.objective
+    about = {
+        "name": spec.name,
+        "task": spec.sweep.task,
+        "about": spec.sweep.about,
+        "varied": spec.sweep.varied,
+        "replicates": spec.task.Config.replicates,
+        "labels": settings_of(spec.task.Config),
+        "classes": list(planned[0].classes),
+        "objective": objective.model_dump() if objective else None,
+        "figures": spec.sweep.figures or [],
+        "columns": spec.task.COLUMNS,
+    }
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata({"sweep": json.dumps(about)})
+
+
+def _record(item: Planned, store: Store) -> dict[str, Any]:
+    path = f"{item.folder}/trial.json"
+    if store.exists(path):
+        return {"label": item.trial.label, **store.read_json(path)}
+    config = item.trial.config.model_dump(mode="json")
+    return {"trial": item.key, "label": item.trial.label, "status": "missing", "config": config}
+
+
+def _at(config: dict[str, Any], path: str) -> Any:
+    for name in path.split("."):
+        config = config[name]
+    return config
+
+
+def _stamp(spec: Spec, store: Store) -> str | None:
+    """What the report there was made from."""
+    path = f"{spec.name}/report.json"
+    if not (store.exists(path) and store.exists(f"{spec.name}/report.html")):
+        return None
+    return store.read_json(path)["made_from"]
+
+
+def _log_figures(spec: Spec, store: Store) -> None:
+    """Puts the report's figures into the TensorBoard log, as the run `figures`."""
+    place = f"{spec.name}/tensorboard/figures"
+    store.delete(place)
+    folder = Path(tempfile.mkdtemp(prefix="inputscape-board-"))
+    try:
+        board = Board(folder)
+        for name in store.names(f"{spec.name}/figures"):
+            if name.endswith(".png"):
+                board.image(name.removesuffix(".png"), store.read(f"{spec.name}/figures/{name}"))
+        board.close()
+        store.copy_in(folder, place)
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,132 @@
+"""Work spread over a Ray cluster, and its twin in this process. Both have the same three verbs and give the same results.
+
+Tasks are spread over the nodes, and never more are started than keep every slot busy, so driver, object store and scheduler hold a
+bounded amount however many examples there are. What an abandoned iteration has started is cancelled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+LOOK_AGAIN = 10.0
+"""Seconds after which the size of the cluster is asked again: nodes join and leave."""
+
+
+def chunks(ids: Sequence[int], size: int) -> list[list[int]]:
+    """Consecutive chunks of at most `size` ids, as even as can be.
+
+    >>> chunks([1, 2, 3, 4, 5], 4)
+    [[1, 2, 3], [4, 5]]
+    """
+    count = -(-len(ids) // size)
+    base, longer = divmod(len(ids), count) if count else (0, 0)
+    sizes = [base + (number < longer) for number in range(count)]
+    rest = iter(ids)
+    return [list(islice(rest, length)) for length in sizes]
+
+
+class Here:
+    """Work in this process, one piece after the other: for debugging, tests and machines without Ray."""
+
+    slots = 1
+
+    def put(self, value: Any) -> Any:
+        return value
+
+    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+        yield from function(*arguments)
+
+    def scatter(
+        self, function: Callable[..., Any], pieces: Iterable[Any], *arguments: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        for piece in pieces:
+            yield piece, function(piece, *arguments)
+
+
+@dataclass(frozen=True)
+class OverRay:
+    """Work as Ray remote tasks.
+
+    Attributes:
+        cpus, gpus: what each task gets; a fraction of a GPU lets several tasks share one.
+        retries: how often a task is started again after its worker died.
+    """
+
+    cpus: float = 1
+    gpus: float = 0
+    retries: int = 3
+
+    @property
+    def slots(self) -> int:
+        """How many tasks run at once on the cluster as it is now."""
+        import ray
+
+        total = ray.cluster_resources()
+        slots = total.get("CPU", 0) / self.cpus
+        if self.gpus:
+            slots = min(slots, total.get("GPU", 0) / self.gpus)
+        return max(1, int(slots))
+
+    def put(self, value: Any) -> Any:
+        """Shares a value: it travels once to each node, however many tasks there use it."""
+        import ray
+
+        return ray.put(value)
+
+    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+        """What one remote generator yields, as it comes."""
+        import ray
+
+        results = self._remote(function, num_returns="streaming").remote(*arguments)
+        finished = False
+        try:
+            for reference in results:
+                yield ray.get(reference)
+            finished = True
+        finally:
+            if not finished:
+                ray.cancel(results, force=True)
+
+    def scatter(
+        self, function: Callable[..., Any], pieces: Iterable[Any], *arguments: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        """`function(piece, *arguments)` for each piece; pairs of piece and result, in the order in which they are done.
+
+        Arguments that came from `put` arrive as their values.
+        """
+        import ray
+
+        remote = self._remote(function)
+        waiting = iter(pieces)
+        running: dict[Any, Any] = {}
+        limit, looked = 2 * self.slots, time.monotonic()
+        try:
+            while True:
+                for piece in islice(waiting, limit - len(running)):
+                    running[remote.remote(piece, *arguments)] = piece
+                if not running:
+                    return
+                done, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_AGAIN)
+                for reference in done:
+                    result = ray.get(reference)
+                    yield running.pop(reference), result
+                if time.monotonic() - looked > LOOK_AGAIN:
+                    limit, looked = max(limit, 2 * self.slots), time.monotonic()
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+    def _remote(self, function: Callable[..., Any], **options: Any) -> Any:
+        import ray
+
+        return ray.remote(function).options(
+            num_cpus=self.cpus,
+            num_gpus=self.gpus,
+            max_retries=self.retries,
+            scheduling_strategy="SPREAD",
+            **options,
+        )

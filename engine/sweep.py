@@ -1,0 +1,135 @@
+"""The command line: `python -m engine.sweep sweeps/noise.yaml`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from engine import results
+from engine.plan import Planned, exists, missing, plan, status
+from engine.progress import Progress
+from engine.source import SpecError
+from engine.spec import Spec, load
+from engine.store import Store
+from tasks.parts.settings import UserError
+
+EXAMPLES = """\
+examples:
+  python -m engine.sweep sweeps/noise.yaml                        the whole sweep, its figures and results/noise/report.html
+  python -m engine.sweep sweeps/noise.yaml --dry-run              what would be done, and what exists already
+  python -m engine.sweep sweeps/noise.yaml seeds=1 examples=50    with other settings: a quick look
+  python -m engine.sweep sweeps/noise.yaml recipe.optimiser=sgd   one value of what varies
+  python -m engine.sweep sweeps/noise.yaml --local                without Ray, in this process
+  python -m engine.sweep sweeps/noise_cifar10.yaml data_root=/data resources.gpus=0.5
+  python -m engine.sweep sweeps/noise.yaml --address auto --results s3://bucket/results
+
+The same command again goes on where the last run stopped, and does nothing twice.
+Exit status: 0 all trials done, 1 some failed, 2 a mistake in the sweep or the command, 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a sweep; returns the exit status."""
+    options = _parser().parse_intermixed_args(arguments)
+    spec: Spec | None = None
+    try:
+        spec = load(options.sweep, options.overrides)
+        return _sweep(spec, options)
+    except UserError as error:
+        shown = spec.error(error) if spec else error
+        print(shown.message, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.sweep",
+        description="Makes the classifiers of a sweep, measures their input landscape, and draws the comparison.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("sweep", metavar="SWEEP.yaml", help="the sweep file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in place of the file's")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the trials and what exists already; start nothing"
+    )
+    parser.add_argument("--local", action="store_true", help="no Ray: everything in this process, the same rows")
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="of a running Ray cluster, or auto; without it, one starts here"
+    )
+    parser.add_argument(
+        "--results", default="results", metavar="DIR-or-URI", help="where results go (default: results)"
+    )
+    parser.add_argument("--max-concurrent", type=_positive, metavar="N", help="trials at once (default: by the CPUs)")
+    parser.add_argument(
+        "--fresh", action="store_true", help="measure this sweep's trials anew; trained networks are kept"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text}")
+    return int(text)
+
+
+def _sweep(spec: Spec, options: argparse.Namespace) -> int:
+    try:
+        store = Store(options.results)
+    except Exception as error:  # pyarrow raises its own kinds for a bad URI, a bucket without access, ...
+        raise SpecError(f"--results {options.results}: {str(error).splitlines()[0]}") from None
+    if options.local and options.address:
+        raise SpecError("--local and --address exclude each other")
+    planned = plan(spec)
+    todo = [item for item in planned if options.fresh or status(item, store) != "done"]
+    if options.dry_run:
+        _show(spec, planned, todo, store)
+        return 0
+    if todo:
+        _run(spec, store, todo, options)
+    return results.finish(spec, store, planned, ran=len(todo))
+
+
+def _run(spec: Spec, store: Store, todo: list[Planned], options: argparse.Namespace) -> None:
+    from engine import launch  # brings Ray, which a finished sweep does without
+
+    with launch.hands(spec, local=options.local, address=options.address) as hands:
+        if options.fresh:
+            for item in todo:
+                store.delete(item.folder)
+        store.write(f"{spec.name}/sweep.yaml", results.resolved(spec).encode())
+        left = sum(len(missing(item, store)) for item in todo)
+        print(f"{spec.name}: {len(todo)} trials to run, {left} examples to measure", file=sys.stderr, flush=True)
+        with Progress(len(todo), left) as progress:
+            launch.run_all(spec, store, todo, hands, progress, options.max_concurrent)
+
+
+def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store) -> None:
+    """The dry run: every trial and how far it is, and the work that is left."""
+    here = {artifact.key: artifact for item in planned for artifact in item.needs.values()}
+    known = {key for key, artifact in here.items() if exists(artifact, store)}
+    print(f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.uri}/{spec.name}")
+    width = max(len(item.trial.label) for item in planned)
+    for item in planned:
+        made = "made" if all(a.key in known for a in item.needs.values()) else "to train"
+        left = len(missing(item, store)) if item in todo else 0
+        print(
+            f"  {item.key}  {item.trial.label:{width}}  {status(item, store):6}  network {made:8}  {left} examples left"
+        )
+    wanted = {a.key for item in todo for a in item.needs.values()} - known
+    epochs = sum(here[key].recipe.epochs for key in wanted)
+    examples = sum(len(missing(item, store)) for item in todo)
+    print(
+        f"to do: {len(todo)} trials; {len(wanted)} networks to train, {epochs} epochs; {examples} examples to measure"
+    )
+    if hasattr(spec.task, "passes"):
+        passes = sum(len(missing(item, store)) * spec.task.passes(item.trial.config) for item in todo)
+        print(f"at most {passes:,} forward passes of a network on one image")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""What the workers do: train a classifier, measure a chunk of examples. Plain functions; the same in a Ray task and in this process."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from tasks.parts import data, models, training
+from tasks.parts.contract import Batch, TaskConfig
+from tasks.parts.recipes import Recipe
+
+State = dict[str, np.ndarray]
+"""A network's weights and buffers by name, as arrays: what Ray shares between the processes of a node without a copy."""
+
+NETWORKS_KEPT = 4
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where work is done: the device, the threads of a worker, and the folder of the data sets (None: the default)."""
+
+    device: str = "cpu"
+    threads: int = 1
+    data_root: str | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A made artifact, ready to be rebuilt: `key` identifies it, `recipe`, `shape` and `classes` its network."""
+
+    key: str
+    recipe: Recipe
+    shape: tuple[int, int, int]
+    classes: int
+
+
+_networks: OrderedDict[tuple[str, str], torch.nn.Module] = OrderedDict()
+
+
+def train(recipe: Recipe, around: Surroundings) -> Iterator[dict[str, Any]]:
+    """Yields a mapping an epoch, as `training.Epoch`, and at the end one with the network's `state` and what describes it."""
+    torch.set_num_threads(around.threads)
+    split = _split(recipe, "train", around)
+    model = training.untrained(recipe, split)
+    for epoch in training.epochs(recipe, model, split, around.device):
+        yield {"epoch": dict(epoch)}
+    loss, accuracy = training.score(model, _split(recipe, "test", around), around.device)
+    state = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    yield {
+        "state": state,
+        "shape": split.shape,
+        "classes": len(split.classes),
+        "test": {"loss": loss, "accuracy": accuracy},
+        "device": device_name(around.device),
+    }
+
+
+def measure(
+    ids: Sequence[int], task: str, config: TaskConfig, around: Surroundings, made: dict[str, Made], *states: State
+) -> pa.Table:
+    """The rows of one chunk of examples.
+
+    Args:
+        task: the task's module.
+        made: name -> artifact, and `states` their weights in the same order. Shared memory: read, never written.
+    """
+    torch.set_num_threads(around.threads)
+    module = importlib.import_module(task)
+    images, labels = data.take(_split(config.recipe, config.split, around), ids, device=around.device)
+    networks = {
+        name: _network(of, state, around.device) for (name, of), state in zip(made.items(), states, strict=True)
+    }
+    columns = module.measure(config, networks, Batch(tuple(ids), images, labels))
+    return table(columns, module.COLUMNS, ids, device_name(around.device))
+
+
+def table(columns: dict[str, Any], labels: dict[str, str], ids: Sequence[int], device: str) -> pa.Table:
+    """Columns as an Arrow table that knows the ids of the examples it covers (also of those without rows) and its device."""
+    if set(columns) != set(labels):
+        raise ValueError(f"measure returned the columns {sorted(columns)}, but COLUMNS has {sorted(labels)}")
+    frame = pa.Table.from_pandas(pd.DataFrame({name: columns[name] for name in labels}), preserve_index=False)
+    return frame.replace_schema_metadata({"ids": json.dumps([int(i) for i in ids]), "device": device})
+
+
+def device_name(device: str) -> str:
+    """Of the GPU, or the kind of processor."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})"
+
+
+def _split(recipe: Recipe, split: str, around: Surroundings) -> data.Split:
+    return data.load(recipe.dataset, split, root=around.data_root, image_size=recipe.image_size, classes=recipe.classes)
+
+
+def _network(made: Made, state: State, device: str) -> torch.nn.Module:
+    """The network in evaluation mode without parameter gradients; rebuilt once in a process, since many chunks use it."""
+    key = (made.key, device)
+    if key not in _networks:
+        model = models.build(
+            made.recipe.network,
+            made.shape,
+            made.classes,
+            mean=(0.0,) * made.shape[0],
+            std=(1.0,) * made.shape[0],
+            options=made.recipe.network_options,
+        )
+        model.load_state_dict({name: torch.tensor(value) for name, value in state.items()})  # torch.tensor copies
+        _networks[key] = model.to(device).eval().requires_grad_(False)
+        while len(_networks) > NETWORKS_KEPT:
+            _networks.popitem(last=False)
+    _networks.move_to_end(key)
+    return _networks[key]

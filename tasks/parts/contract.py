@@ -1,0 +1,57 @@
+"""What a task is made of, seen from its file `tasks/<name>.py`: nothing is registered, the file name is the name in the YAML.
+
+```
+COLUMNS                            row column -> what it is, with its unit: what `measure` returns, and no more
+class Config(TaskConfig)           the settings; every field has a default, a unit and a bound
+def needs(config)                  name -> recipe of what must exist before the measurement
+def measure(config, made, batch)   one chunk of examples -> columns of rows
+def summarise(config, rows)        all rows -> name -> float, the trial's scalars
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from tasks.parts.recipes import Recipe
+from tasks.parts.settings import Settings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples to measure: ids (B,) in their split, images (B, C, H, W) in [0, 1], labels (B,)."""
+
+    ids: Sequence[int]
+    images: Tensor
+    labels: Tensor
+
+
+class TaskConfig(Settings):
+    """The settings that every task has.
+
+    `replicates` names the field that the sweep's `seeds:` varies. It is the recipe's seed, not the measurement's, so that trials that
+    differ only by seed are measured with the same random numbers. Fields named in `performance` change the speed and not the result,
+    and so are no part of a trial's identity.
+    """
+
+    replicates: ClassVar[str] = "recipe.seed"
+    performance: ClassVar[frozenset[str]] = frozenset({"batch"})
+
+    recipe: Recipe = Field(default=Recipe(), description="how the classifier is made")
+    split: Literal["test", "train"] = Field(default="test", description="split of the data set that is measured")
+    examples: Annotated[int, Field(gt=0)] | list[Annotated[int, Field(ge=0)]] | None = Field(
+        default=None,
+        description="how many examples (balanced over the classes), or their ids in the split; all where null",
+    )
+    classes: list[str | int] | None = Field(
+        default=None, description="measure examples of these classes only; all where null"
+    )
+    seed: int = Field(default=0, ge=0, description="keys the random numbers of the measurement")
+    batch: int | None = Field(
+        default=None, gt=0, description="images in one forward pass; chosen for the device where null"
+    )

@@ -1,0 +1,219 @@
+"""The on-disk cache of decoded images: decoded once per node, shared by all its processes through the page cache.
+
+An entry is a folder `<hash>/` with `images.npy` (N, C, H, W), `labels.npy` (N,) and `meta.json`, made under a
+temporary name, in full, and renamed into place while a file lock is held; processes that ask at the same time wait
+for the first and open its entry. Images are opened with `np.load(mmap_mode="r")`: read-only, no copy per process. An
+entry whose files do not have the sizes that `meta.json` recorded is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torchvision.datasets.folder import default_loader
+from torchvision.transforms import functional
+
+from tasks.parts.settings import UserError
+
+FORMAT = 1  # part of every entry's name: raise it when decoding or the files of an entry change
+BLOCK = 1024  # images in flight at a time
+PIECE = 32  # images that a thread decodes before it asks for more
+
+Raw = tuple[Any, Any, Sequence[str]]  # images (an array, or the paths of image files), labels, class names
+Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]  # images, labels, class names
+
+
+def user_cache() -> Path:
+    """`$XDG_CACHE_HOME/inputscape`, or `~/.cache/inputscape`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inputscape"
+
+
+def cache_folder() -> Path:
+    """The folder of the decoded data sets: `$INPUTSCAPE_CACHE`, or `decoded/` in the user's cache."""
+    chosen = os.environ.get("INPUTSCAPE_CACHE")
+    return Path(chosen).expanduser().absolute() if chosen else user_cache() / "decoded"
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Holds a lock between the processes of this node (between nodes, too, where they share the cache's folder)."""
+    held = FileLock(cache_folder() / f"{name}.lock")
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except OSError as error:
+        raise _unwritable(error) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def cached(identity: Sequence[Any], make: Callable[[], Raw], image_size: int | None = None) -> Arrays:
+    """The entry of `identity`, decoded by `make` unless it is there.
+
+    Args:
+        identity: what decides the content, as JSON values: name, fingerprint, split.
+        make: gives images (an array or paths), labels and class names; called only if there is no good entry.
+        image_size: side of the square images wanted, in pixels; None keeps the images' own size.
+
+    Raises:
+        UserError: for a cache folder that cannot be written, a full disk, or data that breaks the contract.
+    """
+    identity = [FORMAT, *identity, image_size]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    entry = cache_folder() / key
+    if (found := _opened(entry, identity)) is not None:
+        return found
+    with locked(key):
+        if (found := _opened(entry, identity)) is not None:
+            return found  # another process was first
+        raw = make()
+        try:
+            for abandoned in entry.parent.glob(f"{key}.*.tmp"):  # of a process that was killed: the lock is ours now
+                shutil.rmtree(abandoned, ignore_errors=True)
+            temporary = entry.with_name(f"{key}.{os.getpid()}.tmp")
+            temporary.mkdir()
+            try:
+                _write(temporary, identity, raw, image_size)
+                shutil.rmtree(entry, ignore_errors=True)  # a damaged one; processes that hold it open keep their pages
+                temporary.rename(entry)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            raise _unwritable(error) from error
+        found = _opened(entry, identity)
+    assert found is not None
+    return found
+
+
+def in_memory(raw: Raw, image_size: int | None = None) -> Arrays:
+    """The same as `cached` for a small set that needs no disk: checked, resized, read-only arrays."""
+    images, labels, classes = _checked(raw)
+    images = _fitted(images, image_size) if image_size else np.array(images)
+    images.flags.writeable = False
+    return images, labels, classes
+
+
+def fit(image: Any, size: int) -> Any:
+    """A PIL image or tensor (..., H, W): shorter side scaled to `size` (bilinear, antialiased), centre cropped."""
+    if isinstance(image, torch.Tensor):
+        height, width = image.shape[-2:]
+    else:
+        width, height = image.size
+    if (height, width) == (size, size):
+        return image
+    return functional.center_crop(functional.resize(image, [size], antialias=True), [size])
+
+
+def _unwritable(error: OSError) -> UserError:
+    return UserError(f"the cache of decoded images {cache_folder()} cannot be written ({error}); set INPUTSCAPE_CACHE")
+
+
+def _opened(entry: Path, identity: list[Any]) -> Arrays | None:
+    try:
+        meta = json.loads((entry / "meta.json").read_text())
+        if meta["identity"] != identity or meta["bytes"] != _sizes(entry):
+            return None
+        images = np.load(entry / "images.npy", mmap_mode="r")
+        return images, np.load(entry / "labels.npy"), tuple(meta["classes"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError):  # missing, cut off, or not ours
+        return None
+
+
+def _sizes(entry: Path) -> dict[str, int]:
+    return {name: (entry / name).stat().st_size for name in ("images.npy", "labels.npy")}
+
+
+def _write(folder: Path, identity: list[Any], raw: Raw, image_size: int | None) -> None:
+    images, labels, classes = _checked(raw)
+    if isinstance(images, np.ndarray):
+        shape = _fitted(images[:1], image_size).shape[1:]
+        out = _mapped(folder / "images.npy", images.dtype, (len(images), *shape))
+        for start in range(0, len(images), BLOCK):
+            out[start : start + BLOCK] = _fitted(images[start : start + BLOCK], image_size)
+    else:
+        out = _mapped(folder / "images.npy", np.dtype(np.uint8), (len(images), *_decoded(images[0], image_size).shape))
+
+        def decode(start: int) -> None:
+            for i in range(start, min(start + PIECE, len(images))):
+                image = _decoded(images[i], image_size)
+                if image.shape != out.shape[1:]:
+                    (_, h0, w0), (_, h, w) = out.shape[1:], image.shape
+                    sizes = f"{images[0]} {w0} x {h0}, {images[i]} {w} x {h}"
+                    raise UserError(f"the images differ in size ({sizes}): image_size is needed", "recipe.image_size")
+                out[i] = image
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(images), BLOCK):  # in blocks, so that an error stops the rest
+                deque(pool.map(decode, range(start, min(start + BLOCK, len(images)), PIECE)), maxlen=0)
+    out.flush()
+    np.save(folder / "labels.npy", labels)
+    meta = {"identity": identity, "bytes": _sizes(folder), "classes": classes}
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(
+        os, "posix_fallocate"
+    ):  # a full disk is an error here and now; a write into a sparse map would kill the process
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return out
+
+
+def _decoded(path: Path, image_size: int | None) -> np.ndarray:
+    try:
+        image = default_loader(str(path))
+    except Exception as error:  # Pillow raises many kinds for a damaged file: OSError, SyntaxError, ValueError, its own
+        raise UserError(f"{path} cannot be read as an image: {error}", "recipe.dataset") from error
+    image = fit(image, image_size) if image_size else image
+    return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)  # (3, H, W)
+
+
+def _fitted(images: np.ndarray, image_size: int | None) -> np.ndarray:
+    if not image_size:
+        return images
+    fitted = fit(torch.from_numpy(np.array(images)), image_size)
+    return fitted.numpy() if fitted.dtype == torch.uint8 else fitted.clamp_(0, 1).numpy()
+
+
+def _checked(raw: Raw) -> Arrays:
+    images, labels, classes = raw
+    labels, classes = np.asarray(labels), tuple(classes)
+    if not (isinstance(images, list) and images and isinstance(images[0], str | os.PathLike)):
+        images = np.asarray(images)
+        if images.dtype != np.uint8:
+            if not (images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1):
+                raise _broken(
+                    f"images must be uint8, or floats in [0, 1]; got {images.dtype} with values outside or none"
+                )
+            images = images.astype(np.float32, copy=False)
+        if images.ndim != 4:
+            raise _broken(f"images must have the shape (N, C, H, W); got {images.shape}")
+    if len(images) == 0:
+        raise _broken("no images")
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise _broken(f"labels must be {len(images)} integers, one an image; got {labels.dtype} {labels.shape}")
+    if len(set(classes)) != len(classes) or not all(isinstance(name, str) for name in classes):
+        raise _broken("class names must be different strings")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise _broken(f"labels must lie in 0..{len(classes) - 1}, one a class; got {labels.min()}..{labels.max()}")
+    return images, labels.astype(np.int64), classes
+
+
+def _broken(what: str) -> UserError:
+    return UserError(f"the data set breaks its contract: {what}", "recipe.dataset")

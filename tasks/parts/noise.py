@@ -1,0 +1,48 @@
+"""The three kinds of input noise, from one standard normal direction n for each (example, replicate).
+
+| kind | perturbed image | unit of the radius |
+|---|---|---|
+| additive | x + radius * n | pixel units, the standard deviation of each pixel |
+| multiplicative | x * (1 + radius * n) | relative to each pixel |
+| sphere | x + radius * n / ||n|| | pixel units, the L2 distance |
+
+Every kind and every radius uses the same n, so curves over radii, and comparisons between kinds, networks and conditions, are paired.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["additive", "multiplicative", "sphere"]
+
+
+def direction(normal: Tensor, kind: Kind) -> Tensor:
+    """The normal numbers (..., C, H, W) as `moved` wants them: of unit L2 length over (C, H, W) for the sphere, else unchanged."""
+    if kind != "sphere":
+        return normal
+    return normal / normal.flatten(-3).norm(dim=-1)[..., None, None, None]
+
+
+def moved(
+    images: Tensor, radius: Tensor | float, along: Tensor, kind: Kind, *, clip: bool, out: Tensor | None = None
+) -> Tensor:
+    """The perturbed images.
+
+    Args:
+        images: (..., C, H, W), radius and along: anything that broadcasts with them.
+        clip: into [0, 1].
+        out: where to put the result.
+
+    >>> moved(torch.full((1, 1, 1), 0.5), 0.1, torch.ones(1, 1, 1), "multiplicative", clip=True)
+    tensor([[[0.5500]]])
+    """
+    scale = (
+        radius * images
+        if kind == "multiplicative"
+        else torch.as_tensor(radius, dtype=images.dtype, device=images.device)
+    )
+    result = torch.addcmul(images, scale, along, out=out)
+    return result.clamp_(0, 1) if clip else result

@@ -1,0 +1,67 @@
+"""The base of every settings class, the field types that settings share, and the one error a user's mistake raises.
+
+Settings are frozen, refuse unknown fields, and give each field a default, a unit (in its description) and a bound. A number
+may be written as a fraction, `8/255`, wherever a `Number` (or a type built on it) stands.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_FRACTION = re.compile(r"\s*([0-9.eE+-]+)\s*/\s*([0-9.eE+-]+)\s*")
+
+
+class UserError(Exception):
+    """A mistake of the user's, told in one line.
+
+    Args:
+        message: what came and what is allowed, without a full stop.
+        field: dotted name of the setting at fault (`recipe.dataset`), where one is; the engine adds file and line.
+    """
+
+    def __init__(self, message: str, field: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.field)  # keeps both through pickling, from a worker to the driver
+
+
+def as_number(value: Any) -> Any:
+    """A fraction written as text, `"8/255"`, as a float; anything else unchanged.
+
+    >>> as_number("1/4")
+    0.25
+    """
+    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
+        try:
+            return float(match[1]) / float(match[2])
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+def _finite(value: Any) -> Any:
+    value = as_number(value)
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not true or false")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a finite number is needed")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_finite)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Probability = Annotated[Number, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)

@@ -1,0 +1,242 @@
+"""A split of a data set in memory: picking examples by id, choosing subsets, dividing, describing.
+
+Everything that hands out tensors copies: what a caller does to them never reaches the shared images.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tasks.parts.settings import UserError
+
+
+class Selection:
+    """Some rows of a shared array, read when indexed: like `base[rows]`, but copied piece by piece, not as a whole."""
+
+    def __init__(self, base: np.ndarray, rows: np.ndarray):
+        self.base, self.rows = base, rows
+        self.shape, self.dtype, self.ndim = (len(rows), *base.shape[1:]), base.dtype, base.ndim
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return self.base[self.rows[key]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.base[self.rows], dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A split of a data set, or a part of one.
+
+    Attributes:
+        images: (N, C, H, W), uint8, or float32 in [0, 1]; a read-only array, memory-mapped where the set is on disk,
+            or a `Selection` of one. Use `take` or `gather` for tensors.
+        labels: (N,) int64, 0..K-1.
+        ids: (N,) int64, increasing: each example's index in the whole split as the data set defines it.
+        classes: the K class names.
+    """
+
+    images: np.ndarray | Selection
+    labels: np.ndarray
+    ids: np.ndarray
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        assert self.images.ndim == 4, self.images.shape
+        assert len(self.images) == len(self.labels) == len(self.ids), (
+            len(self.images),
+            len(self.labels),
+            len(self.ids),
+        )
+        assert (np.diff(self.ids) > 0).all(), "ids must increase"
+        for name in ("labels", "ids"):
+            array = np.asarray(getattr(self, name), np.int64).view()
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one image."""
+        return tuple(self.images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def class_indices(known: Sequence[str], wanted: Sequence[str | int], field: str | None = None) -> list[int]:
+    """Names or indices of classes as indices into `known`; `UserError` for one that is unknown or given twice.
+
+    >>> class_indices(("cat", "dog", "frog"), ["frog", 0])
+    [2, 0]
+    """
+    wanted = [wanted] if isinstance(wanted, str | int) else list(wanted)
+    found: list[int] = []
+    for item in wanted:
+        if isinstance(item, str) and item in known:
+            found.append(known.index(item))
+        elif isinstance(item, int | np.integer) and not isinstance(item, bool) and 0 <= item < len(known):
+            found.append(int(item))
+        else:
+            shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+            raise UserError(
+                f"unknown class {item!r}; allowed: {shown}, or an index 0..{len(known) - 1}"
+                f"{did_you_mean(str(item), known)}",
+                field,
+            )
+    if not found:
+        raise UserError("no class is left: name at least one", field)
+    if len(set(found)) != len(found):
+        raise UserError(f"the classes {', '.join(map(str, wanted))} name one class twice", field)
+    return found
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def gather(split: Split, positions: Any, device: str | torch.device = "cpu") -> torch.Tensor:
+    """The images at `positions` (0..N-1 in `split`, in any order) as a fresh float32 tensor (B, C, H, W) in [0, 1]."""
+    index = np.asarray(positions.cpu() if isinstance(positions, torch.Tensor) else positions, np.int64).reshape(-1)
+    pixels = torch.from_numpy(np.asarray(split.images[index]))  # an index array always copies
+    if pixels.dtype == torch.uint8:  # to the device first: a quarter of the bytes
+        return pixels.to(device).to(torch.float32).div_(255)
+    return pixels.to(device)
+
+
+def take(split: Split, ids: Any, device: str | torch.device = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (B, C, H, W) float32 in [0, 1] and labels (B,) int64 of these examples, in their order. Always copies.
+
+    Raises:
+        UserError: for an id that the split does not have.
+    """
+    positions = _positions(split, np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids, np.int64).reshape(-1))
+    return gather(split, positions, device), torch.from_numpy(split.labels[positions]).to(device)
+
+
+def choose(
+    split: Split,
+    examples: int | Sequence[int] | None = None,
+    classes: Sequence[str | int] | None = None,
+    *,
+    field: str = "examples",
+) -> np.ndarray:
+    """The ids to measure, sorted, (n,) int64.
+
+    Args:
+        examples: None for all; a number n for a class-balanced subset (class sizes differ by at most one while every
+            class lasts), which depends only on the split's labels and ids, and which a larger n extends; or a list of
+            ids.
+        classes: considers only examples of these classes, names or indices; of a list of ids, it keeps those.
+        field: the setting that `examples` comes from, for errors.
+    """
+    kept = np.arange(len(split))
+    if classes is not None:
+        kept = np.flatnonzero(np.isin(split.labels, class_indices(split.classes, classes, "classes")))
+    if examples is None:
+        return split.ids[kept]
+    if isinstance(examples, int | np.integer):
+        if isinstance(examples, bool) or not 1 <= examples <= len(kept):
+            raise UserError(f"{examples} examples asked for, there are {len(kept)}", field)
+        ids, labels = split.ids[kept], split.labels[kept]
+        mixed = _mixed(ids, 0)
+        rank = _rank_in_class(labels, mixed)
+        return np.sort(ids[np.lexsort((mixed, rank))[:examples]])
+    given = np.asarray(examples)
+    if given.ndim != 1 or given.size == 0 or given.dtype.kind not in "iu":
+        raise UserError(f"examples must be a number or a list of ids, got {examples!r}", field)
+    ids, counts = np.unique(given.astype(np.int64), return_counts=True)
+    if (counts > 1).any():
+        raise UserError(f"the id {ids[counts > 1][0]} is given more than once", field)
+    positions = _positions(split, ids, field)
+    ids = ids[np.isin(positions, kept)]
+    if ids.size == 0:
+        raise UserError("none of the ids is of the classes asked for", field)
+    return ids
+
+
+def subset(split: Split, ids: Any) -> Split:
+    """The examples with these ids as a split of their own; ids, labels and classes stay, images are not copied."""
+    return _part(split, _positions(split, np.unique(np.asarray(ids, np.int64))))
+
+
+def divide(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
+    """(train, validation): a random `fraction` of every class goes to validation, to within one example.
+
+    Ids and labels stay. Deterministic: which examples go depends on their ids and labels, `fraction` and `seed`.
+    Nothing is copied.
+    """
+    if not 0 <= fraction <= 1:
+        raise UserError(f"the fraction for validation must lie in [0, 1], got {fraction}", "recipe.validation")
+    if fraction == 0:
+        return split, _part(split, np.empty(0, np.int64))
+    sizes = np.bincount(split.labels, minlength=len(split.classes))
+    upto = np.floor(np.cumsum(sizes) * fraction + 0.5).astype(np.int64)  # rounded sums: the total is right, too
+    quota = np.diff(upto, prepend=0)  # (K,)
+    chosen = _rank_in_class(split.labels, _mixed(split.ids, 1 + seed)) < quota[split.labels]
+    return _part(split, np.flatnonzero(~chosen)), _part(split, np.flatnonzero(chosen))
+
+
+def statistics(split: Split, limit: int = 10_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, in units of [0, 1], over at most `limit` images.
+
+    They are spread evenly, because a folder of images is sorted by class: its first images are not like the others.
+    """
+    if len(split) == 0:
+        raise UserError("no statistics: the split has no examples")
+    count = min(limit, len(split))
+    positions = np.arange(count) * len(split) // count
+    sums = np.zeros((2, split.shape[0]))
+    for block in np.array_split(positions, -(-count // 1000)):
+        pixels = np.asarray(split.images[block]).astype(np.float64)  # (B, C, H, W)
+        sums += pixels.sum(axis=(0, 2, 3)), np.square(pixels).sum(axis=(0, 2, 3))
+    mean, square = sums / (count * split.shape[1] * split.shape[2])
+    scale = 255 if split.images.dtype == np.uint8 else 1
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return tuple((mean / scale).tolist()), tuple((std / scale).tolist())
+
+
+def _part(split: Split, positions: np.ndarray) -> Split:
+    images = split.images
+    chosen = (
+        Selection(images.base, images.rows[positions])
+        if isinstance(images, Selection)
+        else Selection(images, positions)
+    )
+    return Split(chosen, split.labels[positions], split.ids[positions], split.classes)
+
+
+def _positions(split: Split, ids: np.ndarray, field: str = "examples") -> np.ndarray:
+    found = np.searchsorted(split.ids, ids)
+    known = found < len(split)
+    known[known] = split.ids[found[known]] == ids[known]
+    if not known.all():
+        span = f"{split.ids[0]}..{split.ids[-1]}" if len(split) else "none"
+        raise UserError(f"unknown example id {ids[~known][0]}; this split has {len(split)} ids in {span}", field)
+    return found
+
+
+def _mixed(ids: np.ndarray, seed: int) -> np.ndarray:
+    """A random-looking uint64 per (id, seed), all different: SplitMix64's output (Steele, Lea and Flood 2014)."""
+    z = ids.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _rank_in_class(labels: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Place of each example (0, 1, ...) among those of its class, sorted by `key`."""
+    order = np.lexsort((key, labels))
+    ordered = labels[order]
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return rank

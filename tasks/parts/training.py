@@ -1,0 +1,188 @@
+"""Training a classifier by its recipe, one epoch at a time.
+
+All randomness is keyed by the recipe's seed and its purpose, so that switching one kind of noise on does not change what another draws:
+with radius, sigma or probability 0 a noisy training is the plain one, bit for bit. Results repeat exactly on one kind of device with one
+number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from tasks.parts import augmentation, data, models
+from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.noise import direction, moved
+from tasks.parts.randomness import torch_generator
+from tasks.parts.recipes import InputNoise, Recipe
+from tasks.parts.weight_noise import noisy_weights
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's channels, as torchvision's own networks expect them."""
+
+
+class TrainingDiverged(RuntimeError):
+    """The training loss is not a finite number any more."""
+
+
+class Epoch(TypedDict, total=False):
+    """What one epoch of training says of itself; losses in nats, accuracies as shares of 1."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    learning_rate: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+def untrained(recipe: Recipe, train: data.Split) -> models.Classifier:
+    """The recipe's network before training, with its normalisation and its initial (or loaded) weights."""
+    mean, std = {"data": data.statistics, "imagenet": lambda _: IMAGENET, "none": lambda _: ((0.0,), (1.0,))}[
+        recipe.normalisation
+    ](train)
+    return models.build(
+        recipe.network,
+        train.shape,
+        len(train.classes),
+        weights=recipe.weights,
+        freeze_backbone=recipe.freeze_backbone,
+        mean=mean,
+        std=std,
+        options=recipe.network_options,
+        generator_seed=recipe.seed,
+    )
+
+
+def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.device | str = "cpu") -> Iterator[Epoch]:
+    """Trains `model` in place; yields after each epoch, and leaves the model in evaluation mode on `device` at each yield.
+
+    Args:
+        recipe: decides everything.
+        model: what `untrained` gave.
+        train: the training split, of which the recipe's subset and validation share are taken here.
+
+    Raises:
+        TrainingDiverged: the loss became infinite or NaN.
+    """
+    device = torch.device(device)
+    if recipe.train_examples is not None:
+        train = train.subset(data.choose(train, recipe.train_examples))
+    train, validation = data.divide(train, recipe.validation)
+    model.to(device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = _optimiser(recipe, parameters)
+    steps = max(1, -(-len(train.labels) // recipe.batch_size))
+    scheduler = _scheduler(recipe, optimiser, steps)
+    for epoch in range(recipe.epochs):
+        model.train()
+        order = torch.randperm(len(train.labels), generator=torch_generator(recipe.seed, "order", epoch))
+        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        rate = scheduler.get_last_lr()[0]
+        with _deterministic(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(
+                torch_generator(recipe.seed, "layers", epoch).initial_seed() % 2**63
+            )  # dropout and the like
+            for step, positions in enumerate(order.split(recipe.batch_size)):
+                images = data.gather(train, positions.numpy()).to(device)
+                labels = torch.tensor(train.labels[positions.numpy()], device=device)
+                images = _augmented(recipe, images, epoch, step)
+                optimiser.zero_grad(set_to_none=True)
+                weights_generator = torch_generator(recipe.seed, "weight noise", epoch, step)
+                with noisy_weights(model, recipe.weight_noise.sigma, weights_generator):
+                    logits = model(images)
+                    loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                    loss.backward()
+                if recipe.clip_norm is not None:
+                    nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+                optimiser.step()
+                scheduler.step()
+                totals += torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()]).double()
+        mean_loss, accuracy = (totals / len(order)).tolist()
+        if not torch.isfinite(totals).all():
+            raise TrainingDiverged(f"the training loss is {mean_loss} after epoch {epoch + 1} of {recipe.epochs}")
+        model.eval()
+        report = Epoch(epoch=epoch + 1, loss=mean_loss, accuracy=accuracy, learning_rate=rate)
+        if len(validation.labels):
+            report["validation_loss"], report["validation_accuracy"] = score(model, validation, device)
+        yield report
+
+
+def score(model: nn.Module, split: data.Split, device: torch.device | str = "cpu") -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy of a model in evaluation mode on a whole split."""
+    device = torch.device(device)
+    model.to(device).eval()
+    size = batch_size(int(torch.tensor(split.shape).prod()), device)
+    loss = hits = 0.0
+    for start in range(0, len(split.labels), 16 * size):
+        positions = range(start, min(start + 16 * size, len(split.labels)))
+        labels = torch.tensor(split.labels[positions.start : positions.stop], device=device)
+        logits = in_batches(model, data.gather(split, positions).to(device), size)
+        loss += float(cross_entropy(logits, labels, reduction="sum"))
+        hits += float((logits.argmax(1) == labels).sum())
+    return loss / len(split.labels), hits / len(split.labels)
+
+
+def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    assert recipe.learning_rate is not None  # resolved by the recipe
+    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    match recipe.optimiser:
+        case "sgd":
+            return torch.optim.SGD(parameters, **settings, momentum=recipe.momentum, nesterov=recipe.nesterov)
+        case "adam":
+            return torch.optim.Adam(parameters, **settings)
+        case "adamw":
+            return torch.optim.AdamW(parameters, **settings)
+
+
+def _scheduler(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    total = max(1, steps * recipe.epochs)
+    match recipe.schedule:
+        case "constant":
+            return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+        case "cosine":
+            return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=total)
+        case "one_cycle":
+            return torch.optim.lr_scheduler.OneCycleLR(
+                optimiser, max_lr=recipe.learning_rate, total_steps=total + 1, cycle_momentum=False
+            )
+
+
+def _augmented(recipe: Recipe, images: Tensor, epoch: int, step: int) -> Tensor:
+    """The batch with the recipe's crops, flips and input noise, each with random numbers of its own."""
+    if recipe.augmentation.crop:
+        generator = torch_generator(recipe.seed, "crop", epoch, step)
+        images = augmentation.random_crop(images, recipe.augmentation.crop, generator)
+    if recipe.augmentation.flip:
+        images = augmentation.random_flip(images, torch_generator(recipe.seed, "flip", epoch, step))
+    return with_input_noise(images, recipe.input_noise, torch_generator(recipe.seed, "input noise", epoch, step))
+
+
+def with_input_noise(images: Tensor, noise: InputNoise, generator: torch.Generator) -> Tensor:
+    """A training batch (B, C, H, W) of which each example is moved with the given probability, clipped to [0, 1].
+
+    Args:
+        generator: a CPU generator; nothing is drawn where radius or probability is 0.
+    """
+    if noise.radius == 0 or noise.probability == 0:
+        return images
+    chosen = torch.rand(len(images), generator=generator) < noise.probability
+    normal = torch.randn(images.shape, generator=generator)
+    noisy = moved(images, noise.radius, direction(normal.to(images), noise.kind), noise.kind, clip=True)
+    return torch.where(chosen.to(images.device)[:, None, None, None], noisy, images)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """cuDNN chooses deterministic kernels, and not by a race; as it was before at the end."""
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before

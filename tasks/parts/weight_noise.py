@@ -1,0 +1,41 @@
+"""Multiplicative Gaussian noise on a network's weights: w * (1 + sigma * n), normalisation layers left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
+
+
+def noisy_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters that take noise: all but those of normalisation layers."""
+    left_out = {id(p) for m in model.modules() if isinstance(m, NORMALISATION) for p in m.parameters(recurse=False)}
+    return [p for p in model.parameters() if p.requires_grad and id(p) not in left_out]
+
+
+@contextmanager
+def noisy_weights(model: nn.Module, sigma: float, generator: torch.Generator) -> Iterator[None]:
+    """Within the context the network has noisy weights; at its end it has its own again, exactly, and keeps its gradients.
+
+    Args:
+        sigma: relative to each weight; 0 leaves the network alone and draws nothing.
+        generator: a CPU generator.
+    """
+    if sigma == 0:
+        yield
+        return
+    parameters = noisy_parameters(model)
+    own = [p.detach().clone() for p in parameters]
+    try:
+        with torch.no_grad():
+            for p in parameters:
+                p.mul_(1 + sigma * torch.randn(p.shape, generator=generator).to(p))
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in zip(parameters, own, strict=True):
+                p.copy_(value)

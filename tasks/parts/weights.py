@@ -1,0 +1,100 @@
+"""Weights of a network from a file that it, or somebody else, has saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tasks.parts.settings import UserError
+
+_WRAPPERS = ("state_dict", "model", "net")  # keys under which checkpoints keep the state dict
+_AUXILIARY = (
+    "aux1.",
+    "aux2.",
+    "AuxLogits.",
+)  # heads that GoogLeNet and Inception use in training only: never built here
+_SHOWN = 5
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Loads a file's state dict into a classifier or a bare network, all of it or not at all.
+
+    The state dict may be the file itself or lie in it under `state_dict`, `model` or `net`; a prefix `module.` or
+    `_orig_mod.` of all names is dropped. It may have been saved from a classifier or from a bare network.
+
+    Raises:
+        UserError: the file is missing, is no state dict, or does not match the model; the message lists what does not.
+    """
+    stored = _read(Path(path).expanduser())
+    for prefix in ("module.", "_orig_mod.", "module."):
+        if all(key.startswith(prefix) for key in stored):
+            stored = {key.removeprefix(prefix): value for key, value in stored.items()}
+    wanted = model.state_dict()
+    own = {key: value for key, value in wanted.items() if key in ("mean", "std")}  # a classifier's normalisation
+    outer = own | {f"network.{key}": value for key, value in stored.items()}
+    inner = {key.removeprefix("network."): value for key, value in stored.items() if key.startswith("network.")}
+    stored = max((stored, outer, inner), key=lambda state: len(state.keys() & wanted.keys() - own.keys()))
+    stored = {key: value for key, value in stored.items() if not key.removeprefix("network.").startswith(_AUXILIARY)}
+
+    optional = {key for key in wanted if key.endswith("num_batches_tracked")}  # not stored before 2018, and seldom used
+    wrong = [
+        _listed("missing", sorted(wanted.keys() - stored.keys() - optional)),
+        _listed("unexpected", sorted(stored.keys() - wanted.keys())),
+        _listed(
+            "wrong shape",
+            [
+                f"{key} ({'x'.join(map(str, stored[key].shape))}, not {'x'.join(map(str, wanted[key].shape))})"
+                for key in wanted
+                if key in stored and stored[key].shape != wanted[key].shape
+            ],
+        ),
+    ]
+    if any(wrong):
+        raise UserError(f"{path} does not match the network: {'; '.join(filter(None, wrong))}", "recipe.weights")
+    model.load_state_dict({key: wanted[key] for key in optional} | stored)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, without running any code that the file may hold."""
+    if not path.is_file():
+        raise UserError(f"no such weights file: '{path}'", "recipe.weights")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is no checkpoint can fail in any way
+        raise UserError(f"{path} is not a checkpoint of tensors alone that torch can read", "recipe.weights") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UserError(
+            f"{path} holds no state dict (names to tensors), neither itself nor under {', '.join(_WRAPPERS)}",
+            "recipe.weights",
+        )
+    return {str(key): value for key, value in found.items()}
+
+
+def _listed(what: str, keys: list[str]) -> str:
+    """`missing a, b, c and 7 more`, or nothing."""
+    if not keys:
+        return ""
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return f"{what} {', '.join(keys[:_SHOWN])}{more}"
+
+
+def last_layer(network: nn.Module, classes: int) -> str:
+    """The path of the layer that makes the logits: the last linear layer or convolution with as many outputs as
+    classes.
+
+    Raises:
+        UserError: there is none.
+
+    >>> last_layer(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), 10)
+    '1'
+    """
+    for path, module in reversed(list(network.named_modules())):
+        if getattr(module, "out_features", getattr(module, "out_channels", None)) == classes:
+            return path
+    raise UserError(f"the network has no linear layer or convolution with {classes} outputs", "recipe.freeze_backbone")

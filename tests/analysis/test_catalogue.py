@@ -1,0 +1,82 @@
+"""What a sweep's `figures:` list may say, and the one line for what it may not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import catalogue
+
+COLUMNS = ["id", "label", "condition", "kind", "radius", "p_true", "persistence"]
+SETTINGS = ["recipe.optimiser", "recipe.input_noise.radius", "recipe.seed", "radii"]
+PROJECT = Path(__file__).parents[2]
+
+
+def test_every_figure_on_disk_is_found() -> None:
+    assert set(catalogue.names()) >= {"flatness_curves", "conditions", "recipes", "effects"}
+    for name in catalogue.names():
+        assert catalogue.find(name).__name__ == f"analysis.figures.{name}"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "recipes",
+        {"recipes": {"y": "p_true", "by": "recipe.optimiser"}},
+        {"effects": {"radius": 0.1, "x": "recipe.input_noise.radius"}},
+        {"conditions": None},
+        {"flatness_curves": {"level": 0.9}},
+    ],
+)
+def test_good_entries(entry: Any) -> None:
+    chosen = catalogue.parse(entry, columns=COLUMNS, settings=SETTINGS)
+    assert set(chosen.needs) <= set(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("recipies", "unknown figure 'recipies'; there are .*; did you mean recipes?"),
+        ("../report", "unknown figure"),
+        ({"recipes": {"colour": "x"}}, "figure recipes: unknown option 'colour'; it has .*by"),
+        ({"recipes": {"buy": "x"}}, "did you mean by?"),
+        ({"recipes": {"y": "p_tru"}}, "figure recipes: no row column 'p_tru'; there are .*; did you mean p_true?"),
+        ({"recipes": {"by": "optimiser"}}, "by: no setting 'optimiser'; .*did you mean recipe.optimiser?"),
+        ({"effects": {"x": "recipe.optimizer"}}, "did you mean recipe.optimiser?"),
+        ({"effects": {"level": 95}}, "figure effects: level: input should be less than or equal to 0.999, not 95"),
+        ({"effects": {"radius": "wide"}}, "figure effects: radius: .*not 'wide'"),
+        ({"effects": {}, "recipes": {}}, "is not a figure"),
+        ({"effects": ["y"]}, "is not a figure"),
+        (7, "is not a figure"),
+    ],
+)
+def test_bad_entries(entry: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        catalogue.parse(entry, columns=COLUMNS, settings=SETTINGS)
+    assert "\n" not in str(error.value)
+
+
+def test_column_that_a_default_needs_is_checked() -> None:
+    with pytest.raises(ValueError, match="no row column 'persistence'"):
+        catalogue.parse("recipes", columns=["id", "radius"])
+
+
+def test_fitting_leaves_out_what_lacks_columns() -> None:
+    assert [chosen.name for chosen in catalogue.fitting(COLUMNS)] == catalogue.names()
+    assert [chosen.name for chosen in catalogue.fitting(["id", "persistence"])] == ["effects"]
+    assert catalogue.fitting(["id", "loss"]) == []
+
+
+def test_checking_loads_neither_matplotlib_nor_torch_nor_ray() -> None:
+    """A sweep file is checked before any work: it must not wait for what only drawing needs."""
+    program = (
+        "import sys; from analysis import catalogue; [catalogue.parse(name) for name in catalogue.names()];"
+        "print(*sorted({'matplotlib', 'torch', 'ray', 'scipy.stats', 'engine'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == []

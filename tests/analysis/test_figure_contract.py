@@ -1,0 +1,137 @@
+"""Every figure on disk keeps the same promises, whatever the sweep."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from linear_sweeps import NOISE, OPTIMISER, grid, write
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis import catalogue, style
+from analysis.drawing import draw, from_csv
+from analysis.results import Results
+from analysis.table import load
+
+RADIUS = "recipe__input_noise__radius"
+SWEEPS: dict[str, dict[str, Any]] = {
+    "nothing varies": {"points": grid(dataset=["digits"]), "sweep": {"varied": []}},
+    "seeds": {"points": grid(recipe__seed=[0, 1, 2])},
+    "one number": {"points": grid(**{RADIUS: [0.0, 0.01, 0.1, 1.0]})},
+    "words": {"points": grid(recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1]), "conditions": ["genuine"]},
+    "two": {
+        "points": grid(**{RADIUS: [0.0, 0.1], "recipe__optimiser": ["sgd", "adam"], "recipe__seed": [0, 1]}),
+        "kinds": ["additive", "multiplicative", "sphere"],
+        "failed": [3],
+        "missing": [4],
+    },
+    "three": {
+        "points": grid(**{RADIUS: [0.0, 0.1], "recipe__optimiser": ["sgd", "adam"], "recipe__flip": [False, True]}),
+        "conditions": ["genuine", "random"],
+    },
+    "search": {
+        "points": [{NOISE: 0.01 * i, "recipe.learning_rate": 10.0 ** (-1 - (i * 7 % 12) / 4)} for i in range(12)],
+    },
+    "one radius": {"points": grid(recipe__seed=[0, 1]), "radii": [0.1]},
+    "one example": {"points": grid(recipe__seed=[0]), "examples": 1},
+    "many classes": {"points": grid(recipe__seed=[0]), "classes": 30},
+    "odd words": {
+        "points": grid(recipe__optimiser=["$x_", '#1, "a" \n<b>']),
+        "sweep": {"classes": [f"${i} #\\frac" for i in range(10)], "labels": {OPTIMISER: "the $ optimiser"}},
+    },
+}
+
+
+RARE = {"seeds", "one number", "three", "one radius", "one example", "odd words"}
+"""Sweeps that seldom are; all of them together take some ten seconds."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name in RARE else name for name in SWEEPS]
+)
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    how = {"examples": 30, **SWEEPS[request.param]}
+    return load(write(tmp_path_factory.mktemp("sweep"), how.pop("points"), **how))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    points = grid(**{RADIUS: [0.0, 0.05, 0.1, 0.2], "recipe__optimiser": ["sgd", "adam"], "recipe__seed": [0, 1, 2]})
+    return load(write(tmp_path_factory.mktemp("two"), points, examples=40))
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_figure_keeps_the_contract(name: str, results: Results) -> None:
+    chosen = catalogue.parse(name, columns=list(results.rows))
+    assert chosen.options.model_config["frozen"]
+    frame = chosen.module.compute(results, chosen.options)
+    assert {"x", "mean", "low", "high", "n", "seeds"} <= set(frame)
+    assert len(frame)
+    interval = frame.dropna(subset=["low", "high"])
+    assert (interval["low"] <= interval["mean"] + 1e-9).all()
+    assert (interval["mean"] <= interval["high"] + 1e-9).all()
+    assert (frame["n"] >= 1).all()
+    caption = frame.attrs["caption"]
+    assert "n = " in caption
+    assert "resamples of " in caption
+    assert "95 %" in caption
+
+    before = frame.copy()
+    figure = chosen.module.draw(frame, chosen.options)
+    pd.testing.assert_frame_equal(frame, before)  # drawing changes no number
+    drawn = {round(float(y), 9) for ax in figure.axes for line in ax.lines for y in line.get_ydata()}
+    bold = frame[frame["level"] != "example"] if "level" in frame else frame
+    missed = {round(y, 9) for y in bold["mean"]} - drawn
+    assert not missed, "computed but not drawn"
+    for ax in figure.axes:
+        assert ax.get_xlabel() or ax is not figure.axes[-1] or not frame.attrs["x"]
+    _labels_stay_inside_and_apart(figure, name)
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_figure_can_be_drawn_from_its_csv(name: str, two: Results) -> None:
+    chosen = catalogue.parse(name)
+    drawn = draw(chosen, two, name)
+    assert drawn.error is None, drawn.details
+    assert drawn.csv is not None
+    frame = from_csv(drawn.csv)
+    again = chosen.module.draw(frame, chosen.options)
+    assert style.save(again, "png") == drawn.png
+    plain = pd.read_csv(io.BytesIO(drawn.csv), comment="#")
+    assert list(plain) == list(frame)
+    assert np.allclose(plain["mean"], frame["mean"])
+    assert drawn.pdf is not None
+    assert drawn.pdf.startswith(b"%PDF")
+    assert b"/Type3" not in drawn.pdf  # text stays text
+
+
+def _labels_stay_inside_and_apart(figure: Figure, name: str) -> None:
+    """No word is cut off at the figure's edge, and no two labels of an axis touch."""
+    canvas = FigureCanvasAgg(figure)
+    with style.paper():
+        canvas.draw()
+    renderer = canvas.get_renderer()
+    edge = figure.bbox
+    for ax in figure.axes:
+        labels = [label for label in ax.get_xticklabels() if label.get_visible() and label.get_text()]
+        shown = [box for box in (label.get_window_extent(renderer) for label in labels) if box.width]
+        inside = [box for box in shown if ax.bbox.x0 - 2 <= (box.x0 + box.x1) / 2 <= ax.bbox.x1 + 2]
+        if labels and not labels[0].get_rotation():
+            for left, right in itertools.pairwise(inside):
+                assert left.x1 <= right.x0 + 1, (name, [label.get_text() for label in labels])
+        for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
+            box = text.get_window_extent(renderer)
+            if text.get_text():
+                assert box.x0 >= edge.x0 - 1, (name, text.get_text())
+                assert box.x1 <= edge.x1 + 1, (name, text.get_text())
+                assert box.y0 >= edge.y0 - 1, (name, text.get_text())
+                assert box.y1 <= edge.y1 + 1, (name, text.get_text())
+    for legend in figure.legends:
+        box = legend.get_window_extent(renderer)
+        assert box.x0 >= edge.x0 - 1, name
+        assert box.x1 <= edge.x1 + 1, name

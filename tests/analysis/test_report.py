@@ -1,0 +1,243 @@
+"""The report as its reader meets it: files, page, exit code; nothing a user writes is taken for HTML, no failure hides another figure."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from linear_sweeps import NOISE, OPTIMISER, grid, write
+
+from analysis import report
+from analysis.figures import effects
+from analysis.results import ReportError
+from analysis.stats import student_mean
+from analysis.table import load
+
+PROJECT = Path(__file__).parents[2]
+GRID = grid(recipe__input_noise__radius=[0.0, 0.1], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1, 2])
+EVIL = "<script>alert('x')</script> & \"{{ 7 * 7 }}\""
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.text += data
+
+
+def page_of(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text())
+
+
+def test_everything_is_written(tmp_path: Path) -> None:
+    files = report.build(write(tmp_path, GRID, failed=[3], missing=[4], examples=20))
+    names = [
+        f"figures/{name}.{form}"
+        for name in ("conditions", "effects", "flatness_curves", "recipes")
+        for form in ("png", "pdf", "csv")
+    ]
+    assert [str(Path(file).relative_to(tmp_path)) for file in files] == [*names, "summary.csv", "report.html"]
+    assert all(Path(file).stat().st_size > 100 for file in files)
+    assert report.failures(files) == []
+
+
+def test_page_tells_the_sweep(tmp_path: Path) -> None:
+    report.build(write(tmp_path, GRID, failed=[3], missing=[4], examples=20))
+    page = page_of(tmp_path)
+    text = re.sub(r"\s+", " ", page.text)
+    for words in (
+        "Does training noise flatten?",
+        "input_flatness",
+        "10 done, 1 failed, 1 missing",
+        "3 (recipe.seed: 0, 1, 2)",
+        "RuntimeError: loss is nan",
+        "Traceback (most recent call last)",
+        "adam, input noise 0, seed 0",
+        "sgd, input noise 0.1 (3 seeds)",
+        "n = ",
+        "resamples of seeds and examples",
+        "training-noise radius (pixel units)",
+        "probability of the true class",
+        "2.15.0",
+        "abc1234",
+        "2023-11-14",
+        "cifar10",
+    ):
+        assert words in text, words
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 4
+    assert all((image["src"] or "").startswith("data:image/png;base64,iVBOR") and image["alt"] for image in images)
+
+
+def test_page_is_self_contained(tmp_path: Path) -> None:
+    report.build(write(tmp_path, GRID[:3], examples=10))
+    page = page_of(tmp_path)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+    assert "url(" not in (tmp_path / "report.html").read_text()
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
+
+
+def test_nothing_of_the_user_is_taken_for_html(tmp_path: Path) -> None:
+    told = {
+        "name": EVIL,
+        "task": EVIL,
+        "about": EVIL,
+        "labels": {OPTIMISER: EVIL},
+        "classes": [EVIL] * 10,
+        "columns": {"persistence": EVIL, EVIL: EVIL},
+        "objective": {"metric": EVIL, "mode": "max"},
+        "figures": [EVIL, "effects"],
+    }
+    points = grid(recipe__optimiser=["sgd", EVIL], recipe__seed=[0, 1])
+    files = report.build(write(tmp_path, points, failed=[0], error=EVIL, sweep=told, fixed={"note": EVIL}, examples=10))
+    page = page_of(tmp_path)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count("<script>alert('x')</script> & \"{{ 7 * 7 }}\"") >= 8  # shown as it was written
+    assert "49" not in re.sub(r"[\d.]*\d{3,}[\d.]*", "", page.text)
+    assert all(Path(file).resolve().is_relative_to(tmp_path.resolve()) for file in files)
+
+
+def test_failing_figure_loses_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, GRID, examples=10, sweep={"figures": ["effects", "recipes"]})
+    report.build(folder)
+    assert (folder / "figures/effects.png").exists()
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("nothing to divide by")
+
+    monkeypatch.setattr(effects, "compute", fail)
+    assert report.main([str(folder)]) == 1
+    said = capsys.readouterr()
+    assert "effects.error.txt" in said.out
+    assert "could not be drawn: effects" in said.err
+    assert not (folder / "figures/effects.png").exists()  # the old picture would be taken for the new one
+    assert "Traceback" in (folder / "figures/effects.error.txt").read_text()
+    assert (folder / "figures/recipes.png").exists()
+    assert "ZeroDivisionError: nothing to divide by" in page_of(folder).text
+
+    monkeypatch.undo()
+    assert report.main([str(folder)]) == 0
+    assert not (folder / "figures/effects.error.txt").exists()
+
+
+def test_figure_that_the_rows_cannot_give_is_listed(tmp_path: Path) -> None:
+    folder = write(tmp_path, GRID[:2], examples=10, sweep={"figures": [{"recipes": {"y": "curvature"}}, "effects"]})
+    files = report.build(folder)
+    assert report.failures(files) == ["recipes"]
+    assert (folder / "figures/effects.png").exists()
+    assert "no row column 'curvature'" in page_of(folder).text
+
+
+def test_one_figure_twice(tmp_path: Path) -> None:
+    files = report.build(write(tmp_path, GRID[:2], examples=10), figures=["effects", {"effects": {"y": "p_true"}}])
+    assert [Path(file).name for file in files if file.endswith(".png")] == ["effects.png", "effects-2.png"]
+    assert b"p_true" in (tmp_path / "figures/effects-2.csv").read_bytes()
+
+
+def test_uri(tmp_path: Path) -> None:
+    write(tmp_path, GRID[:2], examples=10)
+    files = report.build(tmp_path.as_uri(), figures=["effects"])
+    assert files[-1] == f"{tmp_path.as_uri()}/report.html"
+    assert (tmp_path / "report.html").exists()
+
+
+def test_summary_is_over_seeds(tmp_path: Path) -> None:
+    folder = write(tmp_path, GRID, failed=[3], examples=20)
+    report.build(folder, figures=["effects"])
+    summary = pd.read_csv(folder / "summary.csv").set_index("recipe")
+    trials = load(folder).trials
+    assert list(summary.columns)[:4] == [NOISE, OPTIMISER, "seeds", "flatness"]  # the objective first
+    assert summary["seeds"].to_dict()["adam, input noise 0"] == 2
+    for recipe, line in summary.iterrows():
+        mean, low, high, _ = student_mean(trials.loc[trials["recipe"] == recipe, "summary.flatness"].dropna())
+        assert np.allclose(line[["flatness", "flatness.low", "flatness.high"]].astype(float), (mean, low, high))
+
+
+def test_one_seed_has_no_interval(tmp_path: Path) -> None:
+    folder = write(tmp_path, grid(recipe__seed=[0]), examples=10)
+    report.build(folder, figures=["effects"])
+    assert pd.read_csv(folder / "summary.csv")["flatness.low"].isna().all()
+    assert "With one seed the intervals say nothing about other trainings." in page_of(folder).text
+
+
+def test_scalars_without_any_fitting_figure(tmp_path: Path) -> None:
+    """Rows of another task: no figure of ours fits, the table of scalars and the page are there."""
+    from engine.store import Store
+
+    folder = write(tmp_path, GRID, examples=10)
+    for trial in load(folder).trials["trial"]:
+        Store(folder).delete(f"trials/{trial}/rows")
+    files = report.build(folder)
+    assert [Path(file).name for file in files] == ["summary.csv", "report.html"]
+    assert "No figure fits the rows of this task." in page_of(folder).text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{here}/nowhere"], "nowhere: no sweep's results here (there is no trials.parquet)"),
+        (["ftp://nowhere/x"], "ftp"),
+        (
+            ["{here}", "--figures", "efects"],
+            "unknown figure 'efects'; there are conditions, effects, flatness_curves, recipes; did you mean effects?",
+        ),
+    ],
+)
+def test_mistake_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    write(tmp_path, GRID[:1], examples=5)
+    assert report.main([argument.format(here=tmp_path) for argument in arguments]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_no_finished_trial_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="no trial is finished"):
+        report.build(write(tmp_path, GRID[:2], failed=[0, 1]))
+
+
+def test_command_line_in_a_fresh_interpreter(tmp_path: Path) -> None:
+    """As a user calls it; and drawing loads neither pyplot with its global state, nor torch, nor Ray."""
+    write(tmp_path, GRID[:2], examples=10)
+    program = (
+        "import sys; from analysis import report; code = report.main(sys.argv[1:]);"
+        "print(*sorted({'matplotlib.pyplot', 'torch', 'ray'} & set(sys.modules)), code)"
+    )
+    called = [sys.executable, "-c", program, str(tmp_path), "--figures", "effects,recipes"]
+    ran = subprocess.run(called, cwd=PROJECT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[-1] == "0"
+    assert lines[-2].endswith("report.html")
+    assert [Path(line).exists() for line in lines[:-1]] == [True] * 8
