@@ -46,9 +46,10 @@ class Board:
         charts = {}
         for (condition, kind), some in rows.groupby(["condition", "kind"], observed=True):
             tag = f"flatness/{kind}/{condition}"
-            for radius, values in some.groupby("radius")[CURVE]:
+            for radius in sorted(some["radius"].unique().tolist()):
+                values = some.loc[some["radius"] == radius, CURVE]
                 half = 1.96 * float(values.std(ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-                mean, step = float(values.mean()), round(float(radius) * STEPS_PER_UNIT)
+                mean, step = float(values.mean()), round(radius * STEPS_PER_UNIT)
                 for part, value in [("mean", mean), ("low", mean - half), ("high", mean + half)]:
                     self._writer.add_scalar(f"{tag}/{part}", value, step)
             charts[f"{condition}, {kind} noise: probability of the true class (step: {STEPS_PER_UNIT} x radius)"] = [
@@ -61,7 +62,7 @@ class Board:
         """A line of the HParams table."""
         values = {name: v if isinstance(v, (bool, int, float, str)) else str(v) for name, v in point.items()}
         for summary in hparams(values, {f"summary/{name}": value for name, value in scalars.items()}):
-            self._writer.file_writer.add_summary(summary)
+            self._writer._get_file_writer().add_summary(summary)
         for name, value in scalars.items():
             self._writer.add_scalar(f"summary/{name}", value, 0)
 

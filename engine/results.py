@@ -15,8 +15,9 @@ import yaml
 
 from analysis import report
 from engine.board import Board
+from engine.explain import settings_of
 from engine.plan import Planned
-from engine.spec import Spec, settings_of
+from engine.spec import Spec
 from engine.store import Store, content_hash
 
 
@@ -30,20 +31,24 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     """Writes the table of trials and, where anything is new, the report; says what came out; returns the exit status."""
     records = [_record(item, store) for item in planned]
     failed = [record for record in records if record["status"] != "done"]
+    undrawn: list[str] = []
     stamp = content_hash([resolved(spec), [[r["trial"], r["status"], r.get("started")] for r in records]])
     if len(failed) < len(records) and _stamp(spec, store) != stamp:
         store.write(f"{spec.name}/sweep.yaml", resolved(spec).encode())
         store.write_table(f"{spec.name}/trials.parquet", table(spec, planned, records))
-        report.build(f"{store.uri}/{spec.name}")
+        undrawn = report.failures(report.build(f"{store.uri}/{spec.name}"))
         _log_figures(spec, store)
-        store.write_json(f"{spec.name}/report.json", {"made_from": stamp})
+        for name in undrawn:
+            print(f"figure {name} could not be drawn; the report says why", file=sys.stderr)
+        if not undrawn:
+            store.write_json(f"{spec.name}/report.json", {"made_from": stamp})
     for record in failed:
         print(f"failed: {record['label']}: {record.get('error', 'it did not end')}", file=sys.stderr)
     done = len(records) - len(failed)
     print(
         f"{spec.name}: {done} of {len(records)} trials done, {ran} of them run now; {store.uri}/{spec.name}/report.html"
     )
-    return 1 if failed else 0
+    return 1 if failed or undrawn else 0
 
 
 def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> pa.Table:

@@ -154,6 +154,7 @@ def _value(node: yaml.Node, path: str, source: Source, count: list[int]) -> Any:
         return [_value(item, f"{path}.{number}", source, count) for number, item in enumerate(node.value)]
     if not node.tag.startswith("tag:yaml.org,2002:"):
         raise source.error(path, f"the tag {node.tag} is not known; plain YAML is")
+    assert isinstance(node, yaml.ScalarNode)
     return node.value if node.style else scalar(node.value)
 
 

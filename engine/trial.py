@@ -88,7 +88,7 @@ def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     return record
 
 
-def _run(planned: Planned, job: Job, report: Report) -> dict[str, float]:
+def _run(planned: Planned, job: Job, report: Report) -> dict[str, float | None]:
     import importlib
 
     config, store = planned.trial.config, job.store

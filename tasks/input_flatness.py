@@ -61,7 +61,9 @@ class Attack(Settings):
     """The search that finds the adversarial centres: PGD with restarts, which stops at an example as soon as it is fooled."""
 
     norm: Norm = Field(default="Linf", description="of the perturbation")
-    epsilon: Positive = Field(default=0.15, description="largest norm of the perturbation (pixel units)")
+    epsilon: Positive = Field(
+        default=0.15, title="attack radius (pixel units)", description="largest norm of the perturbation (pixel units)"
+    )
     steps: int = Field(default=20, gt=0, description="gradient steps a restart")
     step_size: Positive | None = Field(default=None, description="pixel units; 2.5 epsilon / steps where null")
     restarts: int = Field(default=1, gt=0, description="independent starts; the first starts at the image itself")
@@ -242,8 +244,9 @@ def _columns(
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     """Accuracy on the measured examples, how many searches succeeded, and per condition the flatness.
 
-    Flatness is the mean probability of the class predicted at the centre, averaged over examples, kinds and the radii of the ladder:
-    1 where no noise of the ladder changes anything.
+    Flatness is the mean probability of the class predicted at the centre, averaged over examples, kinds and the radii of the ladder: 1
+    where no noise changes anything. Around adversarial images and their random controls it is that of the examples that were classified
+    correctly and then fooled.
     """
     once = rows.drop_duplicates("id")
     noisy = rows[rows["radius"] > 0]
@@ -253,6 +256,8 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
         scalars["attack_success"] = float(searched["found"].mean())
     for condition in config.conditions:
         around = noisy[noisy["condition"] == condition]
+        if condition != "genuine":  # where the search failed there is no adversarial image to be around
+            around = around[around["found"] & around["correct"]]
         scalars[f"flatness_{condition}"] = float(around["p_centre"].mean())
         scalars[f"p_true_{condition}"] = float(around["p_true"].mean())
     return scalars

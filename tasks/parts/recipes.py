@@ -15,16 +15,22 @@ class InputNoise(Settings):
     """Noise on the training images."""
 
     kind: Literal["additive", "multiplicative", "sphere"] = Field(default="additive", description="as in `noise`")
-    radius: NonNegative = Field(default=0.0, description="pixel units (multiplicative: relative)")
+    radius: NonNegative = Field(
+        default=0.0, title="training-noise radius (pixel units)", description="pixel units (multiplicative: relative)"
+    )
     probability: Probability = Field(
-        default=1.0, description="share of the examples that are moved, drawn for each by itself"
+        default=1.0,
+        title="share of noisy training examples",
+        description="share of the examples that are moved, drawn for each by itself",
     )
 
 
 class WeightNoise(Settings):
     """Multiplicative Gaussian noise on the weights, drawn anew each step; normalisation layers are left out."""
 
-    sigma: NonNegative = Field(default=0.0, description="relative to each weight")
+    sigma: NonNegative = Field(
+        default=0.0, title="weight noise while training (relative)", description="relative to each weight"
+    )
 
 
 class Augmentation(Settings):
@@ -38,21 +44,28 @@ class Recipe(Settings):
     """How a classifier is made."""
 
     dataset: str = Field(
-        default="digits", description="name of a data set, imagefolder:<path> or package.module:function"
+        title="data set",
+        default="digits",
+        description="name of a data set, imagefolder:<path> or package.module:function",
     )
     image_size: int | None = Field(
         default=None, gt=0, description="side that images are resized to (pixels); their own where null"
     )
     classes: list[str | int] | None = Field(default=None, description="the classes to tell apart; all where null")
     train_examples: int | None = Field(
-        default=None, gt=0, description="training examples, balanced over the classes; all where null"
+        title="training examples",
+        default=None,
+        gt=0,
+        description="training examples, balanced over the classes; all where null",
     )
     validation: Number = Field(
         default=0.0, ge=0, lt=1, description="share of the training split held out and scored each epoch"
     )
 
     network: str = Field(
-        default="convnet", description="name of a network, of a torchvision classifier, or package.module:function"
+        title="network",
+        default="convnet",
+        description="name of a network, of a torchvision classifier, or package.module:function",
     )
     network_options: dict[str, Any] = Field(default={}, description="keyword arguments of the network")
     weights: str = Field(default="none", description="none, DEFAULT (torchvision's own) or a file with a state dict")
@@ -62,21 +75,27 @@ class Recipe(Settings):
         description="mean and standard deviation of the network's first layer: of the training images, of ImageNet, 0 and 1",
     )
 
-    optimiser: Literal["sgd", "adam", "adamw"] = Field(default="sgd", description="torch.optim")
+    optimiser: Literal["sgd", "adam", "adamw"] = Field(title="optimiser", default="sgd", description="torch.optim")
     learning_rate: Positive | None = Field(
-        default=None, description=f"peak rate; by optimiser where null: {LEARNING_RATES}"
+        title="peak learning rate", default=None, description=f"peak rate; by optimiser where null: {LEARNING_RATES}"
     )
     momentum: Number = Field(default=0.9, ge=0, lt=1, description="of sgd")
     nesterov: bool = Field(default=True, description="of sgd")
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
         default="cosine", description="of the learning rate over all steps"
     )
-    epochs: int = Field(default=20, ge=0, description="passes over the training split; 0 takes the weights as they are")
-    batch_size: int = Field(default=64, gt=0, description="training examples a step")
-    weight_decay: NonNegative = Field(
-        default=5e-4, description="as the optimiser has it: L2 for sgd and adam, decoupled for adamw"
+    epochs: int = Field(
+        title="epochs", default=20, ge=0, description="passes over the training split; 0 takes the weights as they are"
     )
-    label_smoothing: Number = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    batch_size: int = Field(title="training batch size", default=64, gt=0, description="training examples a step")
+    weight_decay: NonNegative = Field(
+        title="weight decay",
+        default=5e-4,
+        description="as the optimiser has it: L2 for sgd and adam, decoupled for adamw",
+    )
+    label_smoothing: Number = Field(
+        title="label smoothing", default=0.0, ge=0, lt=1, description="share of the target spread over all classes"
+    )
     clip_norm: Positive | None = Field(
         default=None, description="largest L2 norm of the gradient; unlimited where null"
     )

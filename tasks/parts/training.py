@@ -43,9 +43,12 @@ class Epoch(TypedDict, total=False):
 
 def untrained(recipe: Recipe, train: data.Split) -> models.Classifier:
     """The recipe's network before training, with its normalisation and its initial (or loaded) weights."""
-    mean, std = {"data": data.statistics, "imagenet": lambda _: IMAGENET, "none": lambda _: ((0.0,), (1.0,))}[
-        recipe.normalisation
-    ](train)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    if recipe.normalisation == "data":
+        mean, std = data.statistics(train)
+    elif recipe.normalisation == "imagenet":
+        mean, std = IMAGENET
     return models.build(
         recipe.network,
         train.shape,
@@ -72,7 +75,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
     """
     device = torch.device(device)
     if recipe.train_examples is not None:
-        train = train.subset(data.choose(train, recipe.train_examples))
+        train = data.subset(train, data.choose(train, recipe.train_examples, field="recipe.train_examples"))
     train, validation = data.divide(train, recipe.validation)
     model.to(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -83,7 +86,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
         model.train()
         order = torch.randperm(len(train.labels), generator=torch_generator(recipe.seed, "order", epoch))
         totals = torch.zeros(2, dtype=torch.float64, device=device)
-        rate = scheduler.get_last_lr()[0]
+        rate = float(scheduler.get_last_lr()[0])
         with _deterministic(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(
                 torch_generator(recipe.seed, "layers", epoch).initial_seed() % 2**63
@@ -130,14 +133,16 @@ def score(model: nn.Module, split: data.Split, device: torch.device | str = "cpu
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     assert recipe.learning_rate is not None  # resolved by the recipe
-    settings = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+    rate, decay = recipe.learning_rate, recipe.weight_decay
     match recipe.optimiser:
         case "sgd":
-            return torch.optim.SGD(parameters, **settings, momentum=recipe.momentum, nesterov=recipe.nesterov)
+            return torch.optim.SGD(
+                parameters, rate, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=decay
+            )
         case "adam":
-            return torch.optim.Adam(parameters, **settings)
+            return torch.optim.Adam(parameters, rate, weight_decay=decay)
         case "adamw":
-            return torch.optim.AdamW(parameters, **settings)
+            return torch.optim.AdamW(parameters, rate, weight_decay=decay)
 
 
 def _scheduler(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -148,8 +153,9 @@ def _scheduler(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> 
         case "cosine":
             return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=total)
         case "one_cycle":
+            peak = optimiser.defaults["lr"]
             return torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, max_lr=recipe.learning_rate, total_steps=total + 1, cycle_momentum=False
+                optimiser, max_lr=peak, total_steps=total + 1, cycle_momentum=False
             )
 
 

@@ -1,0 +1,117 @@
+"""The entries of a sweep file, checked on their own; `engine.spec` checks them against their task."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tasks.parts.randomness import generator
+from tasks.parts.settings import Number, Positive, Settings
+
+MOST_TRIALS = 100_000
+
+
+class Resources(Settings):
+    """What each remote task gets, and how many run at once."""
+
+    cpus: Annotated[int, Field(gt=0)] = Field(default=1, description="CPU cores, and threads, of a chunk or a training")
+    gpus: Annotated[Number, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto",
+        description="GPUs of a chunk or a training, also a fraction; auto: 1 where a node has any, else 0",
+    )
+    chunk: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="examples in a remote task; by their number where null"
+    )
+    max_concurrent: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="trials at once; by the CPUs where null"
+    )
+    retries: int = Field(default=3, ge=0, description="how often a chunk is tried again after its worker died")
+    nodes_may_join: bool = Field(
+        default=False, description="accept GPUs that no node has yet: an autoscaler will add it"
+    )
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_part(cls, gpus: float | str) -> float | str:
+        if isinstance(gpus, float) and gpus > 1 and gpus != int(gpus):
+            raise ValueError("a fraction of one GPU, or a whole number of them, is needed")
+        return gpus
+
+
+class Objective(Settings):
+    """Which of a trial's scalars a search improves and the tables are sorted by."""
+
+    metric: str
+    mode: Literal["max", "min"] = "max"
+
+
+class Distribution(Settings):
+    """What a searched setting is drawn from; exactly one of the four."""
+
+    uniform: tuple[Number, Number] | None = None
+    loguniform: tuple[Positive, Positive] | None = None
+    whole: tuple[int, int] | None = Field(default=None, alias="int")
+    choice: Annotated[list[Any], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Distribution:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "one of uniform: [low, high], loguniform: [low, high], int: [low, high], choice: [values] is needed"
+            )
+        (kind,) = given
+        value = getattr(self, kind)
+        if kind != "choice" and not value[0] < value[1]:
+            raise ValueError(f"{kind.replace('whole', 'int')}: the first end must be below the second")
+        return self
+
+    def draw(self, name: str, index: int) -> Any:
+        """The value of the index-th point, decided by the setting's name and the index alone: a longer search keeps its points."""
+        random = generator(0, f"search {name}", index)
+        if self.choice is not None:
+            return self.choice[int(random.integers(len(self.choice)))]
+        if self.whole is not None:
+            return int(random.integers(self.whole[0], self.whole[1], endpoint=True))
+        if self.loguniform is not None:
+            low, high = map(math.log, self.loguniform)
+            return math.exp(low + (high - low) * float(random.random()))
+        assert self.uniform is not None
+        return self.uniform[0] + (self.uniform[1] - self.uniform[0]) * float(random.random())
+
+
+class Sweep(Settings):
+    """A sweep file."""
+
+    task: str
+    about: str = ""
+    fixed: dict[str, Any] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    search: dict[str, Distribution] = {}
+    trials: Annotated[int, Field(gt=0, le=MOST_TRIALS)] | None = None
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Annotated[int, Field(gt=0)] | None = None
+    objective: Objective | None = None
+    resources: Resources = Resources()
+    figures: list[Any] | None = None
+    data_root: str | None = None
+
+    @model_validator(mode="after")
+    def _grid_or_search(self) -> Sweep:
+        if self.grid and self.search:
+            raise ValueError("grid and search exclude each other: list values in grid, or draw them in search")
+        if self.search and self.trials is None:
+            raise ValueError("search needs trials: how many points are drawn")
+        if self.trials is not None and not self.search:
+            raise ValueError("trials belongs to search; a grid has all its combinations")
+        return self
+
+    @property
+    def varied(self) -> list[str]:
+        """Dotted names of what varies, seeds left out."""
+        return [*self.grid, *self.search]
+
+    @property
+    def seed_list(self) -> list[int] | None:
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
