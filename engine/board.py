@@ -43,6 +43,8 @@ class Board:
         """Means over the examples against the radius, with bands, where the rows have radii and probabilities."""
         if not {"condition", "kind", "radius", CURVE} <= set(rows.columns):
             return
+        if {"found", "correct"} <= set(rows.columns):  # no adversarial image, nothing to be around
+            rows = rows[(rows["condition"] == "genuine") | (rows["found"] & rows["correct"])]
         charts = {}
         for (condition, kind), some in rows.groupby(["condition", "kind"], observed=True):
             tag = f"flatness/{kind}/{condition}"

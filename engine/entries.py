@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from tasks.parts.randomness import generator
 from tasks.parts.settings import Number, Positive, Settings
 
 MOST_TRIALS = 100_000
+
+_Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Resources(Settings):
@@ -36,7 +38,7 @@ class Resources(Settings):
     @classmethod
     def _whole_or_part(cls, gpus: float | str) -> float | str:
         if isinstance(gpus, float) and gpus > 1 and gpus != int(gpus):
-            raise ValueError("a fraction of one GPU, or a whole number of them, is needed")
+            raise ValueError("a whole number of GPUs or a fraction of one is needed")
         return gpus
 
 
@@ -52,7 +54,7 @@ class Distribution(Settings):
 
     uniform: tuple[Number, Number] | None = None
     loguniform: tuple[Positive, Positive] | None = None
-    whole: tuple[int, int] | None = Field(default=None, alias="int")
+    whole: tuple[_Int64, _Int64] | None = Field(default=None, alias="int")
     choice: Annotated[list[Any], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -65,7 +67,7 @@ class Distribution(Settings):
         (kind,) = given
         value = getattr(self, kind)
         if kind != "choice" and not value[0] < value[1]:
-            raise ValueError(f"{kind.replace('whole', 'int')}: the first end must be below the second")
+            raise ValueError(f"{kind.replace('whole', 'int')}: the first number must be below the second")
         return self
 
     def draw(self, name: str, index: int) -> Any:
@@ -77,21 +79,28 @@ class Distribution(Settings):
             return int(random.integers(self.whole[0], self.whole[1], endpoint=True))
         if self.loguniform is not None:
             low, high = map(math.log, self.loguniform)
-            return math.exp(low + (high - low) * float(random.random()))
-        assert self.uniform is not None
-        return self.uniform[0] + (self.uniform[1] - self.uniform[0]) * float(random.random())
+            value, ends = math.exp(low + (high - low) * float(random.random())), self.loguniform
+        else:
+            assert self.uniform is not None
+            low, high = ends = self.uniform
+            value = low + (high - low) * float(random.random())
+        return min(max(value, ends[0]), ends[1])  # rounding may have led out
 
 
 class Sweep(Settings):
     """A sweep file."""
 
     task: str
-    about: str = ""
+    about: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
     fixed: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     search: dict[str, Distribution] = {}
     trials: Annotated[int, Field(gt=0, le=MOST_TRIALS)] | None = None
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | Annotated[int, Field(gt=0)] | None = None
+    seeds: (
+        Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+        | Annotated[int, Field(gt=0, le=MOST_TRIALS)]
+        | None
+    ) = None
     objective: Objective | None = None
     resources: Resources = Resources()
     figures: list[Any] | None = None
@@ -100,11 +109,11 @@ class Sweep(Settings):
     @model_validator(mode="after")
     def _grid_or_search(self) -> Sweep:
         if self.grid and self.search:
-            raise ValueError("grid and search exclude each other: list values in grid, or draw them in search")
+            raise ValueError("search: cannot go with grid: list values in grid, or draw them in search")
         if self.search and self.trials is None:
-            raise ValueError("search needs trials: how many points are drawn")
+            raise ValueError("search: needs trials, the number of points that are drawn")
         if self.trials is not None and not self.search:
-            raise ValueError("trials belongs to search; a grid has all its combinations")
+            raise ValueError("trials: belongs to search; without one, all combinations of the grid are run")
         return self
 
     @property

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections import Counter
+import json
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.source import SpecError
+import torch
+
 from engine.spec import Spec, Trial
 from engine.store import Store, content_hash, parts_of
 from tasks.parts import data, models
@@ -52,17 +57,19 @@ def plan(spec: Spec) -> list[Planned]:
     Raises:
         SpecError: with the line of the setting at fault.
     """
-    planned = []
+    planned: dict[str, Planned] = {}
     for trial in spec.trials:
         try:
-            planned.append(_planned(spec, trial))
+            item = _planned(spec, trial)
         except UserError as error:
-            raise spec.error(error) from None
-    twice = [key for key, count in Counter(item.key for item in planned).items() if count > 1]
-    if twice:
-        labels = [item.trial.label for item in planned if item.key == twice[0]]
-        raise SpecError(f"{spec.source.file}: the trials {labels[0]} and {labels[1]} are the same")
-    return planned
+            raise spec.error(error, trial) from None
+        if item.key not in planned:
+            planned[item.key] = item
+        elif not spec.sweep.search:  # a search may draw a point again: it is run once
+            section = "grid" if spec.sweep.grid else "seeds"
+            labels = f"{planned[item.key].trial.label} and {trial.label}"
+            raise spec.source.error(section, f"the trials {labels} are the same")
+    return list(planned.values())
 
 
 def status(planned: Planned, store: Store) -> Status:
@@ -91,7 +98,8 @@ def recipe_identity(recipe: Recipe, root: str | None) -> dict[str, Any]:
     if ":" in recipe.network:
         identity["network"] = [recipe.network, _source_hash(recipe.network)]
     if recipe.weights not in ("none", "DEFAULT"):
-        identity["weights"] = _file_hash(recipe.weights, Path(recipe.weights).stat().st_mtime_ns)
+        file = Path(recipe.weights).expanduser()
+        identity["weights"] = _file_hash(str(file), file.stat().st_mtime_ns)
     return identity
 
 
@@ -112,10 +120,50 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
 
 def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[int, ...]]:
     recipe = config.recipe
-    data.check(recipe.dataset, root=root)
-    models.check(recipe.network, weights=recipe.weights, options=recipe.network_options)
-    split = data.load(recipe.dataset, config.split, root=root, image_size=recipe.image_size, classes=recipe.classes)
+    with _told("recipe.dataset", recipe.dataset):
+        data.check(recipe.dataset, root=root)
+        split = _split(recipe, config.split, root)
+        if recipe.train_examples is not None:
+            data.choose(_split(recipe, "train", root), recipe.train_examples, field="recipe.train_examples")
+    with _told("recipe.weights", recipe.weights):
+        models.check(recipe.network, weights=recipe.weights, options=recipe.network_options)
+    weights = "none" if recipe.weights == "DEFAULT" else recipe.weights  # nothing is downloaded yet
+    options = json.dumps(recipe.network_options)
+    _fits(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
     return split, tuple(int(i) for i in data.choose(split, config.examples, config.classes))
+
+
+def _split(recipe: Recipe, split: str, root: str | None) -> data.Split:
+    return data.load(recipe.dataset, split, root=root, image_size=recipe.image_size, classes=recipe.classes)
+
+
+@lru_cache
+def _fits(network: str, options: str, weights: str, freeze: bool, shape: tuple[int, int, int], classes: int) -> None:
+    """Raises `UserError` unless the network can be built for such images and its weights fit.
+
+    Networks whose code we know are built without memory for their weights, in some milliseconds.
+    """
+    own_code = ":" in network
+    with torch.device("cpu" if own_code else "meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # weights that are copied to nowhere
+        models.build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=json.loads(options))
+
+
+@contextmanager
+def _told(field: str, name: str) -> Iterator[None]:
+    """What the system refuses, and what code of the user's own raises, as a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror or error}", field) from error
+    except Exception as error:
+        if ":" not in name or name.partition(":")[0] in data.names():
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        raise UserError(f"{name} failed: {type(error).__name__}: {error} ({where})", field) from error
 
 
 @lru_cache

@@ -24,7 +24,9 @@ from engine.store import Store, content_hash
 def resolved(spec: Spec) -> str:
     """The sweep with all overrides, as a file that can be run again."""
     entries = spec.sweep.model_dump(mode="json", exclude_unset=True)
-    return "# The sweep as it ran, with all overrides.\n" + yaml.safe_dump(entries, sort_keys=False, width=120)
+    return "# The sweep as it ran, with all overrides.\n" + yaml.safe_dump(
+        entries, sort_keys=False, default_flow_style=None, width=120
+    )
 
 
 def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int:

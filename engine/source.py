@@ -20,6 +20,8 @@ from tasks.parts.settings import UserError
 
 LARGEST = 100_000
 """Entries in a sweep file at most: aliases can make a small file expand without bound."""
+DEEPEST = 30
+"""Levels of nesting at most."""
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -27,10 +29,14 @@ _CONSTANTS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     text: value for value in (True, False) for text in (str(value), str(value).lower(), str(value).upper())
 }
 _SPECIAL = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in "bool float int map merge null seq str timestamp value".split()}
 
 
 class SpecError(UserError):
-    """A mistake in a sweep file or an override; the message is whole, with file, line and field."""
+    """A mistake in a sweep file or an override; the message is whole, with file, line and field, and one line."""
+
+    def __init__(self, message: str, field: str | None = None):
+        super().__init__(one_line(message), field)
 
 
 @dataclass
@@ -40,17 +46,47 @@ class Source:
     file: str
     lines: dict[str, int] = field(default_factory=dict)
     overrides: dict[str, str] = field(default_factory=dict)
+    earlier: dict[str, int] = field(default_factory=dict)
+    """Of what is written twice, the first line."""
 
     def error(self, path: str, message: str) -> SpecError:
-        """The error to raise for the entry at a dotted path (or, where it is absent, for the nearest entry above it)."""
-        above = path
-        while above and above not in self.lines and above not in self.overrides:
-            above = above.rpartition(".")[0]
-        name = f"{path}: " if path else ""
-        if above in self.overrides:
-            return SpecError(f"override {self.overrides[above]}: {name}{message}")
-        line = f":{self.lines[above]}" if above in self.lines else ""
-        return SpecError(f"{self.file}{line}: {name}{message}")
+        """The error to raise for the entry at a dotted path (where it is absent, the first below it, else the nearest above)."""
+        known = self.lines.keys() | self.overrides.keys()
+        at = path
+        if path not in known:
+            below = [name for name in (*self.overrides, *self.lines) if name.startswith(f"{path}.")]
+            at = below[0] if below and path else path
+        while at and at not in known:
+            at = at.rpartition(".")[0]
+        if at in self.overrides:
+            return SpecError(f"override {self.overrides[at]}: {_named(path)}{message}")
+        return self.error_in(self.lines.get(at), path, message)
+
+    def error_in(self, line: int | None, path: str, message: str) -> SpecError:
+        """The error to raise for an entry in a line of the file."""
+        return SpecError(f"{self.file}{f':{line}' if line else ''}: {_named(path)}{message}")
+
+    def forget(self, path: str) -> None:
+        """The entry at a path, and all below it, is no more."""
+        for known in (self.lines, self.overrides):
+            for name in [name for name in known if name == path or name.startswith(f"{path}.")]:
+                del known[name]
+
+
+class _Override(Source):
+    """The value of one override, which has no lines; its `file` is the override."""
+
+    def error_in(self, line: int | None, path: str, message: str) -> SpecError:
+        return SpecError(f"{self.file}: {_named(path)}{message}")
+
+
+def one_line(text: str) -> str:
+    r"""Text without line breaks, and with what cannot be printed written as an escape.
+
+    >>> one_line("two\nlines, \x1b[0m")
+    'two lines, \\x1b[0m'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
 
 
 def meant(name: str, allowed: Iterable[str]) -> str:
@@ -72,27 +108,26 @@ def read(file: str | Path) -> tuple[dict[str, Any], Source]:
     source = Source(str(file))
     try:
         text = Path(file).read_bytes().decode("utf-8-sig")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise SpecError(f"{file}: no such file") from None
-    except OSError as error:
-        raise SpecError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SpecError(f"{file}: not a text file in UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        problem = ", ".join(part for part in (error.context, error.problem) if part)
-        raise SpecError(f"{file}{line}: not valid YAML: {problem}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{file}: not valid YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise SpecError(f"{file}: nested too deeply") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise SpecError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    node = _composed(text, source)
     if not isinstance(node, yaml.MappingNode):
-        raise SpecError(f"{file}:1: a sweep is a mapping such as `task: input_flatness`, not {_kind(node)}")
-    try:
-        return _mapping(node, "", source, [0]), source
-    except RecursionError:
-        raise SpecError(f"{file}: nested too deeply") from None
+        raise source.error_in(1, "", f"a sweep is a mapping such as `task: input_flatness`, not {_kind(node)}")
+    return _value(node, "", source, [0]), source
+
+
+def dump(entries: dict[str, Any]) -> str:
+    """Entries as YAML that `read` gives back as they are.
+
+    >>> print(dump({"classes": ["08", "1e3", "frog"], "rate": 1e-05}), end="")
+    classes: ['08', '1e3', frog]
+    rate: 1.0e-05
+    """
+    return yaml.dump(entries, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120)
 
 
 def scalar(text: str) -> Any:
@@ -110,7 +145,7 @@ def scalar(text: str) -> Any:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def override(text: str, source: Source) -> tuple[str, Any]:
+def override(text: str) -> tuple[str, Any]:
     """Splits `key=value`; the value is written as in the file.
 
     Raises:
@@ -120,22 +155,63 @@ def override(text: str, source: Source) -> tuple[str, Any]:
     key = key.strip()
     if not equals or not key:
         raise SpecError(f"override {text}: not of the form key=value, such as recipe.epochs=5")
-    try:
-        node = yaml.compose(value, Loader=yaml.SafeLoader)
-        plain = Source(source.file)
-        return key, None if node is None else _value(node, key, plain, [0])
-    except (yaml.YAMLError, RecursionError):
-        raise SpecError(f"override {text}: the value is not valid YAML") from None
+    if not all(key.split(".")):
+        raise SpecError(f"override {text}: a key is a name, or names joined by dots")
+    source = _Override(f"override {text}")
+    node = _composed(value, source)
+    return key, None if node is None else _value(node, key, source, [0])
+
+
+def obstacle(entries: Any, path: Sequence[str]) -> list[str] | None:
+    """The part of a path where something stands that is no mapping, so that nothing can be placed below it."""
+    for depth, name in enumerate(path[:-1], 1):
+        if name not in entries:
+            return None
+        entries = entries[name]
+        if not isinstance(entries, dict):
+            return list(path[:depth])
+    return None
 
 
 def place(entries: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Puts a value at a path of nested mappings, in place of what is there."""
+    """Puts a value at a path of nested mappings (see `obstacle`), in place of what is there."""
     for name in path[:-1]:
-        below = entries.get(name)
-        if not isinstance(below, dict):
-            below = entries[name] = {}
-        entries = below
+        entries = entries.setdefault(name, {})
     entries[path[-1]] = value
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Quoted where it would be read as something else."""
+    style = "'" if scalar(text) != text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _named(path: str) -> str:
+    return f"{path}: " if path else ""
+
+
+def _composed(text: str, source: Source) -> yaml.Node | None:
+    """The nodes of a YAML document."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        hint = "; indent with spaces, not with tabs" if "'\\t'" in problem else ""
+        raise source.error_in(line, "", f"not valid YAML: {problem}{hint}") from None
+    except yaml.YAMLError as error:
+        raise source.error_in(None, "", f"not valid YAML: {str(error).splitlines()[0]}") from None
+    except (RecursionError, ValueError) as error:  # ValueError: an escape beyond Unicode, a version without digits
+        problem = "nested too deeply" if isinstance(error, RecursionError) else f"not valid YAML: {error}"
+        raise source.error_in(None, "", problem) from None
 
 
 def _kind(node: yaml.Node | None) -> str:
@@ -144,16 +220,21 @@ def _kind(node: yaml.Node | None) -> str:
 
 def _value(node: yaml.Node, path: str, source: Source, count: list[int]) -> Any:
     count[0] += 1
+    line = node.start_mark.line + 1
     if count[0] > LARGEST:
-        raise SpecError(f"{source.file}: more than {LARGEST} entries")
+        raise source.error_in(None, "", f"more than {LARGEST} entries")
+    if path.count(".") >= DEEPEST:
+        raise source.error_in(line, "", f"nested more than {DEEPEST} levels deep")
+    if node.tag not in _PLAIN:
+        raise source.error_in(line, path, f"the tag {node.tag} is not known; plain YAML is")
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, path, source, count)
     if isinstance(node, yaml.SequenceNode):
+        values = []
         for number, item in enumerate(node.value):
             source.lines[f"{path}.{number}"] = item.start_mark.line + 1
-        return [_value(item, f"{path}.{number}", source, count) for number, item in enumerate(node.value)]
-    if not node.tag.startswith("tag:yaml.org,2002:"):
-        raise source.error(path, f"the tag {node.tag} is not known; plain YAML is")
+            values.append(_value(item, f"{path}.{number}", source, count))
+        return values
     assert isinstance(node, yaml.ScalarNode)
     return node.value if node.style else scalar(node.value)
 
@@ -161,32 +242,48 @@ def _value(node: yaml.Node, path: str, source: Source, count: list[int]) -> Any:
 def _mapping(node: yaml.MappingNode, path: str, source: Source, count: list[int]) -> dict[str, Any]:
     """A mapping with its dotted keys taken apart; `grid` and `search` keep theirs, since each entry is one setting."""
     entries: dict[str, Any] = {}
+    seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
         if not key or not all(key.split(".")):
-            raise SpecError(
-                f"{source.file}:{line}: {path + ': ' if path else ''}a key is a name, or names joined by dots"
-            )
-        full = f"{path}.{key}" if path else key
-        before = source.lines.get(full)
-        source.lines[full] = line
+            raise source.error_in(line, path, "a key is a name, or names joined by dots")
         names = [key] if path in ("grid", "search") else key.split(".")
-        if not _joined(entries, names, _value(value_node, full, source, count)):
-            where = f", first in line {before}" if before else ""
-            raise SpecError(f"{source.file}:{line}: {full}: given twice{where}")
+        full = f"{path}.{key}" if path else key
+        if key in seen:
+            raise source.error_in(line, full, f"given twice, first in line {seen[key]}")
+        seen[key] = line
+        for depth in range(1, len(names)):
+            source.lines.setdefault(".".join([path, *names[:depth]]).lstrip("."), line)
+        if full in source.lines:  # as a dotted and as a nested key: allowed where both are mappings
+            source.earlier[full] = source.lines[full]
+        source.lines[full] = line
+        twice = _joined(entries, names, _value(value_node, full, source, count))
+        if twice is not None:
+            at = f"{path}.{twice}" if path else twice
+            here = source.lines[at] if at in source.earlier else line
+            raise source.error_in(here, at, f"given twice, first in line {source.earlier.get(at, source.lines[at])}")
     return entries
 
 
-def _joined(entries: dict[str, Any], path: Sequence[str], value: Any) -> bool:
-    """Puts a value at a path; mappings join. False where something stands there already."""
+def _joined(entries: dict[str, Any], path: Sequence[str], value: Any) -> str | None:
+    """Puts a value at a path; mappings join. The dotted path where something stands already, or None."""
     first, rest = path[0], path[1:]
     if rest:
-        below = entries.setdefault(first, {})
-        return isinstance(below, dict) and _joined(below, rest, value)
+        value = _nested(rest, value)
     if first not in entries:
         entries[first] = value
-        return True
-    if isinstance(entries[first], dict) and isinstance(value, dict):
-        return all(_joined(entries[first], [name], item) for name, item in value.items())
-    return False
+        return None
+    if not (isinstance(entries[first], dict) and isinstance(value, dict)):
+        return first
+    for name, item in value.items():
+        below = _joined(entries[first], [name], item)
+        if below is not None:
+            return f"{first}.{below}"
+    return None
+
+
+def _nested(path: Sequence[str], value: Any) -> Any:
+    for name in reversed(path):
+        value = {name: value}
+    return value

@@ -16,24 +16,22 @@ data_root: ...                 where data sets are; INPUTSCAPE_DATA or ~/.cache/
 
 from __future__ import annotations
 
+import copy
 import importlib
 import itertools
-import json
 import math
 import pkgutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import ValidationError
-
 import tasks
 from analysis import catalogue
 from engine.entries import MOST_TRIALS, Sweep
-from engine.explain import explain, leaves, settings_of, shown, unknown
-from engine.source import Source, SpecError, meant, override, place, read
+from engine.explain import Mistake, alike, leaves, settings_of, shown, unknown, validated
+from engine.source import Source, SpecError, meant, obstacle, override, place, read
 from tasks.parts.contract import TaskConfig
 from tasks.parts.settings import UserError, as_number
 
@@ -68,10 +66,18 @@ class Spec:
     def data_root(self) -> str | None:
         return self.sweep.data_root
 
-    def error(self, error: UserError) -> SpecError:
-        """A user error that was noticed later, such as a missing file, with the line of the setting at fault."""
-        if isinstance(error, SpecError) or error.field is None:
-            return SpecError(error.message) if not isinstance(error, SpecError) else error
+    def error(self, error: UserError, trial: Trial | None = None) -> SpecError:
+        """A user error that was noticed later, such as a missing file, with the line of the setting at fault.
+
+        Args:
+            trial: in which it was noticed: tells which value of the grid it is.
+        """
+        if isinstance(error, SpecError):
+            return error
+        if error.field is None:
+            return SpecError(f"{self.source.file}: {error.message}")
+        if trial is not None:
+            return self.source.error(_place(self.sweep, error.field, trial.point, self.source), error.message)
         paths = [f"{section}.{error.field}" for section in ("grid", "search", "fixed")] + [error.field]
         known = [path for path in paths if path in self.source.lines or path in self.source.overrides]
         return self.source.error(known[0] if known else f"fixed.{error.field}", error.message)
@@ -88,18 +94,17 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Spec:
         SpecError: one line that names file, line and field.
     """
     entries, source = read(file)
-    for section in ("grid", "search"):
-        if section in entries and not entries[section]:
-            raise source.error(section, "is empty; name a setting and its values, or leave it out")
-    if isinstance(entries.get("grid"), dict):
-        entries["grid"] = _flat_grid(entries["grid"])
+    name = Path(file).stem
+    if name == "artifacts":
+        raise SpecError(f"{file}: the name artifacts is that of the folder of networks; rename the file")
+    _check_sections(entries, source)
     for text in overrides:
         _apply(text, entries, source)
-    sweep = _validated(Sweep, entries, source, "", "a sweep")
+    sweep = _sweep(entries, source)
     module = task_module(sweep.task, source)
-    trials = _trials(sweep, entries, module, source)
+    trials = _trials(sweep, module, source)
     _check_figures(sweep, module, source)
-    return Spec(Path(file).stem, sweep, module, trials, source)
+    return Spec(name, sweep, module, trials, source)
 
 
 def task_names() -> list[str]:
@@ -117,11 +122,13 @@ def task_module(name: str, source: Source | None = None) -> ModuleType:
         )
     try:
         module = importlib.import_module(path)
-    except ImportError as error:
-        raise source.error("task", f"{name} cannot be imported: {error}") from None
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise source.error("task", f"{name} cannot be imported: {type(error).__name__}: {error}") from None
     lacking = [part for part in ("COLUMNS", "Config", "needs", "measure", "summarise") if not hasattr(module, part)]
     if lacking:
         raise source.error("task", f"{name} is no task: it has no {', '.join(lacking)} (see tasks/parts/contract.py)")
+    if not (isinstance(module.Config, type) and issubclass(module.Config, TaskConfig)):
+        raise source.error("task", f"{name} is no task: its Config is not built on tasks.parts.contract.TaskConfig")
     return module
 
 
@@ -129,39 +136,62 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _flat_grid(grid: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _check_sections(entries: dict[str, Any], source: Source) -> None:
+    """Grid and search, where they are given, have entries; those of a grid are put under their dotted names."""
+    for section in ("grid", "search"):
+        if section in entries and not entries[section]:
+            raise source.error(section, "is empty; name a setting and its values, or leave it out")
+    if isinstance(entries.get("grid"), dict):
+        flat: dict[str, Any] = {}
+        for name, value in _flat(entries["grid"]):
+            if name in flat:
+                raise source.error(f"grid.{name}", "given twice, with a dotted and with a nested name")
+            flat[name] = value
+        entries["grid"] = flat
+
+
+def _flat(grid: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
     for name, value in grid.items():
-        flat |= _flat_grid(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _apply(text: str, entries: dict[str, Any], source: Source) -> None:
     """Puts one override into the entries of the file."""
-    key, value = override(text, source)
+    key, value = override(text)
     path = key.split(".")
-    if not all(path):
-        raise SpecError(f"override {text}: a key is a name, or names joined by dots")
     if path[0] in ("grid", "search") and len(path) > 1:
         path = [path[0], ".".join(path[1:])]
     elif path[0] not in Sweep.model_fields:
         for section in ("grid", "search"):
-            if isinstance(entries.get(section), dict):
-                entries[section].pop(key, None)  # what is fixed by hand varies no more
+            varied = entries.get(section)
+            for name in [name for name in varied if _below(name, key)] if isinstance(varied, dict) else []:
+                del varied[name]  # what is fixed by hand varies no more
+                source.forget(f"{section}.{name}")
         if not entries.get("search"):
             entries.pop("trials", None)
         path = ["fixed", *path]
+    full = ".".join(path)
+    barrier = obstacle(entries, path)
+    if barrier is not None:
+        there = entries
+        for name in barrier:
+            there = there[name]
+        raise SpecError(f"override {text}: {full}: {'.'.join(barrier)} is {shown(there)}, which has no entries to set")
     place(entries, path, value)
-    source.overrides[".".join(path)] = text
+    source.forget(full)
+    source.overrides[full] = text
+    if path[0] in ("grid", "search"):
+        _check_sections(entries, source)
 
 
-def _validated(model: type[Any], entries: Any, source: Source, prefix: str, owner: str) -> Any:
-    """`model` from entries, or the first of its errors as a `SpecError`."""
+def _sweep(entries: dict[str, Any], source: Source) -> Sweep:
     try:
-        return model.model_validate(entries)
-    except ValidationError as error:
-        path, message = explain(error, model, entries, owner)
-        raise source.error(".".join(part for part in (prefix, path) if part), message) from None
+        return validated(Sweep, entries, "a sweep")
+    except Mistake as mistake:
+        raise source.error(mistake.path, mistake.message) from None
 
 
 def _points(sweep: Sweep) -> Iterable[dict[str, Any]]:
@@ -173,60 +203,105 @@ def _points(sweep: Sweep) -> Iterable[dict[str, Any]]:
             yield dict(zip(sweep.grid, values, strict=True))
 
 
-def _trials(sweep: Sweep, entries: dict[str, Any], module: ModuleType, source: Source) -> list[Trial]:
+def _below(name: str, path: str) -> bool:
+    """Whether a dotted name is a path, or below it.
+
+    >>> _below("recipe.seed", "recipe"), _below("recipes", "recipe")
+    (True, False)
+    """
+    return name == path or name.startswith(f"{path}.")
+
+
+def _trials(sweep: Sweep, module: ModuleType, source: Source) -> list[Trial]:
     """All points of the sweep as checked configs."""
     model: type[TaskConfig] = module.Config
-    known = list(settings_of(model))
-    section = "grid" if sweep.grid else "search"
-    for name in sweep.varied:
-        if unknown(model, name):
-            raise source.error(
-                f"{section}.{name}", f"unknown setting of {sweep.task}; it has {', '.join(known)}{meant(name, known)}"
-            )
-        if name in leaves(sweep.fixed):
-            raise source.error(f"{section}.{name}", "is given in fixed as well")
-    count = math.prod(len(values) for values in sweep.grid.values()) * len(sweep.seed_list or [0])
-    if count > MOST_TRIALS:
-        raise source.error("grid", f"{count} combinations; at most {MOST_TRIALS} are run")
-    if sweep.seed_list is not None and model.replicates in (*sweep.varied, *leaves(sweep.fixed)):
-        raise source.error("seeds", f"seeds vary {model.replicates}, which is given elsewhere as well")
-    for name, values in sweep.grid.items():
-        seen: list[Any] = []
-        for number, value in enumerate(values):
-            if as_number(value) in seen:
-                raise source.error(f"grid.{name}.{number}", f"the value {shown(value)} is given twice")
-            seen.append(as_number(value))
-
+    _check_varied(sweep, model, source)
     trials: list[Trial] = []
     for point in _points(sweep):
-        for seed in sweep.seed_list if sweep.seed_list is not None else [None]:
+        for seed in sweep.seed_list or [None]:
             full = point if seed is None else {**point, model.replicates: seed}
-            values = json.loads(json.dumps(sweep.fixed))
+            values = copy.deepcopy(sweep.fixed)
             for name, value in full.items():
-                place(values, name.split("."), value)
-            trials.append(Trial(_config(model, values, full, sweep, source, section), full))
+                place(values, name.split("."), copy.deepcopy(value))
+            try:
+                trials.append(Trial(validated(model, values, sweep.task), full))
+            except Mistake as mistake:
+                raise source.error(_place(sweep, mistake.path, full, source), mistake.message) from None
     return trials
 
 
-def _config(
-    model: type[TaskConfig], values: dict[str, Any], point: dict[str, Any], sweep: Sweep, source: Source, section: str
-) -> TaskConfig:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        path, message = explain(error, model, values, sweep.task)
-        varied = next((name for name in point if path == name or path.startswith(f"{name}.")), None)
-        if varied is None:
-            raise source.error(f"fixed.{path}" if path else "fixed", message) from None
-        place_in_list = ""
-        if section == "grid" and varied in sweep.grid:
-            place_in_list = f".{sweep.grid[varied].index(point[varied])}"
-        raise source.error(f"{section}.{varied}{place_in_list}", message) from None
+def _check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
+    """What varies are settings, each given once and with different values, and not too many."""
+    known = list(settings_of(model))
+    section = "grid" if sweep.grid else "search"
+    fixed = leaves(sweep.fixed)
+    for number, name in enumerate(sweep.varied):
+        if unknown(model, name):
+            message = f"unknown setting of {sweep.task}; it has {', '.join(known)}{alike(name, known)}"
+            raise source.error(f"{section}.{name}", message)
+        for other in (*sweep.varied[:number], *fixed):
+            if _below(name, other) or _below(other, name):
+                where = "fixed" if other in fixed else section
+                raise source.error(f"{section}.{name}", f"is given in {where} as well, as {where}.{other}")
+    _check_replicates(sweep, model.replicates, fixed, source)
+    count = math.prod(len(values) for values in sweep.grid.values()) * (sweep.trials or 1) * len(sweep.seed_list or [0])
+    if count > MOST_TRIALS:
+        raise source.error(section, f"{count} trials; at most {MOST_TRIALS} are run")
+    lists = {f"grid.{name}": values for name, values in sweep.grid.items()}
+    for path, values in (lists | {"seeds": sweep.seed_list or []}).items():
+        seen: list[Any] = []
+        for number, value in enumerate(values):
+            if as_number(value) in seen:
+                raise source.error(f"{path}.{number}", f"the value {shown(value)} is given twice")
+            seen.append(as_number(value))
+
+
+def _check_replicates(sweep: Sweep, replicates: str, fixed: list[str], source: Source) -> None:
+    """What the seeds vary is given nowhere else."""
+    if sweep.seed_list is None:
+        return
+    elsewhere = [f"fixed.{name}" for name in fixed if _below(replicates, name)]
+    for name, values in sweep.grid.items():
+        inside = [leaf for value in values for leaf in leaves({name: value})]
+        elsewhere += [f"grid.{name}" for leaf in inside if _below(replicates, leaf)]
+    elsewhere += [f"search.{name}" for name in sweep.search if _below(replicates, name)]
+    if elsewhere:
+        raise source.error("seeds", f"vary {replicates}, which {elsewhere[0]} gives as well; leave one of them out")
+
+
+def _place(sweep: Sweep, path: str, point: Mapping[str, Any], source: Source) -> str:
+    """Where in the sweep a trial's setting has its value from."""
+    name = next((name for name in point if _below(path, name)), None)
+    if name is None:
+        below = [name for name in point if _below(name, path)] if f"fixed.{path}" not in source.lines else []
+        if not below or not path:
+            return f"fixed.{path}" if path else "fixed"
+        name, path = below[0], below[0]
+    if name in sweep.grid:
+        return f"grid.{name}.{sweep.grid[name].index(point[name])}{path.removeprefix(name)}"
+    if name in sweep.search:
+        return f"search.{name}"
+    return f"seeds.{sweep.seeds.index(point[name])}" if isinstance(sweep.seeds, list) else "seeds"
 
 
 def _check_figures(sweep: Sweep, module: ModuleType, source: Source) -> None:
+    columns, settings = list(module.COLUMNS), list(settings_of(module.Config))
     for number, entry in enumerate(sweep.figures or []):
         try:
-            catalogue.parse(entry, columns=list(module.COLUMNS), settings=list(settings_of(module.Config)))
+            catalogue.parse(entry, columns, settings)
         except ValueError as error:
-            raise source.error(f"figures.{number}", str(error)) from None
+            path = f"figures.{number}"
+            raise source.error(path + _option_at_fault(entry, columns, settings), str(error)) from None
+
+
+def _option_at_fault(entry: Any, columns: list[str], settings: list[str]) -> str:
+    """The dotted path within a figure's entry to the first option that is refused alone, or nothing."""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return ""
+    ((name, options),) = entry.items()
+    for option, value in options.items() if isinstance(options, dict) else ():
+        try:
+            catalogue.parse({name: {option: value}}, columns, settings)
+        except ValueError:
+            return f".{name}.{option}"
+    return f".{name}"

@@ -27,7 +27,7 @@ from tasks.parts.noise import Kind
 from tasks.parts.randomness import normal
 from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
-from tasks.parts.settings import NonNegative, Positive, Probability, Settings
+from tasks.parts.settings import NonNegative, Positive, Probability, Settings, UserError
 
 COLUMNS = {
     "id": "example (index in the split)",
@@ -48,11 +48,19 @@ COLUMNS = {
     "p_target": "mean probability of the target class",
     "p_target_se": "standard error of p_target",
     "accuracy": "share of samples given the true class",
-    "persistence": "share of samples given the class predicted at the centre",
+    "persistence": "share of samples that keep the centre's class",
     "loss_mean": "mean cross-entropy (nats)",
     "loss_max": "largest cross-entropy (nats)",
     "interval": "width of the 95 % interval of p_true",
 }
+
+TYPES = {
+    **dict.fromkeys(["id", "label", "predicted", "centre", "samples"], np.int64),
+    **dict.fromkeys(["correct", "found"], np.bool_),
+    **dict.fromkeys(["condition", "kind"], np.str_),
+    "distance": np.float32,
+}
+"""Of the columns that are not float64: a chunk without rows must have them too, to be joined to the others."""
 
 Condition = Literal["genuine", "adversarial", "random"]
 
@@ -112,12 +120,15 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     model = made["classifier"]
     images, labels, ids = batch.images, batch.labels, list(batch.ids)
     size = config.batch or batch_size(images[0].numel(), images.device)
-    predicted = in_batches(model, images, size).argmax(1)
+    logits = in_batches(model, images, size)
+    predicted = logits.argmax(1)
+    if config.target is not None and config.target >= logits.shape[1]:
+        raise UserError(f"no class {config.target}; the classifier has the classes 0..{logits.shape[1] - 1}", "target")
     if config.only_correct:
         kept = (predicted == labels).nonzero().flatten()
         images, labels, predicted, ids = images[kept], labels[kept], predicted[kept], [ids[i] for i in kept.tolist()]
     if not ids:
-        return {name: np.empty(0) for name in COLUMNS}
+        return {name: np.empty(0, TYPES.get(name, np.float64)) for name in COLUMNS}
 
     centres, found, distance = _centres(
         config, model, images, labels, ids, size
@@ -250,7 +261,7 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     """
     once = rows.drop_duplicates("id")
     noisy = rows[rows["radius"] > 0]
-    scalars = {"accuracy": float(once["correct"].mean()), "examples": float(len(once))}
+    scalars = {"accuracy": float(once["correct"].mean())}
     searched = rows[(rows["condition"] == "adversarial") & rows["correct"]].drop_duplicates("id")
     if len(searched):
         scalars["attack_success"] = float(searched["found"].mean())
@@ -259,5 +270,4 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
         if condition != "genuine":  # where the search failed there is no adversarial image to be around
             around = around[around["found"] & around["correct"]]
         scalars[f"flatness_{condition}"] = float(around["p_centre"].mean())
-        scalars[f"p_true_{condition}"] = float(around["p_true"].mean())
     return scalars

@@ -100,7 +100,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         numeric = pd.api.types.is_numeric_dtype(frame["x"])
         places = list(dict.fromkeys(frame["x"]))
         width = style.COLUMN if len(present) == 1 else style.DOUBLE
-        figure, axes = style.panels(1, len(present), width=width, height=2.5, sharey=True, sharex=True)
+        figure, axes = style.panels(1, len(present), width=width, height=2.5, sharex=True)
         handles: dict[str, Any] = {}
         for ax, condition in zip(axes[0], present, strict=True):
             for place, name in enumerate(lines):

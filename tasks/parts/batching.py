@@ -25,7 +25,7 @@ def batch_size(pixels: int, device: torch.device) -> int:
 
 def padded(x: Tensor, batch: int) -> Tensor:
     """`x` (B, ...) with its last row repeated up to the next allowed batch size; `x` itself where none is needed."""
-    grain = min(8, batch) if x.device.type == "cpu" else batch
+    grain = 8 if x.device.type == "cpu" else batch
     missing = -len(x) % grain
     return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])]) if missing else x
 

@@ -51,7 +51,7 @@ class TaskConfig(Settings):
     classes: list[str | int] | None = Field(
         default=None, description="measure examples of these classes only; all where null"
     )
-    seed: int = Field(default=0, ge=0, description="keys the random numbers of the measurement")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="keys the random numbers of the measurement")
     batch: int | None = Field(
         default=None, gt=0, description="images in one forward pass; chosen for the device where null"
     )

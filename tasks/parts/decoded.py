@@ -22,8 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from torchvision.datasets.folder import default_loader
-from torchvision.transforms import functional
 
 from tasks.parts.settings import UserError
 
@@ -115,6 +113,8 @@ def fit(image: Any, size: int) -> Any:
         width, height = image.size
     if (height, width) == (size, size):
         return image
+    from torchvision.transforms import functional  # slow to import, and most data sets do without
+
     return functional.center_crop(functional.resize(image, [size], antialias=True), [size])
 
 
@@ -176,6 +176,8 @@ def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _decoded(path: Path, image_size: int | None) -> np.ndarray:
+    from torchvision.datasets.folder import default_loader
+
     try:
         image = default_loader(str(path))
     except Exception as error:  # Pillow raises many kinds for a damaged file: OSError, SyntaxError, ValueError, its own

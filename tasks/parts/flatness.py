@@ -88,7 +88,7 @@ class Statistics:
         at 1 are added before mean and variance are taken. For numbers that are all 0 or 1 it is theirs; for steadier ones it shrinks
         with their variance; it is never zero, however alike the first samples are.
         """
-        n = self.samples + Z**2
+        n = self.samples.double() + Z**2
         mean = (self.p[:, 0] + Z**2 / 2) / n
         variance = (self.p_squared[:, 0] + Z**2 / 2) / n - mean.square()
         return 2 * Z * (variance / n).sqrt()
@@ -124,7 +124,7 @@ def statistics(
     shape, device = centres.shape[1:], centres.device
     batch = batch_size(centres[0].numel(), device) if batch is None else batch
     totals = Statistics.empty(len(cells), device)
-    rows = torch.tensor([cell.centre for cell in cells], device=device)
+    rows = torch.tensor([cell.centre for cell in cells], dtype=torch.long, device=device)
     radii = torch.tensor([cell.radius for cell in cells], dtype=centres.dtype, device=device)[:, None, None, None, None]
     cell_classes = classes[rows]
     active = list(range(len(cells)))

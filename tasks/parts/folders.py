@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from tasks.parts.settings import UserError
 
@@ -23,6 +22,8 @@ def class_folders(folder: Path) -> list[str]:
 
 def image_files(folder: Path) -> list[tuple[str, int]]:
     """(relative path, bytes) of images below `folder` in torchvision's `ImageFolder` order, hidden ones left out."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # slow to import, and most data sets do without
+
     found: list[tuple[str, str, str, int]] = []
     pending = [""]
     while pending:

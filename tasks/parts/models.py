@@ -13,12 +13,13 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import networks, torchvision_networks
+from tasks.parts import networks
 from tasks.parts.classifier import Classifier, hidden_stage
 from tasks.parts.settings import UserError
 from tasks.parts.stages import evaluating, first_line
@@ -106,7 +107,7 @@ def build(
         torch.default_generator.manual_seed(generator_seed)  # torch.manual_seed would also reach for every GPU
         try:
             if kind == "torchvision":
-                network = torchvision_networks.build(name, shape, classes, pretrained=weights == "DEFAULT", **given)
+                network = _torchvision().build(name, shape, classes, pretrained=weights == "DEFAULT", **given)
             else:
                 network = function(shape=shape, classes=classes, **given)
             _try_out(network, torch.zeros(2, colours, *shape[1:]), classes)
@@ -124,14 +125,19 @@ def build(
     return model
 
 
+def _torchvision() -> ModuleType:
+    """Imported where it is needed: torchvision takes over a second, which most workers can do without."""
+    return importlib.import_module("tasks.parts.torchvision_networks")
+
+
 def _find(name: str) -> tuple[Kind, Callable[..., nn.Module]]:
     if name in names():
         return "own", importlib.import_module(f"{networks.__name__}.{name}").build
-    if name in torchvision_networks.names():
-        return "torchvision", torchvision_networks.builder(name)
+    if name in _torchvision().names():
+        return "torchvision", _torchvision().builder(name)
     module, colon, function = name.partition(":")
     if not colon:
-        hint = _hint(name, [*names(), *torchvision_networks.names()])
+        hint = _hint(name, [*names(), *_torchvision().names()])
         raise UserError(
             f"unknown network '{name}'; there are {', '.join(names())}, the classification networks of torchvision, "
             f"and package.module:function of your own{hint}",
@@ -153,7 +159,7 @@ def _check_options(name: str, kind: Kind, function: Callable[..., nn.Module], op
     field = "recipe.network_options"
     signature = inspect.signature(function)
     if kind == "torchvision":
-        allowed, anything = torchvision_networks.options(name), False
+        allowed, anything = _torchvision().options(name), False
     else:
         named = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         allowed = {p.name for p in named} - {"shape", "classes"}

@@ -41,7 +41,7 @@ def normal(seed: int, purpose: str, ids: Sequence[int], shape: Sequence[int], bl
     """
     drawn = np.empty((len(ids), *shape), dtype=np.float32)
     for row, example in enumerate(ids):
-        generator(seed, purpose, int(example), block).standard_normal(out=drawn[row], dtype=np.float32)
+        generator(seed, purpose, int(example), block).standard_normal(out=drawn[row, ...], dtype=np.float32)
     return torch.from_numpy(drawn)
 
 
@@ -53,7 +53,7 @@ def uniform(seed: int, purpose: str, ids: Sequence[int], shape: Sequence[int], b
     """
     drawn = np.empty((len(ids), *shape), dtype=np.float32)
     for row, example in enumerate(ids):
-        generator(seed, purpose, int(example), block).random(out=drawn[row], dtype=np.float32)
+        generator(seed, purpose, int(example), block).random(out=drawn[row, ...], dtype=np.float32)
     return torch.from_numpy(drawn)
 
 

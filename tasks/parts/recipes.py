@@ -104,7 +104,10 @@ class Recipe(Settings):
     weight_noise: WeightNoise = Field(default=WeightNoise(), description="noise on the weights while training")
     augmentation: Augmentation = Field(default=Augmentation(), description="crops and flips while training")
     seed: int = Field(
-        default=0, ge=0, description="of the initial weights, the order of the examples and all noise of the training"
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="of the initial weights, the order of the examples and all noise of the training",
     )
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.noise import direction, moved
 from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import InputNoise, Recipe
+from tasks.parts.settings import UserError
 from tasks.parts.weight_noise import noisy_weights
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -71,17 +72,22 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
         train: the training split, of which the recipe's subset and validation share are taken here.
 
     Raises:
+        UserError: no training examples are left.
         TrainingDiverged: the loss became infinite or NaN.
     """
     device = torch.device(device)
     if recipe.train_examples is not None:
         train = data.subset(train, data.choose(train, recipe.train_examples, field="recipe.train_examples"))
     train, validation = data.divide(train, recipe.validation)
+    if not len(train):
+        raise UserError(
+            f"a share of {recipe.validation} for validation leaves no training examples", "recipe.validation"
+        )
     model.to(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = _optimiser(recipe, parameters)
-    steps = max(1, -(-len(train.labels) // recipe.batch_size))
-    scheduler = _scheduler(recipe, optimiser, steps)
+    sizes = _batch_sizes(len(train.labels), recipe.batch_size)
+    scheduler = _scheduler(recipe, optimiser, len(sizes))
     for epoch in range(recipe.epochs):
         model.train()
         order = torch.randperm(len(train.labels), generator=torch_generator(recipe.seed, "order", epoch))
@@ -91,7 +97,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
             torch.manual_seed(
                 torch_generator(recipe.seed, "layers", epoch).initial_seed() % 2**63
             )  # dropout and the like
-            for step, positions in enumerate(order.split(recipe.batch_size)):
+            for step, positions in enumerate(order.split(sizes)):
                 images = data.gather(train, positions.numpy()).to(device)
                 labels = torch.tensor(train.labels[positions.numpy()], device=device)
                 images = _augmented(recipe, images, epoch, step)
@@ -129,6 +135,17 @@ def score(model: nn.Module, split: data.Split, device: torch.device | str = "cpu
         loss += float(cross_entropy(logits, labels, reduction="sum"))
         hits += float((logits.argmax(1) == labels).sum())
     return loss / len(split.labels), hits / len(split.labels)
+
+
+def _batch_sizes(examples: int, batch: int) -> list[int]:
+    """Examples in each step of an epoch. One left over joins the step before: batch normalisation needs two."""
+    sizes = [batch] * (examples // batch)
+    rest = examples - sum(sizes)
+    if rest == 1 and sizes and batch > 1:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

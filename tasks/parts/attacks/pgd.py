@@ -83,14 +83,13 @@ def pgd(
 
     while len(example):
         here, aim = images[example], aims[example]
-        margin, gradient = _margin_and_gradient(model, here + delta, aim, loss, sign, batch)
+        margin, fooled, gradient = _look(model, here + delta, aim, loss, sign, batch)
         forwards[example] += 1
         backwards[example] += 1
 
-        better = margin > best_margin[example]
+        better = fooled | (margin > best_margin[example])
         best[example[better]] = delta[better]
         best_margin[example[better]] = margin[better]
-        fooled = margin > 0
         success[example[fooled]] = True
 
         ended = step >= steps
@@ -123,10 +122,13 @@ def pgd(
     return Found(best, success, norm_of(best, norm), forwards, backwards)
 
 
-def _margin_and_gradient(
+def _look(
     model: Callable[[Tensor], Tensor], points: Tensor, aim: Tensor, loss: Loss, sign: float, batch: int
-) -> tuple[Tensor, Tensor]:
-    """How far each point is beyond the boundary (B,), positive where it succeeds, and the gradient of the loss (B, C, H, W)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How far each point is beyond the boundary (B,), whether it succeeds (B,), and the gradient of the loss (B, C, H, W).
+
+    On the boundary itself two logits are equal: there the class is the one that `argmax` gives, as everywhere else.
+    """
     count = len(points)
     with torch.enable_grad():
         points = padded(points, batch).detach().requires_grad_(True)
@@ -138,4 +140,5 @@ def _margin_and_gradient(
             margin if loss == "margin" else sign * torch.nn.functional.cross_entropy(logits, aim, reduction="none")
         )
         (gradient,) = torch.autograd.grad(objective.sum(), points)
-    return margin.detach()[:count], gradient[:count]
+    fooled = (logits.argmax(1) == aim) == (sign < 0)
+    return margin.detach()[:count], fooled[:count], gradient[:count]

@@ -1,0 +1,264 @@
+"""Whole runs: the same rows with and without Ray, nothing done twice, and nothing lost when something is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from engine import sweep
+
+PROJECT = Path(__file__).parents[2]
+FLATNESS = """
+task: input_flatness
+fixed:
+  examples: 30
+  samples: 40
+  radii: [0.1, 0.3]
+  attack: {epsilon: 0.3, steps: 5}
+  recipe: {dataset: digits, network: mlp, epochs: 2}
+grid:
+  recipe.input_noise.radius: [0, 0.2]
+seeds: 2
+resources: {chunk: 7, gpus: 0}
+"""
+SLOW = """
+task: user.slow_task
+fixed:
+  examples: 60
+  delay: %s
+  log: %s
+  recipe: {dataset: digits, network: linear, epochs: 1}
+resources: {chunk: 5, gpus: 0}
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def write(folder: Path, text: str, name: str = "small.yaml") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def rows_of(results: Path, name: str = "small") -> dict[str, pd.DataFrame]:
+    """The rows of each trial, by its hash, sorted."""
+    found = {}
+    for trial in (results / name / "trials").iterdir():
+        parts = [pd.read_parquet(part) for part in sorted((trial / "rows").glob("part-*.parquet"))]
+        frame = pd.concat(parts)
+        keys = [key for key in ("id", "condition", "kind", "radius") if key in frame]
+        assert not frame.duplicated(keys).any()
+        found[trial.name] = frame.sort_values(keys, ignore_index=True)
+    return found
+
+
+def assert_same(left: dict[str, pd.DataFrame], right: dict[str, pd.DataFrame]) -> None:
+    assert left.keys() == right.keys()
+    for key in left:
+        pd.testing.assert_frame_equal(left[key], right[key], rtol=1e-5, atol=1e-5)
+
+
+def statuses(results: Path, name: str = "small") -> list[str]:
+    return pd.read_parquet(results / name / "trials.parquet")["status"].tolist()
+
+
+def test_a_sweep_leaves_everything_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, results = write(tmp_path, FLATNESS), tmp_path / "results"
+    assert sweep.main([file, "--local", "--results", str(results)]) == 0
+    folder = results / "small"
+    assert statuses(results) == ["done"] * 4
+    assert (folder / "report.html").stat().st_size > 10_000
+    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".pdf", ".csv"}
+    for trial in rows_of(results).values():
+        assert trial["id"].nunique() == 30
+        assert len(trial) == 30 * 3 * 3  # conditions, and two radii beside the centre
+    record = json.loads(next((folder / "trials").glob("*/trial.json")).read_text())
+    assert record["status"] == "done"
+    assert record["versions"]["torch"]
+    assert {"point", "config", "devices", "seconds", "summary"} <= record.keys()
+    networks = list((results / "artifacts" / "classifier").iterdir())
+    assert len(networks) == 4
+    torch.load(networks[0] / "weights.pt", weights_only=True)
+    logs = list((folder / "tensorboard").iterdir())
+    assert len(logs) == 5  # the trials, and the figures
+
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
+    assert sweep.main([file, "--local", "--results", str(results)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
+    assert "0 of them run now" in capsys.readouterr().out
+
+
+def test_a_longer_grid_runs_only_the_new_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, results = write(tmp_path, FLATNESS), str(tmp_path / "results")
+    assert sweep.main([file, "--local", "--results", results, "seeds=1"]) == 0
+    assert sweep.main([file, "--local", "--results", results, "seeds=2"]) == 0
+    assert "4 of 4 trials done, 2 of them run now" in capsys.readouterr().out
+    assert sweep.main([file, "--local", "--results", results, "seeds=1", "--dry-run"]) == 0
+    assert "to do: 0 trials" in capsys.readouterr().out
+    assert sweep.main([file, "--local", "--results", results, "--fresh"]) == 0
+    assert "4 of them run now" in capsys.readouterr().out
+
+
+def test_chunks_do_not_matter(tmp_path: Path) -> None:
+    file = write(tmp_path, FLATNESS)
+    for chunk in (1, 30):
+        options = ["--local", "--results", str(tmp_path / str(chunk)), f"resources.chunk={chunk}", "seeds=1"]
+        assert sweep.main([file, *options]) == 0
+    assert_same(rows_of(tmp_path / "1"), rows_of(tmp_path / "30"))
+
+
+def test_a_failed_trial_is_kept_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = FLATNESS.replace("recipe.input_noise.radius: [0, 0.2]", "recipe.learning_rate: [0.05, 1.0e+30]")
+    file, results = write(tmp_path, text), tmp_path / "results"
+    for _ in range(2):
+        assert sweep.main([file, "--local", "--results", str(results), "seeds=1"]) == 1
+        said = capsys.readouterr()
+        assert "1 of 2 trials done" in said.out
+        assert "TrainingDiverged" in said.err
+        assert "Traceback" not in said.err
+        table = pd.read_parquet(results / "small" / "trials.parquet")
+        assert sorted(table["status"]) == ["done", "failed"]
+        failed = table.loc[table["status"] == "failed", "trial"].item()
+        record = json.loads((results / "small" / "trials" / failed / "trial.json").read_text())
+        assert "Traceback" in record["traceback"]
+        assert record["config"]["recipe"]["learning_rate"] == 1e30
+    assert "failed" in (results / "small" / "report.html").read_text()
+
+
+def test_a_missing_objective_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, FLATNESS + "objective: {metric: no_such_scalar}\n")
+    assert sweep.main([file, "--local", "--results", str(tmp_path / "results"), "seeds=1"]) == 1
+    assert "the objective no_such_scalar is missing" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main([write(tmp_path, FLATNESS), "--dry-run", "--results", str(tmp_path / "results")]) == 0
+    assert "4 networks to train, 8 epochs; 120 examples to measure" in capsys.readouterr().out
+    assert not (tmp_path / "results").exists()
+
+
+def test_only_correct_examples_are_not_measured_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An example that is left out has no row, and is covered all the same."""
+    file, results = write(tmp_path, FLATNESS), tmp_path / "results"
+    options = ["--local", "--results", str(results), "only_correct=true", "recipe.epochs=0", "seeds=1"]
+    assert sweep.main([file, *options]) in (0, 1)
+    for trial in (results / "small" / "trials").glob("*/trial.json"):
+        trial.unlink()
+    capsys.readouterr()
+    assert sweep.main([file, *options, "--dry-run"]) == 0
+    assert "0 examples to measure" in capsys.readouterr().out
+
+
+def started(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    """A sweep in a process of its own, with the tests' own task in reach."""
+    paths = os.pathsep.join([str(PROJECT), str(Path(__file__).parent)])
+    return subprocess.Popen(
+        [sys.executable, "-m", "engine.sweep", *arguments, "--results", str(folder)],
+        cwd=folder.parent,
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process: subprocess.Popen[str], status: int = 0) -> str:
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == status, said
+    return said
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
+    for _ in range(int(seconds * 20)):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    raise AssertionError("waited too long")
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_ray_gives_the_rows_of_a_local_run(tmp_path: Path) -> None:
+    file = write(tmp_path, FLATNESS)
+    ended(started([file], tmp_path / "ray"))
+    ended(started([file, "--local"], tmp_path / "local"))
+    assert_same(rows_of(tmp_path / "ray"), rows_of(tmp_path / "local"))
+    assert statuses(tmp_path / "ray") == ["done"] * 4
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_killed_worker_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    file = write(tmp_path, SLOW % (0.05, log))
+    process = started([file], tmp_path / "ray")
+    wait_for(lambda: log.exists() and len(log.read_text().splitlines()) > 12, process)
+    victim, example = map(int, log.read_text().splitlines()[-1].split())
+    os.kill(victim, signal.SIGKILL)
+    assert "1 of 1 trials done" in ended(process)
+    measured = [int(line.split()[1]) for line in log.read_text().splitlines()]
+    assert measured.count(example) > 1  # it was killed in mid-chunk, so its chunk was measured again
+    log.unlink()
+    ended(started([file, "--local"], tmp_path / "local"))
+    assert_same(rows_of(tmp_path / "ray"), rows_of(tmp_path / "local"))
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, how: signal.Signals) -> None:
+    log = tmp_path / "log"
+    file = write(tmp_path, SLOW % (0.1, log))
+    process = started([file], tmp_path / "ray")
+
+    def stored() -> int:
+        return len(list((tmp_path / "ray").glob("small/trials/*/rows/part-*.parquet")))
+
+    wait_for(lambda: stored() >= 3, process)
+    os.kill(process.pid, how)
+    said, _ = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "goes on from here" in said
+        assert "Traceback" not in said
+    kept = stored()
+    assert kept < 12
+    log.unlink()
+    assert "1 of 1 trials done" in ended(started([file], tmp_path / "ray"))
+    measured = [int(line.split()[1]) for line in log.read_text().splitlines()]
+    assert len(measured) <= 60 - 5 * kept  # what was stored is not measured again
+    log.unlink()
+    ended(started([file, "--local"], tmp_path / "local"))
+    assert_same(rows_of(tmp_path / "ray"), rows_of(tmp_path / "local"))
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_two_trials_that_need_one_network_train_it_once(tmp_path: Path) -> None:
+    text = FLATNESS.replace("recipe.input_noise.radius: [0, 0.2]", "samples: [10, 20, 30]").replace(
+        "  samples: 40\n", ""
+    )
+    ended(started([write(tmp_path, text), "seeds=1"], tmp_path / "ray"))
+    assert statuses(tmp_path / "ray") == ["done"] * 3
+    assert len(list((tmp_path / "ray" / "artifacts" / "classifier").iterdir())) == 1
+
+
+def test_local_and_an_address_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sweep.main([write(tmp_path, FLATNESS), "--local", "--address", "auto"]) == 2
+    assert "exclude each other" in capsys.readouterr().err

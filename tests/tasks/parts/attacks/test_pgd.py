@@ -1,0 +1,411 @@
+"""PGD: the closed form on a linear model, a slow twin in float64, the ball and the box, and what it says it cost.
+
+The smallest perturbation that moves a linear model of margin m and weight difference d across its boundary is m / |d| in L2 and
+m / |d|_1 in L-inf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tasks.parts import data, training
+from tasks.parts.attacks.pgd import pgd
+from tasks.parts.geometry import norm_of
+from tasks.parts.models import Classifier
+from tasks.parts.randomness import normal, uniform
+from tasks.parts.recipes import Recipe
+from tasks.parts.search import Found
+
+NORMS = ["Linf", "L2"]
+LOSSES = ["ce", "margin"]
+SHAPE = (1, 4, 4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def convnet() -> Classifier:
+    """A small network for digits, trained just enough."""
+    recipe, train = Recipe(epochs=3), data.load("digits", "train")
+    model = training.untrained(recipe, train)
+    for _ in training.epochs(recipe, model, train):
+        pass
+    return model
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    return data.take(data.load("digits", "test"), range(60))
+
+
+def gaussian(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def smooth(seed: int = 0, classes: int = 4) -> nn.Module:
+    """A network without kinks, so that float32 and float64 take the same path."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, classes))
+    with torch.no_grad():
+        for i, p in enumerate(model.parameters()):
+            p.copy_(gaussian(1000 * seed + i, *p.shape) * (0.5 if p.ndim == 2 else 0.1))
+    return model.eval()
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
+
+
+class Meter:
+    """Counts the calls, the rows that go forwards, and the rows that come backwards."""
+
+    def __init__(self, model: Callable[[Tensor], Tensor]):
+        self.model, self.calls, self.backwards = model, list[int](), 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls.append(len(x))
+        logits = self.model(x)
+        logits.register_hook(self.seen)
+        return logits
+
+    def seen(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+def same(found: Found, other: Found, rows: Tensor | slice = slice(None)) -> bool:
+    return all(torch.equal(getattr(found, field)[rows], getattr(other, field)) for field in vars(found))
+
+
+# ---------------------------------------------------------------------------------------------------------- closed form
+
+
+def linear_with_distances(norm: str, count: int = 9) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """A linear model of two classes, images amid the box, their labels, and how far each is from the boundary (count,)."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
+    model[1].weight.copy_(gaussian(5, 2, 16))
+    points = 0.5 + 0.04 * gaussian(6, count, *SHAPE)
+    model[1].bias.copy_(-model[1].weight.sum(1) / 2 + torch.tensor([0.0, 0.1]))  # the boundary goes near the middle
+    logits = model.double()(points.double())
+    labels = logits.argmax(1)
+    difference = (model[1].weight[0] - model[1].weight[1]).flatten()
+    size = difference.abs().sum() if norm == "Linf" else difference.norm()
+    distance = (logits[:, 0] - logits[:, 1]).abs() / size
+    model.float()
+    assert set(labels.tolist()) == {0, 1}
+    assert distance.max() < 0.3
+    return model, points, labels, distance
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("restarts", [1, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_linear_model_is_fooled_just_above_the_distance_and_not_below(
+    norm: str, loss: str, restarts: int, targeted: bool
+) -> None:
+    model, points, labels, distance = linear_with_distances(norm)
+    for i, smallest in enumerate(distance.tolist()):
+        for factor in (1.003, 0.997):
+            found = pgd(
+                model,
+                points[i : i + 1],
+                labels[i : i + 1],
+                epsilon=smallest * factor,
+                norm=norm,
+                steps=10,
+                loss=loss,
+                restarts=restarts,
+                targets=1 - labels[i : i + 1] if targeted else None,
+            )
+            assert bool(found.success) == (factor > 1)
+            assert float(found.distance) == pytest.approx(smallest * factor, rel=4e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 8, 100])
+@pytest.mark.parametrize("norm", NORMS)
+def test_linear_model_in_batches(norm: str, batch: int) -> None:
+    """One radius between the examples' distances: those nearer are fooled, those further are not."""
+    model, points, labels, distance = linear_with_distances(norm, 21)
+    near = distance < distance.median() * 0.999
+    found = pgd(model, points, labels, epsilon=float(distance.median()) * 0.999, norm=norm, steps=10, batch=batch, restarts=2)
+    assert torch.equal(found.success, near)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_failed_search_keeps_the_best_point_of_the_ball(norm: str) -> None:
+    """On a linear model that is the point straight towards the boundary, which leaves a known margin."""
+    model, points, labels, distance = linear_with_distances(norm)
+    epsilon = float(distance.min()) / 2
+    found = pgd(model, points, labels, epsilon=epsilon, norm=norm, restarts=3)
+    assert not found.success.any()
+    logits = model(points + found.perturbation)
+    left = (logits[:, 0] - logits[:, 1]).abs()
+    before = model(points)
+    wanted = (before[:, 0] - before[:, 1]).abs() * (1 - epsilon / distance)
+    assert left.tolist() == pytest.approx(wanted.tolist(), rel=1e-3, abs=1e-5)
+
+
+def test_the_best_try_is_not_the_last() -> None:
+    """A loss that comes and goes along the way: what is kept is the best of all points that were looked at."""
+    asked: list[Tensor] = []
+
+    def model(x: Tensor) -> Tensor:
+        asked.append(x.detach()[0])
+        height = (40 * x.flatten(1)).sin().sum(1) - 20 + x.flatten(1) @ torch.linspace(-1, 1, 16)
+        return torch.stack([-height, height], 1)
+
+    image = images(1, 3)
+    found = pgd(model, image, torch.tensor([0]), epsilon=0.2, steps=7, restarts=3)
+    margins = [float(model(x[None])[0, 1] - model(x[None])[0, 0]) for x in list(asked)]
+    assert len(margins) == 3 * 8
+    best = max(range(24), key=margins.__getitem__)
+    assert best % 8 != 7
+    assert torch.allclose(image[0] + found.perturbation[0], asked[best])
+    assert not found.success
+
+
+# ------------------------------------------------------------------------------------------------------------ slow twin
+
+
+def twin(
+    model: nn.Module, image: Tensor, aim: int, *, ident: int, epsilon, norm, steps, step_size, restarts, loss, targeted, seed
+) -> tuple[Tensor, bool, int]:
+    """Textbook PGD on one image in float64: the perturbation, whether it succeeds, and how many points were looked at."""
+    model, x, sign = model.double(), image.double(), -1 if targeted else 1
+    best, best_margin, looked = torch.zeros_like(x), -torch.inf, 0
+    for restart in range(restarts):
+        delta = torch.zeros_like(x)
+        if restart:
+            if norm == "Linf":
+                delta = epsilon * (2 * uniform(seed, "pgd start", [ident], x.shape, restart)[0].double() - 1)
+            else:
+                n = normal(seed, "pgd start", [ident], x.shape, restart)[0].double()
+                share = float(uniform(seed, "pgd start, distance from the centre", [ident], (), restart))
+                delta = epsilon * share ** (1 / x.numel()) * n / n.norm()
+            delta = (x + delta).clamp(0, 1) - x
+        for step in range(steps + 1):
+            point = (x + delta).requires_grad_(True)
+            logits = model(point[None])[0]
+            looked += 1
+            others = torch.cat([logits[:aim], logits[aim + 1 :]])
+            margin = sign * (others.max() - logits[aim])
+            objective = margin if loss == "margin" else -sign * logits.log_softmax(0)[aim]
+            (gradient,) = torch.autograd.grad(objective, point)
+            if float(margin) > best_margin:
+                best, best_margin = delta.clone(), float(margin)
+            if margin > 0:
+                return best, True, looked
+            if step == steps:
+                break
+            if norm == "Linf":
+                delta = (delta + step_size * gradient.sign()).clamp(-epsilon, epsilon)
+            else:
+                delta = delta + step_size * gradient / gradient.norm()
+                delta = delta * min(1, epsilon / float(delta.norm()))
+            delta = (x + delta).clamp(0, 1) - x
+    return best, False, looked
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.12), ("L2", 0.4)])
+def test_slow_twin(norm: str, epsilon: float, loss: str, targeted: bool) -> None:
+    x, ids = images(10), [3, 141, 59, 26, 5, 35, 89, 79, 32, 38]
+    labels = smooth()(x).argmax(1)
+    aims = (labels + 1) % 4 if targeted else labels
+    how = {"epsilon": epsilon, "norm": norm, "steps": 6, "restarts": 3, "loss": loss, "seed": 2}
+    found = pgd(smooth(), x, labels, **how, targets=aims if targeted else None, ids=ids, batch=4)
+    assert 0 < int(found.success.sum()) < 10
+    for i in range(10):
+        delta, success, looked = twin(
+            smooth(), x[i], int(aims[i]), ident=ids[i], step_size=2.5 * epsilon / 6, targeted=targeted, **how
+        )
+        assert (bool(found.success[i]), int(found.forwards[i])) == (success, looked)
+        assert torch.allclose(found.perturbation[i].double(), delta, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------ properties
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(seed=st.integers(0, 1000), epsilon=st.floats(1e-3, 2), step=st.none() | st.floats(1e-3, 3), contrast=st.floats(0.1, 20))
+@settings(max_examples=25, deadline=None)
+def test_in_the_ball_in_the_box_and_honest(
+    norm: str, seed: int, epsilon: float, step: float | None, contrast: float
+) -> None:
+    x = (0.5 + contrast * (images(12, seed) - 0.5)).clamp(0, 1)  # with much contrast most pixels are black or white
+    before, model = x.clone(), smooth(seed % 7)
+    labels = torch.randint(0, 4, (12,), generator=torch.Generator().manual_seed(seed))
+    found = pgd(model, x, labels, epsilon=epsilon, norm=norm, steps=4, restarts=2, step_size=step, batch=8)
+    moved = x + found.perturbation
+    assert torch.equal(x, before)
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    assert norm_of(moved - x, norm).max() <= epsilon + 1e-6
+    assert torch.equal(found.distance, norm_of(found.perturbation, norm))
+    assert torch.equal(found.success, model(moved).argmax(1) != labels)
+    wrong = model(x).argmax(1) != labels
+    assert not found.perturbation[wrong].any()
+    assert found.success[wrong].all()
+    assert (found.forwards[wrong] == 1).all()
+    assert (found.forwards[~wrong] > 1).all()
+    assert found.forwards.max() <= 2 * 5
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_targets(norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+    x, labels = digits
+    targets = (labels + 1 + torch.arange(60) % 9) % 10
+    targets[0] = convnet(x[:1]).argmax()  # is there already
+    found = pgd(convnet, x, labels, epsilon={"Linf": 0.25, "L2": 1.5}[norm], norm=norm, targets=targets)
+    assert torch.equal(found.success, convnet(x + found.perturbation).argmax(1) == targets)
+    assert not found.perturbation[0].any()
+    assert int(found.success.sum()) > 30
+    assert not found.success.all()
+
+
+def test_a_restart_finds_what_is_behind_a_hill() -> None:
+    """From the image the loss leads the wrong way; a start far enough to the other side finds the way down."""
+
+    def model(x: Tensor) -> Tensor:
+        t = x.flatten(1).mean(1) - 0.5
+        height = torch.where(t > -0.05, t, -t - 0.1)  # falls towards -0.05 and rises again beyond
+        return torch.stack([torch.full_like(t, 0.07), height + 0.0 * t], 1)
+
+    points = torch.full((6, 1, 1, 1), 0.49)
+    how = {"epsilon": 0.05, "steps": 2}
+    assert not pgd(model, points, torch.zeros(6, dtype=torch.long), **how).success.any()
+    far = {"epsilon": 0.19, "steps": 2, "step_size": 0.01}
+    assert not pgd(model, points, torch.zeros(6, dtype=torch.long), **far).success.any()
+    tried = pgd(model, points, torch.zeros(6, dtype=torch.long), **far, restarts=40)
+    assert tried.success.all()
+    assert len(set(tried.forwards.tolist())) > 1  # every example has starts of its own
+    assert (tried.perturbation.abs() <= 0.19 + 1e-6).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_flat_loss_gives_no_nan(norm: str, loss: str) -> None:
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([0 * x.sum((1, 2, 3)) + 1, 0 * x.sum((1, 2, 3))], 1)
+
+    found = pgd(model, images(3), torch.tensor([0, 0, 1]), epsilon=0.1, norm=norm, loss=loss, steps=3, restarts=2)
+    assert found.success.tolist() == [False, False, True]
+    assert torch.equal(found.perturbation, torch.zeros(3, *SHAPE))  # no try is better than the image itself
+    assert found.forwards.tolist() == [8, 8, 1]
+
+
+def test_a_confident_network_stops_the_cross_entropy_but_not_the_margin() -> None:
+    model, points, labels, distance = linear_with_distances("Linf")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1e4)  # p_true = 1 in float32: the gradient of the cross-entropy is zero
+    far = distance > 0.02
+    how = {"epsilon": 0.3, "steps": 10}
+    assert not pgd(model, points, labels, **how).success[far].any()
+    assert pgd(model, points, labels, **how, loss="margin").success.all()
+
+
+def test_on_the_boundary_the_class_is_the_argmax() -> None:
+    def model(x: Tensor) -> Tensor:
+        return torch.zeros(len(x), 3) + 0 * x.sum()
+
+    found = pgd(model, images(3), torch.tensor([0, 1, 2]), epsilon=0.1, steps=2)
+    assert found.success.tolist() == [False, True, True]
+    assert found.forwards.tolist() == [3, 1, 1]
+    assert pgd(model, images(2), torch.tensor([0, 0]), targets=torch.tensor([0, 1]), epsilon=0.1).success.tolist() == [
+        True,
+        False,
+    ]
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    model = smooth()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():  # the search needs gradients whether or not the caller wants any
+        found = pgd(model, images(4), torch.zeros(4, dtype=torch.long), epsilon=0.1)
+    assert not found.perturbation.requires_grad
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_default_step_size_reaches_the_far_side() -> None:
+    """2.5 epsilon / steps: written out, it changes nothing."""
+    labels = smooth()(images(6)).argmax(1)
+    written = pgd(smooth(), images(6), labels, epsilon=0.1, steps=5, step_size=2.5 * 0.1 / 5)
+    assert same(pgd(smooth(), images(6), labels, epsilon=0.1, steps=5), written)
+
+
+def test_no_examples() -> None:
+    found = pgd(smooth(), images(0), torch.zeros(0, dtype=torch.long), epsilon=0.1, batch=8)
+    assert found.perturbation.shape == (0, *SHAPE)
+    assert found.success.shape == (0,)
+
+
+# ------------------------------------------------------------------------------------------------ cost, and any company
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_passes_are_counted_and_none_is_spent_on_a_finished_example(
+    restarts: int, convnet: Classifier, digits: tuple[Tensor, Tensor]
+) -> None:
+    x, labels = digits
+    how = {"epsilon": 0.08, "steps": 6, "restarts": restarts}
+    alone = Meter(convnet)
+    found = pgd(alone, x, labels, **how, batch=1)
+    assert 0 < int(found.success.sum()) < 60
+    assert len(alone.calls) == int(found.forwards.sum())  # one example a pass
+    assert set(alone.calls) == {8}
+    assert alone.backwards == 8 * int(found.backwards.sum())
+    assert (found.forwards[~found.success] == restarts * 7).all()
+
+    many = Meter(convnet)
+    found = pgd(many, x, labels, **how, batch=16)
+    longest = restarts * 7
+    assert many.calls[: len(many.calls) - longest] == [16] * (len(many.calls) - longest)  # full until none is waiting
+    wanted = int(found.forwards.sum())
+    assert wanted <= sum(many.calls) <= wanted + 7 * longest  # the rest is padding
+    assert many.backwards == sum(many.calls)
+    assert torch.equal(found.forwards, found.backwards)
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 0.6)])
+def test_the_same_bits_in_any_company_and_batch(
+    norm: str, epsilon: float, convnet: Classifier, digits: tuple[Tensor, Tensor]
+) -> None:
+    x, labels = digits
+
+    def search(rows: list[int], batch: int | None = None) -> Found:
+        return pgd(
+            convnet, x[rows], labels[rows], epsilon=epsilon, norm=norm, steps=8, restarts=2, ids=rows, seed=1, batch=batch
+        )
+
+    together = search(list(range(60)))
+    assert 10 < int(together.success.sum()) < 60
+    for batch in (1, 7, 8, 33):
+        assert same(together, search(list(range(60)), batch))
+    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    assert same(together, search(mixed.tolist()), mixed)
+    for rows in ([4], [17], [40, 41, 42, 43, 44, 45, 46]):
+        assert same(together, search(rows), torch.tensor(rows))
+
+
+def test_random_starts_are_keyed_by_seed_and_id() -> None:
+    x, labels = images(1).expand(3, *SHAPE), smooth()(images(1)).argmax(1).expand(3)
+    how = {"epsilon": 0.01, "steps": 1, "step_size": 1e-6, "restarts": 5}
+    found = pgd(smooth(), x, labels, **how, ids=[0, 1, 0])
+    assert torch.equal(found.perturbation[0], found.perturbation[2])
+    assert not torch.equal(found.perturbation[0], found.perturbation[1])
+    assert torch.equal(pgd(smooth(), x, labels, **how).perturbation[:2], found.perturbation[:2])  # 0, 1, ... by default
+    assert not torch.equal(pgd(smooth(), x, labels, **how, seed=1).perturbation[0], found.perturbation[0])

@@ -1,0 +1,77 @@
+"""Batches: every row is computed once, and gives the same bits in a batch of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from tasks.parts import data, models
+from tasks.parts.batching import batch_size, in_batches, padded
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 8, 12, 64])
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 64])
+def test_padding_on_a_cpu(rows: int, batch: int) -> None:
+    x = torch.arange(rows * 2.0).reshape(rows, 2)
+    full = padded(x, batch)
+    assert len(full) == -(-rows // 8) * 8
+    assert torch.equal(full[:rows], x)
+    assert (full[rows:] == x[-1]).all()
+    assert (full is x) == (rows % 8 == 0)
+
+
+class Elsewhere(Tensor):
+    """A tensor that says it lies on another device."""
+
+    device = property(lambda self: torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("rows", "wanted"), [(1, 64), (63, 64), (64, 64), (65, 128), (0, 0)])
+def test_padding_on_other_devices_fills_the_batch(rows: int, wanted: int) -> None:
+    assert len(padded(torch.empty(rows, 2).as_subclass(Elsewhere), 64)) == wanted
+
+
+@pytest.mark.parametrize("rows", [0, 1, 9, 10, 11, 30])
+def test_in_batches_is_the_function(rows: int) -> None:
+    sizes = []
+
+    def function(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x.square().sum(1, keepdim=True)
+
+    x = torch.rand(rows, 3, requires_grad=True)
+    result = in_batches(function, x, 10)
+    assert torch.equal(result, x.detach().square().sum(1, keepdim=True))
+    assert not result.requires_grad
+    assert len(sizes) == max(1, -(-rows // 10))
+    assert max(sizes) <= 16
+
+
+def test_the_same_bits_in_any_batch() -> None:
+    """What padding is for: a convolutional network gives an image the same logits alone and among others."""
+    model = models.build("convnet", (1, 8, 8), 10).eval()
+    images, _ = data.take(data.load("digits", "test"), range(100))
+    together = in_batches(model, images, 100)
+    for batch in (1, 7, 8, 33, 64):
+        assert torch.equal(in_batches(model, images, batch), together)
+    assert torch.equal(in_batches(model, images[41:42], 64)[0], together[41])
+
+
+def test_batch_sizes_shrink_with_the_images_within_bounds() -> None:
+    sides = [1, 8, 28, 32, 64, 224, 512]
+    for device, low, high in (("cpu", 32, 512), ("cuda", 64, 2048)):
+        sizes = [batch_size(3 * side * side, torch.device(device)) for side in sides]
+        assert sizes == sorted(sizes, reverse=True)
+        assert (sizes[0], sizes[-1]) == (high, low)
+        assert len(set(sizes)) > 2
