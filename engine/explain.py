@@ -209,8 +209,11 @@ def _path_in(loc: tuple[int | str, ...], entries: Any) -> str:
 
 
 def _model_at(model: type[BaseModel] | None, path: Iterable[str]) -> type[BaseModel] | None:
+    """The settings model at a dotted path; of a mapping of models, whose names may have dots, the model of its values."""
     for name in path:
         info = model.model_fields.get(name) if model else None
         candidates = [info.annotation, *typing.get_args(info.annotation)] if info else []
         model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if info and typing.get_origin(info.annotation) is dict:
+            return model
     return model

@@ -120,7 +120,8 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
 
 def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[int, ...]]:
     recipe = config.recipe
-    with _told("recipe.dataset", recipe.dataset):
+    own_data = ":" in recipe.dataset and recipe.dataset.partition(":")[0] not in data.names()
+    with _told("recipe.dataset", recipe.dataset, own_data):
         data.check(recipe.dataset, root=root)
         split = _split(recipe, config.split, root)
         if recipe.train_examples is not None:
@@ -129,7 +130,8 @@ def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[i
         models.check(recipe.network, weights=recipe.weights, options=recipe.network_options)
     weights = "none" if recipe.weights == "DEFAULT" else recipe.weights  # nothing is downloaded yet
     options = json.dumps(recipe.network_options)
-    _fits(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
+    with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
+        _fit(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
     return split, tuple(int(i) for i in data.choose(split, config.examples, config.classes))
 
 
@@ -138,32 +140,31 @@ def _split(recipe: Recipe, split: str, root: str | None) -> data.Split:
 
 
 @lru_cache
-def _fits(network: str, options: str, weights: str, freeze: bool, shape: tuple[int, int, int], classes: int) -> None:
-    """Raises `UserError` unless the network can be built for such images and its weights fit.
+def _fit(network: str, options: str, weights: str, freeze: bool, shape: tuple[int, int, int], classes: int) -> None:
+    """Raises `UserError` unless the network can be built for such images and the weights fit it.
 
     Networks whose code we know are built without memory for their weights, in some milliseconds.
     """
-    own_code = ":" in network
-    with torch.device("cpu" if own_code else "meta"), warnings.catch_warnings():
+    with torch.device("cpu" if ":" in network else "meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights that are copied to nowhere
         models.build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=json.loads(options))
 
 
 @contextmanager
-def _told(field: str, name: str) -> Iterator[None]:
-    """What the system refuses, and what code of the user's own raises, as a `UserError`."""
+def _told(field: str, name: str, own_code: bool = False) -> Iterator[None]:
+    """What the file system refuses, and what code of the user's own raises, as a `UserError`."""
     try:
         yield
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"{name}: {error.strerror or error}", field) from error
     except Exception as error:
-        if ":" not in name or name.partition(":")[0] in data.names():
-            raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(last.filename).name}, line {last.lineno}"
-        raise UserError(f"{name} failed: {type(error).__name__}: {error} ({where})", field) from error
+        if own_code:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}, line {last.lineno}"
+            raise UserError(f"{name} failed: {type(error).__name__}: {error} ({where})", field) from error
+        if isinstance(error, OSError):
+            raise UserError(f"{name}: {error.strerror or error}", field) from error
+        raise
 
 
 @lru_cache

@@ -29,7 +29,10 @@ _CONSTANTS = {"": None, "~": None, "null": None, "Null": None, "NULL": None} | {
     text: value for value in (True, False) for text in (str(value), str(value).lower(), str(value).upper())
 }
 _SPECIAL = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
-_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in "bool float int map merge null seq str timestamp value".split()}
+_PLAIN = {
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp", "value")
+}
 
 
 class SpecError(UserError):
@@ -51,12 +54,10 @@ class Source:
 
     def error(self, path: str, message: str) -> SpecError:
         """The error to raise for the entry at a dotted path (where it is absent, the first below it, else the nearest above)."""
-        known = self.lines.keys() | self.overrides.keys()
         at = path
-        if path not in known:
-            below = [name for name in (*self.overrides, *self.lines) if name.startswith(f"{path}.")]
-            at = below[0] if below and path else path
-        while at and at not in known:
+        if path and not self.knows(path):
+            at = next((name for name in (*self.overrides, *self.lines) if name.startswith(f"{path}.")), path)
+        while at and not self.knows(at):
             at = at.rpartition(".")[0]
         if at in self.overrides:
             return SpecError(f"override {self.overrides[at]}: {_named(path)}{message}")
@@ -65,6 +66,10 @@ class Source:
     def error_in(self, line: int | None, path: str, message: str) -> SpecError:
         """The error to raise for an entry in a line of the file."""
         return SpecError(f"{self.file}{f':{line}' if line else ''}: {_named(path)}{message}")
+
+    def knows(self, path: str) -> bool:
+        """Whether the entry at a path is written in the file or an override."""
+        return path in self.lines or path in self.overrides
 
     def forget(self, path: str) -> None:
         """The entry at a path, and all below it, is no more."""
@@ -209,9 +214,10 @@ def _composed(text: str, source: Source) -> yaml.Node | None:
         raise source.error_in(line, "", f"not valid YAML: {problem}{hint}") from None
     except yaml.YAMLError as error:
         raise source.error_in(None, "", f"not valid YAML: {str(error).splitlines()[0]}") from None
-    except (RecursionError, ValueError) as error:  # ValueError: an escape beyond Unicode, a version without digits
-        problem = "nested too deeply" if isinstance(error, RecursionError) else f"not valid YAML: {error}"
-        raise source.error_in(None, "", problem) from None
+    except RecursionError:
+        raise source.error_in(None, "", "nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # an escape beyond Unicode, of which PyYAML is not aware
+        raise source.error_in(None, "", f"not valid YAML: {error}") from None
 
 
 def _kind(node: yaml.Node | None) -> str:

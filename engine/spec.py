@@ -79,7 +79,7 @@ class Spec:
         if trial is not None:
             return self.source.error(_place(self.sweep, error.field, trial.point, self.source), error.message)
         paths = [f"{section}.{error.field}" for section in ("grid", "search", "fixed")] + [error.field]
-        known = [path for path in paths if path in self.source.lines or path in self.source.overrides]
+        known = [path for path in paths if self.source.knows(path)]
         return self.source.error(known[0] if known else f"fixed.{error.field}", error.message)
 
 
@@ -166,8 +166,8 @@ def _apply(text: str, entries: dict[str, Any], source: Source) -> None:
         path = [path[0], ".".join(path[1:])]
     elif path[0] not in Sweep.model_fields:
         for section in ("grid", "search"):
-            varied = entries.get(section)
-            for name in [name for name in varied if _below(name, key)] if isinstance(varied, dict) else []:
+            varied = entries[section] if isinstance(entries.get(section), dict) else {}
+            for name in [name for name in varied if _below(name, key)]:
                 del varied[name]  # what is fixed by hand varies no more
                 source.forget(f"{section}.{name}")
         if not entries.get("search"):
@@ -218,8 +218,7 @@ def _trials(sweep: Sweep, module: ModuleType, source: Source) -> list[Trial]:
     _check_varied(sweep, model, source)
     trials: list[Trial] = []
     for point in _points(sweep):
-        for seed in sweep.seed_list or [None]:
-            full = point if seed is None else {**point, model.replicates: seed}
+        for full in [{**point, model.replicates: seed} for seed in sweep.seed_list or []] or [point]:
             values = copy.deepcopy(sweep.fixed)
             for name, value in full.items():
                 place(values, name.split("."), copy.deepcopy(value))
@@ -235,6 +234,10 @@ def _check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None
     known = list(settings_of(model))
     section = "grid" if sweep.grid else "search"
     fixed = leaves(sweep.fixed)
+    for name in (*sweep.varied, *([model.replicates] if sweep.seeds else [])):
+        barrier = ".".join(obstacle(sweep.fixed, name.split(".")) or [])
+        if barrier:
+            raise source.error(f"fixed.{barrier}", f"must be a mapping of names to values, since {name} varies")
     for number, name in enumerate(sweep.varied):
         if unknown(model, name):
             message = f"unknown setting of {sweep.task}; it has {', '.join(known)}{alike(name, known)}"
@@ -273,7 +276,7 @@ def _place(sweep: Sweep, path: str, point: Mapping[str, Any], source: Source) ->
     """Where in the sweep a trial's setting has its value from."""
     name = next((name for name in point if _below(path, name)), None)
     if name is None:
-        below = [name for name in point if _below(name, path)] if f"fixed.{path}" not in source.lines else []
+        below = [name for name in point if _below(name, path)] if not source.knows(f"fixed.{path}") else []
         if not below or not path:
             return f"fixed.{path}" if path else "fixed"
         name, path = below[0], below[0]

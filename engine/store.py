@@ -15,10 +15,12 @@ import hashlib
 import io
 import json
 import os
+import string
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -51,8 +53,8 @@ class Store:
     def __init__(self, uri: str | os.PathLike[str]):
         text = os.fspath(uri)
         if "://" in text:
-            filesystem, path = pafs.FileSystem.from_uri(text)
-            self.uri = text.rstrip("/")
+            self.uri = quote(text, safe=string.punctuation).rstrip("/")  # spaces and letters beyond ASCII
+            filesystem, path = pafs.FileSystem.from_uri(self.uri)
         else:
             filesystem, path = pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
             self.uri = path
@@ -63,9 +65,18 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.uri,)
 
+    def location(self, path: str) -> str:
+        """The full path or URI of what is at a path.
+
+        >>> Store("file:///results").location("two words")
+        'file:///results/two%20words'
+        """
+        base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return f"{base}/{quote(path) if '://' in base else path}{mark}{query}"
+
     def within(self, path: str) -> Store:
         """The store of a folder of this one."""
-        return Store(f"{self.uri}/{path}")
+        return Store(self.location(path))
 
     def exists(self, path: str) -> bool:
         return self._filesystem.get_file_info(path).type != pafs.FileType.NotFound

@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from tasks.parts import data
 from tasks.parts.attacks.pgd import Loss, pgd
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, TaskConfig
@@ -105,6 +106,23 @@ class Config(TaskConfig):
 
 def needs(config: Config) -> dict[str, Recipe]:
     return {"classifier": config.recipe}
+
+
+def check(config: Config, split: data.Split) -> None:
+    """Refuses a target that is no class of the data.
+
+    Raises:
+        UserError: with the field `target`.
+    """
+    if config.target is not None and config.target >= len(split.classes):
+        raise UserError(f"{config.target} is no class; the classes are 0 to {len(split.classes) - 1}", "target")
+
+
+def passes(config: Config) -> int:
+    """Forward passes for one example at most."""
+    cells = len(config.conditions) * len(config.kinds) * sum(radius > 0 for radius in config.radii)
+    search = config.attack.restarts * (config.attack.steps + 1)
+    return cells * (config.max_samples if config.tolerance else config.samples) + search
 
 
 def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:

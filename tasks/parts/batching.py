@@ -19,7 +19,7 @@ def batch_size(pixels: int, device: torch.device) -> int:
     On a CPU the activations of a batch should stay in its caches; a GPU wants as many as fit comfortably.
     """
     if device.type == "cpu":
-        return max(32, min(512, 2**16 // pixels))
+        return max(16, min(512, 2**15 // pixels // 8 * 8))
     return max(64, min(2048, 2**23 // pixels))
 
 

@@ -6,6 +6,8 @@ class Config(TaskConfig)           the settings; every field has a default, a un
 def needs(config)                  name -> recipe of what must exist before the measurement
 def measure(config, made, batch)   one chunk of examples -> columns of rows
 def summarise(config, rows)        all rows -> name -> float, the trial's scalars
+def check(config, split)           optional: raises UserError for what only the data can tell, before any work
+def passes(config)                 optional: forward passes for one example at most, for the dry run's estimate
 ```
 """
 

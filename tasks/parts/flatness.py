@@ -1,7 +1,7 @@
 """How the output of a classifier varies in a noise ball around points of its input space.
 
 The unit of work is the *cell*: one centre, one kind of noise, one radius. All cells of an example see the same noise directions, so
-everything compared between cells is paired. Cells are filled in rounds of `BLOCK` replicates; with a tolerance, a cell whose interval is
+everything compared between cells is paired. Cells are filled in rounds of replicates; with a tolerance, a cell whose interval is
 narrow enough drops out after its round, and the forward passes go to those that still need them.
 """
 
@@ -15,12 +15,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size, in_batches, padded
+from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.noise import Kind, direction, moved
 from tasks.parts.randomness import BLOCK, normal
 
 Z = 1.959963984540054
 """Quantile of the normal distribution that leaves 95 % between -Z and Z."""
+
+
+ROUND = 16
+"""Replicates between two looks at the intervals, with a tolerance; divides `BLOCK`."""
 
 
 class Cell(NamedTuple):
@@ -84,14 +88,13 @@ class Statistics:
     def interval(self) -> Tensor:
         """Width of the 95 % interval of the mean probability of the true class (K,).
 
-        Agresti and Coull's (1998) interval carried over from shares to means of numbers in [0, 1]: Z^2 / 2 samples at 0 and as many
-        at 1 are added before mean and variance are taken. For numbers that are all 0 or 1 it is theirs; for steadier ones it shrinks
-        with their variance; it is never zero, however alike the first samples are.
+        Wilson's (1927) interval carried over from shares to means of numbers in [0, 1], with the variance v of the samples in place of
+        p (1 - p): 2 Z / (1 + Z^2 / n) * sqrt(v / n + Z^2 / (4 n^2)). For numbers that are all 0 or 1 it is his; for steadier ones it
+        is narrower; it is never zero, however alike the first samples are.
         """
-        n = self.samples.double() + Z**2
-        mean = (self.p[:, 0] + Z**2 / 2) / n
-        variance = (self.p_squared[:, 0] + Z**2 / 2) / n - mean.square()
-        return 2 * Z * (variance / n).sqrt()
+        n = self.samples.double()
+        variance = (self.p_squared[:, 0] / n - (self.p[:, 0] / n).square()).clamp_min(0)
+        return 2 * Z / (1 + Z**2 / n) * (variance / n + Z**2 / (4 * n**2)).sqrt()
 
 
 def statistics(
@@ -128,25 +131,23 @@ def statistics(
     radii = torch.tensor([cell.radius for cell in cells], dtype=centres.dtype, device=device)[:, None, None, None, None]
     cell_classes = classes[rows]
     active = list(range(len(cells)))
-    for block in range(-(-samples // BLOCK)):
-        count = min(BLOCK, samples - block * BLOCK)
-        directions = _Directions(seed, shape, block, count, device)
+    size = BLOCK if tolerance is None else ROUND
+    for first in range(0, samples, size):
+        count = min(size, samples - first)
+        directions = _Directions(seed, shape, first, count, device)
         per_pass = max(1, batch // count)
-        with torch.inference_mode():
-            for start in range(0, len(active), per_pass):
-                chosen = active[start : start + per_pass]
-                noisy = centres.new_empty(len(chosen), count, *shape)
-                done = 0
-                for (example, kind), run in groupby(chosen, key=lambda c: (ids[cells[c].centre], cells[c].kind)):
-                    some = list(run)
-                    target = noisy[done : done + len(some)]
-                    moved(
-                        centres[rows[some], None], radii[some], directions(example, kind), kind, clip=clip, out=target
-                    )
-                    done += len(some)
-                logits = model(padded(noisy.flatten(0, 1), batch))[: len(chosen) * count]
-                index = torch.tensor(chosen, device=device)
-                totals.add(index, logits.unflatten(0, (len(chosen), count)), cell_classes[index])
+        for start in range(0, len(active), per_pass):
+            chosen = active[start : start + per_pass]
+            noisy = centres.new_empty(len(chosen), count, *shape)
+            done = 0
+            for (example, kind), run in groupby(chosen, key=lambda c: (ids[cells[c].centre], cells[c].kind)):
+                some = list(run)
+                out = noisy[done : done + len(some)]
+                moved(centres[rows[some], None], radii[some], directions(example, kind), kind, clip=clip, out=out)
+                done += len(some)
+            logits = in_batches(model, noisy.flatten(0, 1), batch)
+            index = torch.tensor(chosen, device=device)
+            totals.add(index, logits.unflatten(0, (len(chosen), count)), cell_classes[index])
         if tolerance is not None:
             wide = (totals.interval > tolerance).tolist()
             active = [cell for cell in active if wide[cell]]
@@ -167,15 +168,19 @@ def at_centres(
 
 
 class _Directions:
-    """The noise directions (S, C, H, W) of one block, drawn when first asked for; remembers the example asked for last."""
+    """The noise directions (S, C, H, W) of replicates `first ..` of one block, drawn when first asked for.
 
-    def __init__(self, seed: int, shape: torch.Size, block: int, count: int, device: torch.device):
-        self._seed, self._shape, self._block, self._count, self._device = seed, shape, block, count, device
+    Remembers the example asked for last: cells come grouped by example.
+    """
+
+    def __init__(self, seed: int, shape: torch.Size, first: int, count: int, device: torch.device):
+        self._seed, self._shape, self._device = seed, shape, device
+        self._block, self._rows = first // BLOCK, slice(first % BLOCK, first % BLOCK + count)
         self._example: int | None = None
         self._normal = torch.empty(0)
 
     def __call__(self, example: int, kind: Kind) -> Tensor:
         if example != self._example:
             drawn = normal(self._seed, "flatness", [example], (BLOCK, *self._shape), self._block)[0]
-            self._normal, self._example = drawn[: self._count].to(self._device), example
+            self._normal, self._example = drawn[self._rows].to(self._device), example
         return direction(self._normal, kind)

@@ -116,7 +116,11 @@ def test_within_box_has_the_length_or_ends_at_the_wall(norm: str, seed: int, far
 def test_within_box_goes_straight_where_nothing_is_in_the_way(norm: str) -> None:
     direction = gaussian(0, 3, 1, 4, 4)
     delta = within_box(torch.full((3, 1, 4, 4), 0.5), direction, torch.tensor([0.1, 0.2, 0.3]), norm)
-    wanted = direction / per_example(norm_of(direction, norm), direction) * torch.tensor([0.1, 0.2, 0.3])[:, None, None, None]
+    wanted = (
+        direction
+        / per_example(norm_of(direction, norm), direction)
+        * torch.tensor([0.1, 0.2, 0.3])[:, None, None, None]
+    )
     assert torch.allclose(delta, wanted, atol=1e-6)
 
 

@@ -1,0 +1,123 @@
+"""The main job from nothing, again, and with one more seed; its rows against those of a local run; two workers against one.
+
+    python tests/benchmarks/sweep.py
+
+Times include the start of Python and of Ray. Two workers are held against the ceiling that two plain processes reach on this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+
+from tasks import input_flatness as task
+from tasks.parts.recipes import Recipe
+
+CHUNKS, ROUNDS = 16, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--skip-main-job", action="store_true")
+    if not parser.parse_args().skip_main_job:
+        main_job()
+    workers()
+
+
+def main_job() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        print("main job           seconds   last line")
+        for name, options in [("from nothing", []), ("again", []), ("one more seed", ["seeds=4"])]:
+            seconds, said = _timed([*options, "--results", f"{folder}/ray"])
+            print(f"{name:16} {seconds:9.1f}   {said.strip().splitlines()[-1].partition(';')[0]}", flush=True)
+        _timed(["seeds=4", "--local", "--results", f"{folder}/local"])
+        rays, local = _rows(Path(folder, "ray")), _rows(Path(folder, "local"))
+        pd.testing.assert_frame_equal(rays, local, rtol=1e-5, atol=1e-5)
+        print(f"{len(rays):,} rows over Ray and in one process agree to 1e-5\n")
+
+
+def workers() -> None:
+    """The same chunks over Ray with one CPU and with two, and in one and two plain processes."""
+    import ray
+
+    from engine.scatter import OverRay
+
+    config = task.Config(samples=64, recipe=Recipe(epochs=1))
+    seconds: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for slots in (1, 2):
+            ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False)
+            by = OverRay()
+            list(by.scatter(_chunk, range(2 * slots), config))  # the workers start, import and train their network
+            begun = time.perf_counter()
+            list(by.scatter(_chunk, range(CHUNKS), config))
+            seconds.setdefault(f"ray {slots}", []).append(time.perf_counter() - begun)
+            ray.shutdown()
+            with ProcessPoolExecutor(slots, mp_context=get_context("spawn")) as pool:
+                list(pool.map(_plain_chunk, range(2 * slots)))
+                begun = time.perf_counter()
+                list(pool.map(_plain_chunk, range(CHUNKS)))
+                seconds.setdefault(f"plain {slots}", []).append(time.perf_counter() - begun)
+    best = {name: min(values) for name, values in seconds.items()}
+    print(
+        f"two workers against one: Ray {best['ray 1'] / best['ray 2']:.2f} times, "
+        f"plain processes {best['plain 1'] / best['plain 2']:.2f} times (the machine's ceiling)"
+    )
+
+
+def _chunk(number: int, config: task.Config) -> int:
+    """A fixed piece of the measurement, with a network that the process trains once."""
+    import torch
+
+    from tasks.parts import data, training
+    from tasks.parts.contract import Batch
+
+    torch.set_num_threads(1)
+    if not _network:
+        train = data.load("digits", "train")
+        _network.append(training.untrained(config.recipe, train))
+        for _ in training.epochs(config.recipe, _network[0], train):
+            pass
+        _network[0].requires_grad_(False)
+    ids = list(range(20 * number, 20 * number + 20))
+    images, labels = data.take(data.load("digits", "test"), ids)
+    return len(task.measure(config, {"classifier": _network[0]}, Batch(ids, images, labels))["id"])
+
+
+def _plain_chunk(number: int) -> int:
+    return _chunk(number, task.Config(samples=64, recipe=Recipe(epochs=1)))
+
+
+_network: list = []
+
+
+def _timed(options: list[str]) -> tuple[float, str]:
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.sweep", "sweeps/noise.yaml", *options],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    return time.perf_counter() - begun, done.stdout
+
+
+def _rows(results: Path) -> pd.DataFrame:
+    frames = [
+        pd.read_parquet(part).assign(trial=part.parts[-3]) for part in results.glob("noise/trials/*/rows/*.parquet")
+    ]
+    keys = ["trial", "id", "condition", "kind", "radius"]
+    return pd.concat(frames).sort_values(keys, ignore_index=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""Every task in `tasks/` and every attack in `tasks/parts/attacks/`, found on disk, holds to the same promises."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import pkgutil
+import random
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
+
+import tasks
+from tasks.parts import attacks, data, training
+from tasks.parts.batching import in_batches
+from tasks.parts.contract import Batch, TaskConfig
+from tasks.parts.geometry import norm_of
+from tasks.parts.models import Classifier
+from tasks.parts.recipes import Recipe
+from tasks.parts.search import Found
+
+TASKS = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
+ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
+BLOBS = [
+    Recipe(dataset="blobs", network="linear", epochs=4),
+    Recipe(dataset="blobs", network="mlp", network_options={"width": 24}, epochs=4),
+]
+IDS = [3, 0, 14, 27, 41, 8, 55, 19, 20]
+
+every_task = pytest.mark.parametrize("task", TASKS, indirect=True)
+every_attack = pytest.mark.parametrize("attack", ATTACKS)
+every_network = pytest.mark.parametrize("recipe", BLOBS, ids=lambda recipe: recipe.network)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def task(request: pytest.FixtureRequest) -> ModuleType:
+    return importlib.import_module(f"tasks.{request.param}")
+
+
+def trained(recipe: Recipe) -> Classifier:
+    """The recipe's network as a task gets it: in evaluation mode and without gradients."""
+    return _trained(recipe.model_dump_json())
+
+
+@cache
+def _trained(text: str) -> Classifier:
+    recipe = Recipe.model_validate_json(text)
+    split = data.load(recipe.dataset, "train")
+    model = training.untrained(recipe, split)
+    for _ in training.epochs(recipe, model, split):
+        pass
+    model.zero_grad()
+    return model.requires_grad_(False)
+
+
+def examples(ids: Sequence[int] = IDS) -> Batch:
+    images, labels = data.take(data.load("blobs", "test"), ids)
+    return Batch(tuple(ids), images, labels)
+
+
+def made(task: ModuleType, config: TaskConfig) -> dict[str, Any]:
+    return {name: trained(recipe) for name, recipe in task.needs(config).items()}
+
+
+def measured(task: ModuleType, config: TaskConfig, ids: Sequence[int] = IDS) -> pd.DataFrame:
+    return pd.DataFrame(task.measure(config, made(task, config), examples(ids)))
+
+
+def shared_generators() -> list[bytes]:
+    return [
+        torch.get_rng_state().numpy().tobytes(),
+        np.random.get_state()[1].tobytes(),  # noqa: NPY002
+        repr(random.getstate()).encode(),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------------ tasks
+
+
+def test_they_are_found() -> None:
+    assert "input_flatness" in TASKS
+    assert "pgd" in ATTACKS
+
+
+@every_task
+def test_a_task_has_what_the_contract_names(task: ModuleType) -> None:
+    assert task.__doc__
+    assert issubclass(task.Config, TaskConfig)
+    assert list(inspect.signature(task.needs).parameters) == ["config"]
+    assert list(inspect.signature(task.measure).parameters) == ["config", "made", "batch"]
+    assert list(inspect.signature(task.summarise).parameters) == ["config", "rows"]
+    assert all(isinstance(name, str) and name.isidentifier() for name in task.COLUMNS)
+    assert all(isinstance(label, str) and label.strip() for label in task.COLUMNS.values())
+    assert {"id", "label"} <= set(task.COLUMNS)  # the keys by which any two tasks' rows join
+
+
+def groups(config: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A settings class and those of its fields, all the way down."""
+    yield config
+    for field in config.model_fields.values():
+        if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
+            yield from groups(field.annotation)
+
+
+@every_task
+def test_settings_are_frozen_closed_and_told(task: ModuleType) -> None:
+    for group in groups(task.Config):
+        default = group()
+        for name, field in group.model_fields.items():
+            assert not field.is_required(), (group, name)
+            assert field.description, (group, name)
+            with pytest.raises(ValidationError, match="frozen"):
+                setattr(default, name, getattr(default, name))
+        with pytest.raises(ValidationError, match="Extra inputs"):
+            group(no_such_setting=1)
+
+
+@every_task
+def test_settings_come_back_from_text(task: ModuleType) -> None:
+    config = task.Config(recipe=BLOBS[1], seed=3)
+    assert type(config).model_validate_json(config.model_dump_json()) == config
+
+
+@every_task
+def test_the_fields_that_the_settings_name_exist(task: ModuleType) -> None:
+    assert task.Config.performance <= set(task.Config.model_fields)
+    group: Any = task.Config()
+    for name in task.Config.replicates.split("."):
+        assert name in type(group).model_fields
+        group = getattr(group, name)
+    assert isinstance(group, int)
+
+
+@every_task
+def test_needs_are_recipes(task: ModuleType) -> None:
+    needs = task.needs(task.Config(recipe=BLOBS[0]))
+    assert BLOBS[0] in needs.values()
+    assert all(isinstance(name, str) and isinstance(recipe, Recipe) for name, recipe in needs.items())
+
+
+@every_network
+@every_task
+def test_columns_and_summary(task: ModuleType, recipe: Recipe) -> None:
+    config = task.Config(recipe=recipe)
+    columns = task.measure(config, made(task, config), examples())
+    assert list(columns) == list(task.COLUMNS)
+    assert all(isinstance(column, np.ndarray) and column.ndim == 1 for column in columns.values())
+    assert len({len(column) for column in columns.values()}) == 1
+    rows = pd.DataFrame(columns)
+    assert set(rows["id"]) == set(IDS)
+    labels = data.load("blobs", "test").labels
+    assert (rows["label"] == labels[rows["id"]]).all()
+    summary = task.summarise(config, rows)
+    assert summary
+    for name, value in summary.items():
+        assert type(value) is float, name
+        assert np.isfinite(value), name
+
+
+@every_network
+@every_task
+def test_rows_do_not_depend_on_the_chunks(task: ModuleType, recipe: Recipe) -> None:
+    """Words, whole numbers and truths exactly; float reductions to 1e-5."""
+    config = task.Config(recipe=recipe)
+    together = measured(task, config)
+    order = {example: place for place, example in enumerate(IDS)}
+    for pieces in ([[i] for i in IDS], [IDS[:7], IDS[7:]], [IDS[::-1]]):
+        rows = pd.concat([measured(task, config, piece) for piece in pieces])
+        rows = rows.sort_values("id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+        pd.testing.assert_frame_equal(rows, together, rtol=1e-5, atol=1e-5)
+    for performance in task.Config.performance:
+        faster = config.model_copy(update={performance: 5})
+        pd.testing.assert_frame_equal(measured(task, faster), together, rtol=1e-5, atol=1e-5)
+
+
+@every_task
+def test_rows_depend_on_the_seed_and_on_nothing_global(task: ModuleType) -> None:
+    config = task.Config(recipe=BLOBS[1])
+    torch.manual_seed(1)
+    rows = measured(task, config)
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    random.seed(2)
+    before = shared_generators()
+    pd.testing.assert_frame_equal(measured(task, config), rows, check_exact=True)
+    assert shared_generators() == before
+    assert not measured(task, config.model_copy(update={"seed": 1})).equals(rows)
+
+
+@every_task
+def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
+    config, batch = task.Config(recipe=BLOBS[1]), examples()
+    given = made(task, config)
+    settings, images, labels = config.model_dump_json(), batch.images.clone(), batch.labels.clone()
+    states = {
+        name: {key: value.clone() for key, value in network.state_dict().items()} for name, network in given.items()
+    }
+    task.measure(config, given, batch)
+    assert config.model_dump_json() == settings
+    assert torch.equal(batch.images, images)
+    assert torch.equal(batch.labels, labels)
+    assert set(given) == set(states)
+    for name, network in given.items():
+        assert not network.training
+        assert all(torch.equal(value, states[name][key]) for key, value in network.state_dict().items())
+        assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+
+
+@every_task
+def test_summarising_writes_into_nothing_it_was_given(task: ModuleType) -> None:
+    config = task.Config(recipe=BLOBS[1])
+    rows = measured(task, config)
+    before = rows.copy(deep=True)
+    task.summarise(config, rows)
+    pd.testing.assert_frame_equal(rows, before, check_exact=True)
+
+
+@every_task
+def test_a_task_is_a_file_of_its_own(task: ModuleType) -> None:
+    """It imports parts, never another task."""
+    names = {name for name in TASKS if f"tasks.{name}" != task.__name__}
+    source = Path(inspect.getfile(task)).read_text()
+    assert not [name for name in names if f"tasks.{name}" in source or f"from tasks import {name}" in source]
+
+
+# ---------------------------------------------------------------------------------------------------------------- attacks
+
+
+def searches(attack: str) -> Iterator[dict[str, Any]]:
+    """Arguments to try an attack with: each norm it knows, and a radius where it wants one."""
+    function = getattr(importlib.import_module(f"tasks.parts.attacks.{attack}"), attack)
+    hints = get_type_hints(function)
+    radius = {"Linf": 0.12, "L2": 0.4}
+    norms = get_args(hints["norm"]) if get_origin(hints.get("norm")) is Literal else [None]
+    for norm in norms:
+        yield ({} if norm is None else {"norm": norm}) | (
+            {"epsilon": radius[norm or "L2"]} if "epsilon" in hints else {}
+        )
+
+
+def search(attack: str, model: nn.Module, batch: Batch, **arguments: Any) -> Found:
+    function = getattr(importlib.import_module(f"tasks.parts.attacks.{attack}"), attack)
+    parameters = inspect.signature(function).parameters
+    if "ids" in parameters:
+        arguments["ids"] = batch.ids
+    return function(model, batch.images, batch.labels, **arguments)
+
+
+@every_attack
+def test_an_attack_is_called_like_every_other(attack: str) -> None:
+    module = importlib.import_module(f"tasks.parts.attacks.{attack}")
+    function = getattr(module, attack)
+    assert module.__doc__
+    assert function.__doc__
+    parameters = list(inspect.signature(function).parameters.values())
+    assert [p.name for p in parameters[:3]] == ["model", "images", "labels"]
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:3])
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[3:])
+    assert {p.name for p in parameters[3:] if p.default is p.empty} <= {"epsilon"}
+    assert get_type_hints(function)["return"] is Found
+
+
+@every_network
+@every_attack
+def test_an_attack_stays_in_the_box_and_the_ball_and_says_what_it_found(attack: str, recipe: Recipe) -> None:
+    model, batch = trained(recipe), examples(range(60))
+    images, labels = batch.images.clone(), batch.labels.clone()
+    wrong = in_batches(model, images, 64).argmax(1) != labels
+    for arguments in searches(attack):
+        before = shared_generators()
+        found = search(attack, model, batch, **arguments)
+        assert shared_generators() == before
+        assert torch.equal(batch.images, images)
+        moved = images + found.perturbation
+        assert moved.min() >= 0
+        assert moved.max() <= 1
+        norm = arguments.get("norm", "L2")
+        assert found.distance.numpy() == pytest.approx(norm_of(found.perturbation, norm).numpy(), abs=1e-6)
+        if "epsilon" in arguments:
+            assert found.distance.max() <= arguments["epsilon"] + 1e-6
+        assert torch.equal(found.success, in_batches(model, moved, 64).argmax(1) != labels)
+        assert found.success.sum() > wrong.sum()  # it does find something
+        assert not found.perturbation[wrong].any()
+        assert found.success[wrong].all()
+        assert (found.forwards >= 1).all()
+        assert not found.perturbation.requires_grad
+        for field, shape in (("success", (60,)), ("distance", (60,)), ("forwards", (60,)), ("backwards", (60,))):
+            assert getattr(found, field).shape == shape
+
+
+@every_attack
+def test_an_attack_leaves_misclassified_images_alone(attack: str) -> None:
+    model, batch = trained(BLOBS[1]), examples()
+    labels = (in_batches(model, batch.images, 64).argmax(1) + 1) % 3
+    for arguments in searches(attack):
+        found = search(attack, model, Batch(batch.ids, batch.images, labels), **arguments)
+        assert found.success.all()
+        assert not found.perturbation.any()
+
+
+@every_attack
+def test_an_attack_does_not_depend_on_the_chunks(attack: str) -> None:
+    model, together = trained(BLOBS[1]), examples()
+    for arguments in searches(attack):
+        wanted = search(attack, model, together, **arguments)
+        for place, example in enumerate(IDS):
+            found = search(attack, model, examples([example]), **arguments)
+            assert bool(found.success) == bool(wanted.success[place])
+            assert torch.allclose(found.perturbation[0], wanted.perturbation[place], atol=1e-5)
+
+
+@every_attack
+def test_an_attack_leaves_the_network_as_it_was(attack: str) -> None:
+    model = copy.deepcopy(trained(BLOBS[1])).requires_grad_(True)
+    before: dict[str, Tensor] = {key: value.clone() for key, value in model.state_dict().items()}
+    for arguments in searches(attack):
+        search(attack, model, examples(), **arguments)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
