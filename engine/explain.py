@@ -51,7 +51,8 @@ class Mistake(Exception):
 def settings_of(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     """Dotted name -> label of every setting, those of nested groups included. The label is the field's title, else its name."""
     names: dict[str, str] = {}
-    for name, info in model.model_fields.items():
+    for field, info in model.model_fields.items():
+        name = info.alias or field
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             names |= settings_of(info.annotation, f"{prefix}{name}.")
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -119,11 +120,23 @@ def _connect(address: str | None) -> None:
     if address is None and "RAY_ADDRESS" not in os.environ:
         ray.init(address="local", include_dashboard=False, **options)
         return
+    _knock(address or os.environ["RAY_ADDRESS"])
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SpecError(f"--address {address}: no Ray cluster answers there: {reason}") from None
+
+
+def _knock(address: str) -> None:
+    """Tries a `host:port` address before Ray does, which takes a minute and many lines to give up."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return  # auto, or a name that only Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise SpecError(f"--address {address}: no Ray cluster answers there: {error.strerror or error}") from None
 
 
 def _over_ray(spec: Spec) -> OverRay:

@@ -128,8 +128,9 @@ def read(file: str | Path) -> tuple[dict[str, Any], Source]:
 def dump(entries: dict[str, Any]) -> str:
     """Entries as YAML that `read` gives back as they are.
 
-    >>> print(dump({"classes": ["08", "1e3", "frog"], "rate": 1e-05}), end="")
-    classes: ['08', '1e3', frog]
+    >>> print(dump({"radii": [0, "8/255"], "name": "1e3", "rate": 1e-05}), end="")
+    radii: [0, 8/255]
+    name: '1e3'
     rate: 1.0e-05
     """
     return yaml.dump(entries, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120)
@@ -146,7 +147,7 @@ def scalar(text: str) -> Any:
     if text.lower() in _SPECIAL:
         return _SPECIAL[text.lower()]
     if _INTEGER.fullmatch(text):
-        return int(text) if len(text) < 20 else float(text)
+        return int(text) if len(text.lstrip("+-")) < 20 else float(text)  # beyond 64 bits
     return float(text) if _FLOAT.fullmatch(text) else text
 
 

@@ -475,6 +475,14 @@ FILES = {
         "fixed:\n  recipe.dataset: blobs\n  recipe.classes: [0, 3] #!",
         "fixed.recipe.classes: unknown class 3; allowed: blob 0, blob 1, blob 2, or an index 0..2",
     ),
+    "target that is no class": (
+        "fixed:\n  recipe.dataset: blobs\n  target: 3 #!",
+        "fixed.target: 3 is no class; the classes are 0 to 2",
+    ),
+    "target that is no class in the grid": (
+        "fixed:\n  recipe.dataset: blobs\ngrid:\n  target:\n    - 2\n    - 3 #!",
+        "grid.target.1: 3 is no class; the classes are 0 to 2",
+    ),
     "class twice": (
         "fixed:\n  recipe.dataset: blobs\n  recipe.classes: [0, blob 0] #!",
         "fixed.recipe.classes: the classes 0, blob 0 name one class twice",

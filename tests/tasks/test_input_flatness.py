@@ -231,7 +231,7 @@ def interval(p: np.ndarray) -> float:
             "clip": False,
             "target": 3,
             "seed": 7,
-            "attack": {"epsilon": 0.1, "steps": 3, "restarts": 2, "loss": "margin"},
+            "attack": {"epsilon": 0.06, "steps": 1, "step_size": 0.01, "restarts": 3, "loss": "margin"},
         },
         {"conditions": ["adversarial"], "radii": [0.2], "samples": 4, "only_correct": True},
         {"conditions": ["genuine"], "radii": [0], "samples": 4},

@@ -234,6 +234,16 @@ def test_one_kind_of_noise_does_not_change_what_another_draws(monkeypatch: pytes
     assert len({crop.numpy().tobytes() for crop in crops}) == 18
 
 
+def test_no_two_draws_have_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every epoch has its order, and every step its crops, flips, input noise and weight noise."""
+    keys: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(training, "torch_generator", lambda *key: keys.append(key) or torch_generator(*key))
+    train(augmentation={"crop": 1, "flip": True}, input_noise={"radius": 0.2}, weight_noise={"sigma": 0.3}, seed=4)
+    assert len(keys) == len(set(keys)) == 3 * 2 + 3 * 6 * 4
+    assert {key[0] for key in keys} == {4}
+    assert len({torch_generator(*key).initial_seed() for key in keys}) == len(keys)
+
+
 # ------------------------------------------------------------------------------------------------------------ input noise
 
 
@@ -386,6 +396,7 @@ def test_the_model_is_ready_for_use_at_every_epoch_and_trains_on_after_it() -> N
         assert 0 <= report["accuracy"] <= 1
         training.score(model, split)
         torch.rand(3)
+    assert model.network[2].num_batches_tracked == 3 * 6  # every step was one in training mode
     assert alike(model, train(network="test_training:with_dropout", network_options={})[0])
 
 

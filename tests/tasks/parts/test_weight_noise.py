@@ -42,7 +42,7 @@ def test_which_parameters_take_noise() -> None:
 def test_within_only_these_are_noisy_and_after_all_are_exactly_as_before() -> None:
     model = network()
     before = state(model)
-    with noisy_weights(model, 0.3, generator()):
+    with noisy_weights(model, 3, generator()):  # so far away that the difference could not be added back exactly
         for name, p in model.named_parameters():
             assert torch.equal(p, before[name]) == (name.split(".")[0] in "126"), name
     for name, p in model.named_parameters():
