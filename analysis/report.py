@@ -54,7 +54,7 @@ def build(results_uri: str | os.PathLike[str], *, figures: Sequence[Any] | None 
     store.write("summary.csv", summary.to_csv(index=False).encode())
     html = page.render(results, drawn, summary, _records(store, results), _spec(store))
     store.write("report.html", html.encode())
-    return [f"{store.uri}/{file}" for file in [*written, "summary.csv", "report.html"]]
+    return [store.location(file) for file in [*written, "summary.csv", "report.html"]]
 
 
 def failures(files: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -103,6 +104,12 @@ def recipe_identity(recipe: Recipe, root: str | None) -> dict[str, Any]:
     return identity
 
 
+def _task_identity(task: ModuleType) -> list[str]:
+    """A task of ours by its name, one of the user's own by its code as well: ours change `store.FORMAT` with their meaning."""
+    own = task.__name__.startswith("tasks.")
+    return [task.__name__] if own else [task.__name__, _source_hash(task.__name__)]
+
+
 def _planned(spec: Spec, trial: Trial) -> Planned:
     config, root = trial.config, spec.data_root
     split, ids = _examples(config, root)
@@ -110,7 +117,7 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
         spec.task.check(config, split)
     identity = config.model_dump(mode="json", exclude=set(config.performance))
     identity["recipe"] = recipe_identity(config.recipe, root)
-    key = content_hash([spec.sweep.task, identity])
+    key = content_hash([_task_identity(spec.task), identity])
     needs = {
         name: Artifact("classifier", content_hash(["classifier", recipe_identity(recipe, root)]), recipe)
         for name, recipe in spec.task.needs(config).items()

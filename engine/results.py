@@ -11,22 +11,20 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import yaml
 
 from analysis import report
 from engine.board import Board
 from engine.explain import settings_of
 from engine.plan import Planned
+from engine.source import dump
 from engine.spec import Spec
 from engine.store import Store, content_hash
 
 
 def resolved(spec: Spec) -> str:
     """The sweep with all overrides, as a file that can be run again."""
-    entries = spec.sweep.model_dump(mode="json", exclude_unset=True)
-    return "# The sweep as it ran, with all overrides.\n" + yaml.safe_dump(
-        entries, sort_keys=False, default_flow_style=None, width=120
-    )
+    entries = spec.sweep.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return "# The sweep as it ran, with all overrides.\n" + dump(entries)
 
 
 def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int:
@@ -38,17 +36,18 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     if len(failed) < len(records) and _stamp(spec, store) != stamp:
         store.write(f"{spec.name}/sweep.yaml", resolved(spec).encode())
         store.write_table(f"{spec.name}/trials.parquet", table(spec, planned, records))
-        undrawn = report.failures(report.build(f"{store.uri}/{spec.name}"))
+        undrawn = report.failures(report.build(store.location(spec.name)))
         _log_figures(spec, store)
         for name in undrawn:
             print(f"figure {name} could not be drawn; the report says why", file=sys.stderr)
         if not undrawn:
             store.write_json(f"{spec.name}/report.json", {"made_from": stamp})
     for record in failed:
-        print(f"failed: {record['label']}: {record.get('error', 'it did not end')}", file=sys.stderr)
+        if record["status"] == "missing":
+            print(f"failed: {record['label']}: its process died", file=sys.stderr)
     done = len(records) - len(failed)
     print(
-        f"{spec.name}: {done} of {len(records)} trials done, {ran} of them run now; {store.uri}/{spec.name}/report.html"
+        f"{spec.name}: {done} of {len(records)} trials done, {ran} of them run now; {store.location(f'{spec.name}/report.html')}"
     )
     return 1 if failed or undrawn else 0
 

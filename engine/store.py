@@ -74,6 +74,17 @@ class Store:
         base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
         return f"{base}/{quote(path) if '://' in base else path}{mark}{query}"
 
+    def obstacle(self) -> str | None:
+        """Why nothing can be written here, as far as can be told without writing; None where nothing is known to be in the way."""
+        if self.folder is None:
+            return None if self._filesystem.base_path.strip("/") else "a bucket, or a folder in it, is needed"
+        above = self.folder
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir():
+            return f"{above} is a file"
+        return None if os.access(above, os.W_OK) else f"{above} cannot be written to"
+
     def within(self, path: str) -> Store:
         """The store of a folder of this one."""
         return Store(self.location(path))

@@ -78,12 +78,9 @@ def _positive(text: str) -> int:
 
 
 def _sweep(spec: Spec, options: argparse.Namespace) -> int:
-    try:
-        store = Store(options.results)
-    except Exception as error:  # pyarrow raises its own kinds for a bad URI, a bucket without access, ...
-        raise SpecError(f"--results {options.results}: {str(error).splitlines()[0]}") from None
     if options.local and options.address:
         raise SpecError("--local and --address exclude each other")
+    store = _store(options.results)
     planned = plan(spec)
     todo = [item for item in planned if options.fresh or status(item, store) != "done"]
     if options.dry_run:
@@ -92,6 +89,18 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     if todo:
         _run(spec, store, todo, options)
     return results.finish(spec, store, planned, ran=len(todo))
+
+
+def _store(results: str) -> Store:
+    """Where results go; refuses what cannot be written to."""
+    try:
+        store = Store(results)
+        obstacle = store.obstacle()
+    except Exception as error:  # pyarrow raises its own kinds for a bad URI, a bucket without access, ...
+        obstacle = str(error).splitlines()[0]
+    if not results or obstacle:
+        raise SpecError(f"--results {results}: {obstacle or 'a folder or a URI is needed'}")
+    return store
 
 
 def _run(spec: Spec, store: Store, todo: list[Planned], options: argparse.Namespace) -> None:
@@ -112,7 +121,7 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store)
     """The dry run: every trial and how far it is, and the work that is left."""
     here = {artifact.key: artifact for item in planned for artifact in item.needs.values()}
     known = {key for key, artifact in here.items() if exists(artifact, store)}
-    print(f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.uri}/{spec.name}")
+    print(f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.name)}")
     width = max(len(item.trial.label) for item in planned)
     for item in planned:
         made = "made" if all(a.key in known for a in item.needs.values()) else "to train"

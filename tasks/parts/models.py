@@ -54,7 +54,7 @@ def check(name: str, *, weights: str = "none", options: Mapping[str, Any] | None
 
     >>> check("mlp", options={"widht": 64})
     Traceback (most recent call last):
-    tasks.parts.settings.UserError: widht: unknown option; mlp has depth, width; did you mean width?
+    tasks.parts.settings.UserError: unknown option; mlp has depth, width; did you mean width?
     """
     kind, function = _find(name)
     _check_options(name, kind, function, options or {})
@@ -167,7 +167,7 @@ def _check_options(name: str, kind: Kind, function: Callable[..., nn.Module], op
     for option, value in options.items():
         if option not in allowed and (not anything or option in ("shape", "classes")):
             has = f"{name} has {', '.join(sorted(allowed))}" if allowed else f"{name} has none"
-            raise UserError(f"{option}: unknown option; {has}{_hint(option, allowed)}", field)
+            raise UserError(f"unknown option; {has}{_hint(option, allowed)}", f"{field}.{option}")
         if kind == "own":
             whole = isinstance(signature.parameters[option].default, int)
             if (
@@ -175,10 +175,8 @@ def _check_options(name: str, kind: Kind, function: Callable[..., nn.Module], op
                 or not isinstance(value, int if whole else (int, float))
                 or (whole and value < 1)
             ):
-                raise UserError(
-                    f"{option}: {'a whole number of at least 1' if whole else 'a number'} is needed, not {value!r}",
-                    field,
-                )
+                wanted = "a whole number of at least 1" if whole else "a number"
+                raise UserError(f"{wanted} is needed, not {value!r}", f"{field}.{option}")
     if kind == "user":
         try:
             signature.bind(shape=(), classes=0, **options)

@@ -49,7 +49,7 @@ class Recipe(Settings):
         description="name of a data set, imagefolder:<path> or package.module:function",
     )
     image_size: int | None = Field(
-        default=None, gt=0, description="side that images are resized to (pixels); their own where null"
+        default=None, gt=0, le=4096, description="side that images are resized to (pixels); their own where null"
     )
     classes: list[str | int] | None = Field(default=None, description="the classes to tell apart; all where null")
     train_examples: int | None = Field(

@@ -6,7 +6,6 @@ may be written as a fraction, `8/255`, wherever a `Number` (or a type built on i
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any
 
@@ -46,16 +45,14 @@ def as_number(value: Any) -> Any:
     return value
 
 
-def _finite(value: Any) -> Any:
+def _number(value: Any) -> Any:
     value = as_number(value)
     if isinstance(value, bool):
         raise ValueError("a number is needed, not true or false")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a finite number is needed")
     return value
 
 
-Number = Annotated[float, BeforeValidator(_finite)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Probability = Annotated[Number, Field(ge=0, le=1)]

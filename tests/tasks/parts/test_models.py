@@ -352,7 +352,7 @@ def test_mistakes_in_a_users_own_network(users: str) -> None:
         with pytest.raises(UserError, match=message) as caught:
             models.build(name, (1, 8, 8), 4)
         assert caught.value.field == "recipe.network"
-    with pytest.raises(UserError, match=r"witdh: unknown option; .* has width; did you mean width\?"):
+    with pytest.raises(UserError, match=r"unknown option; .* has width; did you mean width\?"):
         models.check(f"{users}:branches", options={"witdh": 3})
 
 
@@ -375,15 +375,15 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("mlp", {"widht": 64}, r"widht: unknown option; mlp has depth, width; did you mean width\?"),
-        ("linear", {"width": 64}, "width: unknown option; linear has none"),
+        ("mlp", {"widht": 64}, r"unknown option; mlp has depth, width; did you mean width\?"),
+        ("linear", {"width": 64}, "unknown option; linear has none"),
         ("mlp", {"width": "64"}, "width: a whole number of at least 1 is needed, not '64'"),
         ("mlp", {"width": 6.5}, "width: a whole number"),
         ("mlp", {"depth": 0}, "depth: a whole number of at least 1 is needed, not 0"),
         ("resnet9", {"scale": True}, "scale: a number is needed, not True"),
-        ("mlp", {"classes": 3}, "classes: unknown option"),
-        ("vgg11", {"dropuot": 0.1}, r"dropuot: unknown option; vgg11 has dropout; did you mean dropout\?"),
-        ("resnet18", {"num_classes": 3}, "num_classes: unknown option"),
+        ("mlp", {"classes": 3}, "unknown option"),
+        ("vgg11", {"dropuot": 0.1}, r"unknown option; vgg11 has dropout; did you mean dropout\?"),
+        ("resnet18", {"num_classes": 3}, "unknown option"),
     ],
 )
 def test_options(name: str, options: dict[str, object], message: str) -> None:
