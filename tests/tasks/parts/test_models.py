@@ -377,10 +377,10 @@ def test_names() -> None:
     [
         ("mlp", {"widht": 64}, r"unknown option; mlp has depth, width; did you mean width\?"),
         ("linear", {"width": 64}, "unknown option; linear has none"),
-        ("mlp", {"width": "64"}, "width: a whole number of at least 1 is needed, not '64'"),
-        ("mlp", {"width": 6.5}, "width: a whole number"),
-        ("mlp", {"depth": 0}, "depth: a whole number of at least 1 is needed, not 0"),
-        ("resnet9", {"scale": True}, "scale: a number is needed, not True"),
+        ("mlp", {"width": "64"}, "a whole number of at least 1 is needed, not '64'"),
+        ("mlp", {"width": 6.5}, "a whole number"),
+        ("mlp", {"depth": 0}, "a whole number of at least 1 is needed, not 0"),
+        ("resnet9", {"scale": True}, "a number is needed, not True"),
         ("mlp", {"classes": 3}, "unknown option"),
         ("vgg11", {"dropuot": 0.1}, r"unknown option; vgg11 has dropout; did you mean dropout\?"),
         ("resnet18", {"num_classes": 3}, "unknown option"),
@@ -389,7 +389,7 @@ def test_names() -> None:
 def test_options(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         models.check(name, options=options)
-    assert caught.value.field == "recipe.network_options"
+    assert caught.value.field == f"recipe.network_options.{next(iter(options))}"
 
 
 def test_options_decide_the_network() -> None:
