@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.results import ReportError, Results, plain, recipe_labels
-from engine.store import Store
+from engine.store import Store, column_names, read_parts
 
 READERS = 8
 """Parts read at the same time: what a remote store waits for is its latency."""
@@ -29,7 +29,7 @@ def overview(results: str | os.PathLike[str]) -> Results:
     sweep, trials, varied, replicates = _trials(store)
     columns: dict[str, None] = {}
     for trial in trials.loc[trials["status"] == "done", "trial"]:
-        columns.update(dict.fromkeys(_columns(store, _parts(store, trial)[:1])))
+        columns.update(dict.fromkeys(column_names(store, f"trials/{trial}/rows")))
         if columns:
             break
     return Results(sweep, trials, pd.DataFrame(columns=list(columns)), varied, replicates)
@@ -112,28 +112,10 @@ def _leaves(varied: Iterable[str], trials: pd.DataFrame) -> list[str]:
     return list(dict.fromkeys(leaves))
 
 
-def _parts(store: Store, trial: str) -> list[str]:
-    folder = f"trials/{trial}/rows"
-    return [
-        f"{folder}/{name}" for name in store.names(folder) if name.startswith("part-") and name.endswith(".parquet")
-    ]
-
-
-def _columns(store: Store, parts: Iterable[str]) -> list[str]:
-    return [name for part in parts for name in store.read_schema(part).names]
-
-
 def _rows(store: Store, trial: str, columns: Sequence[str] | None) -> pa.Table | None:
-    parts = _parts(store, trial)
-    if not parts:
+    table, _ = read_parts(store, f"trials/{trial}/rows", columns)
+    if not table.num_rows:
         return None
-    there = _columns(store, parts[:1])
-    wanted = there if columns is None else [name for name in there if name in set(columns)]
-    pieces = [store.read_table(part, wanted).replace_schema_metadata(None) for part in parts]
-    pieces = [piece for piece in pieces if piece.num_rows]  # an empty part does not know its columns' types
-    if not pieces:
-        return None
-    table = pa.concat_tables(pieces, promote_options="permissive")
     # a word a row is many times the memory of a code a row
     for position, field in enumerate(table.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):

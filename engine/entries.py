@@ -34,6 +34,12 @@ class Resources(Settings):
         default=False, description="accept GPUs that no node has yet: an autoscaler will add it"
     )
 
+    @model_validator(mode="after")
+    def _known(self) -> Resources:
+        if self.nodes_may_join and self.gpus == "auto":
+            raise ValueError("nodes_may_join needs gpus as a number: what later nodes have cannot be seen")
+        return self
+
     @field_validator("gpus")
     @classmethod
     def _whole_or_part(cls, gpus: float | str) -> float | str:
@@ -43,7 +49,7 @@ class Resources(Settings):
 
 
 class Objective(Settings):
-    """Which of a trial's scalars a search improves and the tables are sorted by."""
+    """The scalar that the sweep is about: a trial that does not report it has failed, and the report names it."""
 
     metric: str
     mode: Literal["max", "min"] = "max"

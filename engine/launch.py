@@ -120,7 +120,8 @@ def _connect(address: str | None) -> None:
     if address is None and "RAY_ADDRESS" not in os.environ:
         ray.init(address="local", include_dashboard=False, **options)
         return
-    _knock(address or os.environ["RAY_ADDRESS"])
+    address = address or os.environ["RAY_ADDRESS"]
+    _knock(address)
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:

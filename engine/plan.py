@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import json
@@ -105,9 +106,9 @@ def recipe_identity(recipe: Recipe, root: str | None) -> dict[str, Any]:
 
 
 def _task_identity(task: ModuleType) -> list[str]:
-    """A task of ours by its name, one of the user's own by its code as well: ours change `store.FORMAT` with their meaning."""
-    own = task.__name__.startswith("tasks.")
-    return [task.__name__] if own else [task.__name__, _source_hash(task.__name__)]
+    """A task by its name and the code of its own file, comments and layout aside."""
+    code = ast.unparse(ast.parse(Path(str(task.__file__)).read_bytes()))
+    return [task.__name__, hashlib.sha256(code.encode()).hexdigest()[:16]]
 
 
 def _planned(spec: Spec, trial: Trial) -> Planned:
@@ -119,10 +120,17 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
     identity["recipe"] = recipe_identity(config.recipe, root)
     key = content_hash([_task_identity(spec.task), identity])
     needs = {
-        name: Artifact("classifier", content_hash(["classifier", recipe_identity(recipe, root)]), recipe)
+        name: Artifact("classifier", content_hash(["classifier", recipe_identity(recipe, root)]), _anywhere(recipe))
         for name, recipe in spec.task.needs(config).items()
     }
     return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes)
+
+
+def _anywhere(recipe: Recipe) -> Recipe:
+    """The recipe with its weights file by its full path: workers have a working folder of their own."""
+    if recipe.weights in ("none", "DEFAULT"):
+        return recipe
+    return recipe.model_copy(update={"weights": str(Path(recipe.weights).expanduser().absolute())})
 
 
 def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[int, ...]]:
@@ -139,7 +147,15 @@ def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[i
     options = json.dumps(recipe.network_options)
     with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
         _fit(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
-    return split, tuple(int(i) for i in data.choose(split, config.examples, config.classes))
+    chosen = json.dumps([config.examples, config.classes])
+    return split, _ids(recipe.dataset, config.split, root, recipe.image_size, json.dumps(recipe.classes), chosen)
+
+
+@lru_cache
+def _ids(dataset: str, split: str, root: str | None, size: int | None, classes: str, chosen: str) -> tuple[int, ...]:
+    """The examples to measure; trials that measure the same share one tuple."""
+    there = data.load(dataset, split, root=root, image_size=size, classes=json.loads(classes))
+    return tuple(int(i) for i in data.choose(there, *json.loads(chosen)))
 
 
 def _split(recipe: Recipe, split: str, root: str | None) -> data.Split:

@@ -32,7 +32,6 @@ class Progress:
     _done: int = 0
     _failed: int = 0
     _measured: int = 0
-    _measured_now: int = 0
     _started: float = field(default_factory=time.monotonic)
     _said: float = 0.0
     _live: Live | None = None
@@ -50,16 +49,16 @@ class Progress:
     def update(self, key: str, label: str, report: dict[str, Any]) -> None:
         """Takes what a running trial says of itself, as `engine.trial.Report`."""
         before = self._running.get(key, (label, {}))[1]
-        if report.get("phase") == "measuring":
-            if before.get("phase") == "measuring":
-                self._measured_now += report["done"] - before["done"]
-            self._measured += report["done"] - (before["done"] if before.get("phase") == "measuring" else 0)
+        if report["phase"] == "measuring" and before.get("phase") == "measuring":
+            self._measured += max(0, report["done"] - before["done"])  # the first report counts what was there already
         self._running[key] = (label, report)
         self._show()
 
     def finish(self, key: str, label: str, record: dict[str, Any]) -> None:
         """Takes the record of a trial that has ended."""
-        self._running.pop(key, None)
+        _, last = self._running.pop(key, (label, {}))
+        if record["status"] == "done" and last.get("phase") == "measuring":
+            self._measured += last["of"] - last["done"]
         self._done += 1
         if record["status"] == "failed":
             self._failed += 1
@@ -85,7 +84,7 @@ class Progress:
 
     def _counts(self) -> str:
         elapsed = time.monotonic() - self._started
-        rate = self._measured_now / elapsed if elapsed else 0.0
+        rate = self._measured / elapsed if elapsed else 0.0
         left = (self.examples - self._measured) / rate if rate else None
         parts = [
             f"{self._done}/{self.trials} trials",

@@ -33,9 +33,15 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     failed = [record for record in records if record["status"] != "done"]
     undrawn: list[str] = []
     stamp = content_hash([resolved(spec), [[r["trial"], r["status"], r.get("started")] for r in records]])
-    if len(failed) < len(records) and _stamp(spec, store) != stamp:
+    page = store.location(f"{spec.name}/report.html")
+    if _stamp(spec, store) != stamp:
         store.write(f"{spec.name}/sweep.yaml", resolved(spec).encode())
         store.write_table(f"{spec.name}/trials.parquet", table(spec, planned, records))
+        for old in ("figures", "report.html", "report.json", "summary.csv"):
+            store.delete(f"{spec.name}/{old}")
+    if len(failed) == len(records):
+        page = store.location(f"{records[0]['folder']}/trial.json")
+    elif _stamp(spec, store) != stamp:
         undrawn = report.failures(report.build(store.location(spec.name)))
         _log_figures(spec, store)
         for name in undrawn:
@@ -46,9 +52,7 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
         if record["status"] == "missing":
             print(f"failed: {record['label']}: its process died", file=sys.stderr)
     done = len(records) - len(failed)
-    print(
-        f"{spec.name}: {done} of {len(records)} trials done, {ran} of them run now; {store.location(f'{spec.name}/report.html')}"
-    )
+    print(f"{spec.name}: {done} of {len(records)} trials done, {ran} of them run now; {page}")
     return 1 if failed or undrawn else 0
 
 
@@ -85,9 +89,9 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
 def _record(item: Planned, store: Store) -> dict[str, Any]:
     path = f"{item.folder}/trial.json"
     if store.exists(path):
-        return {"label": item.trial.label, **store.read_json(path)}
+        return {"label": item.trial.label, "folder": item.folder, **store.read_json(path)}
     config = item.trial.config.model_dump(mode="json")
-    return {"trial": item.key, "label": item.trial.label, "status": "missing", "config": config}
+    return {"trial": item.key, "label": item.trial.label, "folder": item.folder, "status": "missing", "config": config}
 
 
 def _at(config: dict[str, Any], path: str) -> Any:

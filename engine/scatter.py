@@ -1,7 +1,7 @@
 """Work spread over a Ray cluster, and its twin in this process. Both have the same three verbs and give the same results.
 
-Tasks are spread over the nodes, and never more are started than keep every slot busy, so driver, object store and scheduler hold a
-bounded amount however many examples there are. What an abandoned iteration has started is cancelled.
+Tasks are spread over the nodes. A trial never has more of them under way than two for each slot of the cluster, so scheduler and object
+store hold a bounded amount however many examples there are. What an abandoned iteration has started is cancelled.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class OverRay:
         limit, looked = 2 * self.slots, time.monotonic()
         try:
             while True:
-                for piece in islice(waiting, limit - len(running)):
+                for piece in islice(waiting, max(0, limit - len(running))):
                     running[remote.remote(piece, *arguments)] = piece
                 if not running:
                     return
@@ -115,7 +115,7 @@ class OverRay:
                     result = ray.get(reference)
                     yield running.pop(reference), result
                 if time.monotonic() - looked > LOOK_AGAIN:
-                    limit, looked = max(limit, 2 * self.slots), time.monotonic()
+                    limit, looked = 2 * self.slots, time.monotonic()
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)

@@ -32,6 +32,7 @@ from analysis import catalogue
 from engine.entries import MOST_TRIALS, Sweep
 from engine.explain import Mistake, alike, leaves, settings_of, shown, unknown, validated
 from engine.source import Source, SpecError, meant, obstacle, override, place, read
+from tasks.parts import data
 from tasks.parts.contract import TaskConfig
 from tasks.parts.settings import UserError, as_number
 
@@ -63,8 +64,9 @@ class Spec:
     source: Source
 
     @property
-    def data_root(self) -> str | None:
-        return self.sweep.data_root
+    def data_root(self) -> str:
+        """The folder of the data sets, absolute: workers have a folder and an environment of their own."""
+        return str(data.default_root(self.sweep.data_root).absolute())
 
     def error(self, error: UserError, trial: Trial | None = None) -> SpecError:
         """A user error that was noticed later, such as a missing file, with the line of the setting at fault.
@@ -127,6 +129,8 @@ def task_module(name: str, source: Source | None = None) -> ModuleType:
     lacking = [part for part in ("COLUMNS", "Config", "needs", "measure", "summarise") if not hasattr(module, part)]
     if lacking:
         raise source.error("task", f"{name} is no task: it has no {', '.join(lacking)} (see tasks/parts/contract.py)")
+    if "id" not in module.COLUMNS:
+        raise source.error("task", f"{name} is no task: its COLUMNS lack id, the example that a row is about")
     if not (isinstance(module.Config, type) and issubclass(module.Config, TaskConfig)):
         raise source.error("task", f"{name} is no task: its Config is not built on tasks.parts.contract.TaskConfig")
     return module

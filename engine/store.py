@@ -17,12 +17,13 @@ import json
 import os
 import string
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -77,7 +78,11 @@ class Store:
     def obstacle(self) -> str | None:
         """Why nothing can be written here, as far as can be told without writing; None where nothing is known to be in the way."""
         if self.folder is None:
-            return None if self._filesystem.base_path.strip("/") else "a bucket, or a folder in it, is needed"
+            bucket = self._filesystem.base_path.strip("/").partition("/")[0]
+            if not bucket:
+                return "a bucket, or a folder in it, is needed"
+            found = self._filesystem.base_fs.get_file_info(bucket).type != pafs.FileType.NotFound
+            return None if found else f"there is no bucket {bucket}"
         above = self.folder
         while not above.exists():
             above = above.parent
@@ -157,6 +162,35 @@ class Store:
 def parts_of(store: Store, folder: str) -> Iterator[tuple[str, list[int]]]:
     """The row parts in a folder, with the ids of the examples that each covers (also of those that have no row)."""
     for name in store.names(folder):
-        if name.startswith("part-"):
+        if name.startswith("part-") and name.endswith(".parquet"):
             metadata = store.read_schema(f"{folder}/{name}").metadata or {}
             yield f"{folder}/{name}", json.loads(metadata[b"ids"])
+
+
+def column_names(store: Store, folder: str) -> list[str]:
+    """The columns of the row parts in a folder; none where there is no part."""
+    first = next((path for path, _ in parts_of(store, folder)), None)
+    return store.read_schema(first).names if first else []
+
+
+def read_parts(store: Store, folder: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, set[int]]:
+    """All rows in a folder, and the ids of the examples that its parts cover.
+
+    Each example counts once, also where two runs at the same time have measured it twice, in chunks that overlap.
+
+    Args:
+        columns: those to read, where they are there; all where None.
+    """
+    covered: set[int] = set()
+    pieces: list[pa.Table] = []
+    for path, ids in parts_of(store, folder):
+        fresh = set(ids) - covered
+        covered |= fresh
+        there = store.read_schema(path).names
+        wanted = None if columns is None else [name for name in there if name in columns or name == "id"]
+        piece = store.read_table(path, wanted).replace_schema_metadata(None)
+        if len(fresh) < len(ids):
+            piece = piece.filter(pc.is_in(piece["id"], pa.array(sorted(fresh), pa.int64())))
+        if piece.num_rows:  # a part without rows does not know its columns' types
+            pieces.append(piece if columns is None or "id" in columns else piece.drop_columns("id"))
+    return (pa.concat_tables(pieces, promote_options="permissive") if pieces else pa.table({})), covered

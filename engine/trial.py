@@ -6,6 +6,7 @@ Everything finished is in the store before the next step begins, so a trial that
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import platform
 import shutil
@@ -13,27 +14,28 @@ import subprocess
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
-from filelock import FileLock
 
 from engine.board import Board
 from engine.plan import Artifact, Planned, exists, missing
 from engine.scatter import Here, OverRay, chunks
 from engine.spec import Spec
-from engine.store import Store, parts_of
+from engine.store import Store, content_hash, parts_of, read_parts
 from engine.work import Made, State, Surroundings, measure, train
+from tasks.parts.decoded import locked
 
+Log = Callable[[Mapping[str, float]], None]
+"""Takes the metrics of an epoch."""
 Report = Callable[[dict[str, Any]], None]
 """Takes what a trial says of its progress: `phase`, `done`, `of`, and, when training, the epoch's metrics."""
 
@@ -89,14 +91,13 @@ def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
 
 
 def _run(planned: Planned, job: Job, report: Report) -> dict[str, float | None]:
-    import importlib
-
     config, store = planned.trial.config, job.store
     with _board(job, planned) as board:
         made: dict[str, Made] = {}
         shared = []
         for name, artifact in planned.needs.items():
-            of, state = make(artifact, job, board, report)
+            tag = "training" if len(planned.needs) == 1 else f"training/{name}"
+            of, state = make(artifact, job, partial(board.epoch, prefix=tag), report)
             made[name] = of
             shared.append(job.hands.put(state))
 
@@ -136,9 +137,17 @@ def part_name(ids: list[int]) -> str:
 
 
 def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
-    """All rows of a trial, in the order of the examples' ids."""
-    parts = [store.read_table(path) for path, _ in parts_of(store, f"{planned.folder}/rows")]
-    return pa.concat_tables(parts).to_pandas().sort_values("id", kind="stable", ignore_index=True)
+    """All rows of a trial, in the order of the examples' ids.
+
+    Raises:
+        RuntimeError: an example is missing, since something deleted rows while the trial ran.
+    """
+    rows, covered = read_parts(store, f"{planned.folder}/rows")
+    lost = set(planned.ids) - covered
+    if lost:
+        raise RuntimeError(f"the rows of {len(lost)} examples have disappeared while the trial ran; run it again")
+    frame = rows.to_pandas()
+    return frame if frame.empty else frame.sort_values("id", kind="stable", ignore_index=True)
 
 
 def devices(planned: Planned, store: Store) -> list[str]:
@@ -147,14 +156,14 @@ def devices(planned: Planned, store: Store) -> list[str]:
     return sorted({store.read_schema(path).metadata[b"device"].decode() for path, _ in parts_of(store, folder)})
 
 
-def make(artifact: Artifact, job: Job, board: Board, report: Report) -> tuple[Made, State]:
+def make(artifact: Artifact, job: Job, log: Log, report: Report) -> tuple[Made, State]:
     """The artifact from the store, or made now; where several trials want it at once, one makes it and the others wait."""
-    with _lock(f"{job.store.uri}/{artifact.folder}"):
+    with locked(f"making-{content_hash(job.store.location(artifact.folder))}"):
         if not exists(artifact, job.store):
-            _train(artifact, job, board, report)
+            _train(artifact, job, log, report)
         else:
             for epoch in job.store.read_json(f"{artifact.folder}/artifact.json")["history"]:
-                board.epoch(epoch)
+                log(epoch)
         about = job.store.read_json(f"{artifact.folder}/artifact.json")
     weights = torch.load(
         io.BytesIO(job.store.read(f"{artifact.folder}/weights.pt")), map_location="cpu", weights_only=True
@@ -163,14 +172,14 @@ def make(artifact: Artifact, job: Job, board: Board, report: Report) -> tuple[Ma
     return of, {name: value.numpy() for name, value in weights.items()}
 
 
-def _train(artifact: Artifact, job: Job, board: Board, report: Report) -> None:
+def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     started, history = time.time(), []
     final: dict[str, Any] = {}
     report({"phase": "training", "done": 0, "of": artifact.recipe.epochs})
     for message in job.hands.stream(train, artifact.recipe, job.around):
         if "epoch" in message:
             history.append(message["epoch"])
-            board.epoch(message["epoch"])
+            log(message["epoch"])
             report({"phase": "training", "done": len(history), "of": artifact.recipe.epochs, **message["epoch"]})
         else:
             final = message
@@ -219,12 +228,6 @@ def log_name(planned: Planned) -> str:
     """A trial's folder in the TensorBoard log: what varies, readable, and enough of the hash to be unique."""
     words = "".join(c if c.isalnum() or c in "=.-" else "_" for c in planned.trial.label)
     return f"{words[:80]}-{planned.key[:6]}"
-
-
-def _lock(name: str) -> FileLock:
-    folder = Path(tempfile.gettempdir()) / "inputscape-locks"
-    folder.mkdir(exist_ok=True)
-    return FileLock(folder / hashlib.sha256(name.encode()).hexdigest()[:16])
 
 
 @cache

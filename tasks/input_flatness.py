@@ -28,7 +28,7 @@ from tasks.parts.noise import Kind
 from tasks.parts.randomness import normal
 from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
-from tasks.parts.settings import NonNegative, Positive, Probability, Settings, UserError
+from tasks.parts.settings import NonNegative, Positive, Probability, Settings, Several, UserError
 
 COLUMNS = {
     "id": "example (index in the split)",
@@ -44,6 +44,8 @@ COLUMNS = {
     "samples": "noise samples",
     "p_true": "mean probability of the true class",
     "p_true_se": "standard error of p_true",
+    "p_true_low": "lower end of the 95 % interval of p_true",
+    "p_true_high": "upper end of the 95 % interval of p_true",
     "p_centre": "mean probability of the class predicted at the centre",
     "p_centre_se": "standard error of p_centre",
     "p_target": "mean probability of the target class",
@@ -52,7 +54,6 @@ COLUMNS = {
     "persistence": "share of samples that keep the centre's class",
     "loss_mean": "mean cross-entropy (nats)",
     "loss_max": "largest cross-entropy (nats)",
-    "interval": "width of the 95 % interval of p_true",
 }
 
 TYPES = {
@@ -82,22 +83,20 @@ class Attack(Settings):
 class Config(TaskConfig):
     """Settings of `input_flatness`."""
 
-    conditions: Annotated[list[Condition], Field(min_length=1)] = Field(
+    conditions: Several[Condition] = Field(
         default=["genuine", "adversarial", "random"], description="centres of the noise"
     )
-    kinds: Annotated[list[Kind], Field(min_length=1)] = Field(
-        default=["additive"], description="kinds of noise, as in `noise`"
-    )
-    radii: Annotated[list[NonNegative], Field(min_length=1)] = Field(
+    kinds: Several[Kind] = Field(default=["additive"], description="kinds of noise, as in `noise`")
+    radii: Several[NonNegative] = Field(
         default=[0.02, 0.04, 0.08, 0.12, 0.16, 0.24, 0.32, 0.48],
         description="ladder of noise radii (pixel units; multiplicative: relative); 0, the centre itself, is always added",
     )
-    samples: int = Field(default=64, gt=0, description="noise samples at each radius")
+    samples: int = Field(default=64, ge=2, description="noise samples at each radius")
     tolerance: Annotated[Probability, Field(gt=0)] | None = Field(
         default=None,
         description="sample until the 95 % interval of p_true is narrower than this, instead of a fixed number",
     )
-    max_samples: int = Field(default=4096, gt=0, description="noise samples at each radius at most, with a tolerance")
+    max_samples: int = Field(default=4096, ge=2, description="noise samples at each radius at most, with a tolerance")
     clip: bool = Field(default=True, description="noisy images are clipped to [0, 1]")
     target: int | None = Field(default=None, ge=0, description="class whose probability is followed as p_target")
     only_correct: bool = Field(default=False, description="leave out examples that are misclassified to begin with")
@@ -121,8 +120,10 @@ def check(config: Config, split: data.Split) -> None:
 def passes(config: Config) -> int:
     """Forward passes for one example at most."""
     cells = len(config.conditions) * len(config.kinds) * sum(radius > 0 for radius in config.radii)
-    search = config.attack.restarts * (config.attack.steps + 1)
-    return cells * (config.max_samples if config.tolerance else config.samples) + search
+    noisy = cells * (config.max_samples if config.tolerance else config.samples)
+    searched = {"adversarial", "random"} & set(config.conditions)
+    search = config.attack.restarts * (config.attack.steps + 1) if searched else 0
+    return 1 + search + len(config.conditions) + noisy  # the image, the search, the centres, the noise around them
 
 
 def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:
@@ -153,7 +154,8 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     )  # (B * conditions, ...), condition fastest
     conditions = len(config.conditions)
     example = torch.arange(len(ids), device=images.device).repeat_interleave(conditions)
-    at_centre = in_batches(model, centres, size).argmax(1)
+    logits = in_batches(model, centres, size)
+    at_centre = logits.argmax(1)
     target = torch.full_like(at_centre, config.target or 0)
     classes = torch.stack([labels[example], at_centre, target], 1)
 
@@ -177,7 +179,7 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
         seed=config.seed,
         batch=size,
     )
-    still = at_centres(model, centres, classes, size)
+    still = at_centres(logits, classes)
     return _columns(config, ids, labels, predicted, found, distance, at_centre, radii, noisy, still)
 
 
@@ -265,27 +267,36 @@ def _columns(
         "persistence": cells(noisy.stays / noisy.samples, still.stays / still.samples),
         "loss_mean": cells(noisy.loss / noisy.samples, still.loss / still.samples),
         "loss_max": cells(noisy.largest_loss, still.largest_loss),
-        "interval": cells(noisy.interval, torch.zeros_like(still.interval)),
+        "p_true_low": cells(noisy.bounds[:, 0], still.mean[:, 0]),
+        "p_true_high": cells(noisy.bounds[:, 1], still.mean[:, 0]),
     }
     return {name: columns[name] for name in COLUMNS}
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
-    """Accuracy on the measured examples, how many searches succeeded, and per condition the flatness.
+    """Accuracy on the measured examples, how many searches succeeded, and the flatness around each kind of centre.
 
-    Flatness is the mean probability of the class predicted at the centre, averaged over examples, kinds and the radii of the ladder: 1
-    where no noise changes anything. Around adversarial images and their random controls it is that of the examples that were classified
-    correctly and then fooled.
+    Flatness is the area under the curve of persistence, averaged over examples, against the radius, from 0 to the largest, divided by
+    that radius: 1 where no noise changes anything. Around adversarial images and their random controls it is that of the examples that
+    were classified correctly and then fooled.
     """
-    once = rows.drop_duplicates("id")
-    noisy = rows[rows["radius"] > 0]
-    scalars = {"accuracy": float(once["correct"].mean())}
+    scalars = {"accuracy": float(rows.drop_duplicates("id")["correct"].mean())}
     searched = rows[(rows["condition"] == "adversarial") & rows["correct"]].drop_duplicates("id")
     if len(searched):
         scalars["attack_success"] = float(searched["found"].mean())
     for condition in config.conditions:
-        around = noisy[noisy["condition"] == condition]
+        around = rows[rows["condition"] == condition]
         if condition != "genuine":  # where the search failed there is no adversarial image to be around
             around = around[around["found"] & around["correct"]]
-        scalars[f"flatness_{condition}"] = float(around["p_centre"].mean())
+        for kind in config.kinds:  # their radii are in different units
+            curve = around[around["kind"] == kind].groupby("radius")["persistence"].mean()
+            name = f"flatness_{condition}" + (f"_{kind}" if len(config.kinds) > 1 else "")
+            scalars[name] = _area(curve.index.to_numpy(), curve.to_numpy())
     return scalars
+
+
+def _area(radii: Any, values: Any) -> float:
+    """The mean height of a curve; NaN where there is none."""
+    if len(radii) < 2:
+        return float(values[0]) if len(radii) else float("nan")
+    return float(np.trapezoid(values, radii) / (radii[-1] - radii[0]))

@@ -1,7 +1,7 @@
 """What a task is made of, seen from its file `tasks/<name>.py`: nothing is registered, the file name is the name in the YAML.
 
 ```
-COLUMNS                            row column -> what it is, with its unit: what `measure` returns, and no more
+COLUMNS                            row column -> what it is, with its unit: what `measure` returns, and no more; `id` is one
 class Config(TaskConfig)           the settings; every field has a default, a unit and a bound
 def needs(config)                  name -> recipe of what must exist before the measurement
 def measure(config, made, batch)   one chunk of examples -> columns of rows

@@ -85,6 +85,14 @@ class Statistics:
         return (variance / n).sqrt()
 
     @property
+    def bounds(self) -> Tensor:
+        """Ends of the 95 % interval of the mean probability of the true class (K, 2); around Wilson's centre, not the mean."""
+        n = self.samples.double()
+        centre = (self.p[:, 0] + Z**2 / 2) / (n + Z**2)
+        half = self.interval / 2
+        return torch.stack([centre - half, centre + half], 1).clamp(0, 1)
+
+    @property
     def interval(self) -> Tensor:
         """Width of the 95 % interval of the mean probability of the true class (K,).
 
@@ -154,16 +162,10 @@ def statistics(
     return totals
 
 
-def at_centres(
-    model: Callable[[Tensor], Tensor], centres: Tensor, classes: Tensor, batch: int | None = None
-) -> Statistics:
-    """The same statistics at the centres themselves, one sample each: P cells of radius 0."""
-    batch = batch_size(centres[0].numel(), centres.device) if batch is None else batch
-    totals = Statistics.empty(len(centres), centres.device)
-    with torch.inference_mode():
-        totals.add(
-            torch.arange(len(centres), device=centres.device), in_batches(model, centres, batch)[:, None], classes
-        )
+def at_centres(logits: Tensor, classes: Tensor) -> Statistics:
+    """The same statistics at the centres themselves, one sample each: P cells of radius 0, from their logits (P, K)."""
+    totals = Statistics.empty(len(logits), logits.device)
+    totals.add(torch.arange(len(logits), device=logits.device), logits[:, None], classes)
     return totals
 
 

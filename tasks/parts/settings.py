@@ -7,9 +7,11 @@ may be written as a fraction, `8/255`, wherever a `Number` (or a type built on i
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+Item = TypeVar("Item")
 
 _FRACTION = re.compile(r"\s*([0-9.eE+-]+)\s*/\s*([0-9.eE+-]+)\s*")
 
@@ -56,6 +58,17 @@ Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Probability = Annotated[Number, Field(ge=0, le=1)]
+
+
+def _without_repeats(values: list[Any]) -> list[Any]:
+    repeated = next((value for number, value in enumerate(values) if value in values[:number]), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated} is given twice")
+    return values
+
+
+Several = Annotated[list[Item], AfterValidator(_without_repeats), Field(min_length=1)]
+"""One value or more, each once."""
 
 
 class Settings(BaseModel):

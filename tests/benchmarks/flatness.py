@@ -43,9 +43,10 @@ def main() -> None:
         examples=4,
         batches=[16, 32, 64, 128, 512] if options.device != "cpu" else [16, 32, 64],
     )
-    print("\ntolerance   largest interval   passes, fixed   passes, adaptive   saving")
-    for tolerance in (0.1, 0.05):
-        adaptive(digits, batch, tolerance)
+    print("\ncentres                tolerance   largest interval   passes, fixed   passes, adaptive   saving")
+    for conditions in (["genuine"], ["genuine", "adversarial", "random"]):
+        for tolerance in (0.1, 0.05, 0.02):
+            adaptive(digits, batch, conditions, tolerance)
 
 
 def speed(name: str, model: nn.Module, batch: Batch, examples: int, batches: list[int]) -> None:
@@ -85,14 +86,16 @@ def plain_loop(model: nn.Module, batch: Batch, config: task.Config, examples: in
                     total += float(model(noisy[None]).softmax(1)[0, label])
 
 
-def adaptive(model: nn.Module, batch: Batch, tolerance: float) -> None:
+def adaptive(model: nn.Module, batch: Batch, conditions: list[task.Condition], tolerance: float) -> None:
     """Passes of the adaptive sampler, and of a fixed number for every cell that reaches the same largest interval."""
-    config = task.Config(conditions=["genuine", "adversarial"], tolerance=tolerance, max_samples=20_000)
+    config = task.Config(conditions=conditions, tolerance=tolerance, max_samples=20_000)
     rows = task.measure(config, {"classifier": model}, batch)
     noisy = rows["radius"] > 0
-    largest, spent, most = rows["interval"][noisy].max(), rows["samples"][noisy].sum(), rows["samples"][noisy].max()
+    width = rows["p_true_high"] - rows["p_true_low"]
+    largest, spent, most = width[noisy].max(), rows["samples"][noisy].sum(), rows["samples"][noisy].max()
     fixed = most * noisy.sum()
-    print(f"{tolerance:9} {largest:18.4f} {fixed:15,} {spent:18,} {fixed / spent:8.1f}")
+    name = "genuine" if len(conditions) == 1 else "all three conditions"
+    print(f"{name:20} {tolerance:11} {largest:18.4f} {fixed:15,} {spent:18,} {fixed / spent:8.1f}")
 
 
 def _bare(model: nn.Module, images: Tensor) -> Tensor:

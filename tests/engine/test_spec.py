@@ -218,7 +218,7 @@ def test_a_longer_search_keeps_its_points(written: Any) -> None:
 
 
 def test_another_searched_setting_leaves_the_values_of_the_others(written: Any) -> None:
-    more = SEARCH.replace("trials:", "  samples: {int: [1, 9]}\ntrials:") % 5
+    more = SEARCH.replace("trials:", "  samples: {int: [2, 9]}\ntrials:") % 5
     for point, other in zip(written(SEARCH % 5).trials, written(more).trials, strict=True):
         assert point.point.items() <= other.point.items()
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.store import Store, content_hash, parts_of
+from engine.store import Store, content_hash, parts_of, read_parts
 
 
 @pytest.fixture(params=["folder", "folder with spaces", "uri", "uri with spaces", "encoded uri"])
@@ -177,3 +177,19 @@ def test_a_hash_is_of_content_alone(one: Any, other: Any) -> None:
 def test_a_hash_refuses_what_json_cannot_tell() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         content_hash({"a": float("nan")})
+
+
+def test_an_example_measured_twice_counts_once(tmp_path: Path) -> None:
+    """Two runs at the same time, in chunks that overlap."""
+    store = Store(tmp_path)
+    for name, ids in [("part-a", [1, 2, 3]), ("part-b", [3, 4]), ("part-c", [5])]:
+        table = pa.table({"id": [i for i in ids for _ in range(2)], "x": [10.0 * i for i in ids for _ in range(2)]})
+        table = table if name != "part-c" else table.slice(0, 0)  # its example was left out
+        store.write_table(f"rows/{name}.parquet", table.replace_schema_metadata({"ids": json.dumps(ids)}))
+    rows, covered = read_parts(store, "rows")
+    assert rows["id"].to_pylist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert covered == {1, 2, 3, 4, 5}
+    only, _ = read_parts(store, "rows", ["x"])
+    assert only.column_names == ["x"]
+    assert len(only) == 8
+    assert read_parts(store, "nothing")[0].num_rows == 0

@@ -722,7 +722,7 @@ def test_a_good_entry_is_opened_without_reading_the_images(tmp_path: Path, monke
     folders(tmp_path, ["a", "b"])
     before = np.array(data.load(f"imagefolder:{tmp_path}", "train").images)
     forget()
-    monkeypatch.setattr(decoded, "default_loader", lambda path: pytest.fail(f"{path} was decoded again"))
+    monkeypatch.setattr(decoded, "_decoded", lambda path, size: pytest.fail(f"{path} was decoded again"))
     np.testing.assert_array_equal(data.load(f"imagefolder:{tmp_path}", "train").images, before)
 
 
