@@ -129,10 +129,10 @@ def task_module(name: str, source: Source | None = None) -> ModuleType:
     lacking = [part for part in ("COLUMNS", "Config", "needs", "measure", "summarise") if not hasattr(module, part)]
     if lacking:
         raise source.error("task", f"{name} is no task: it has no {', '.join(lacking)} (see tasks/parts/contract.py)")
-    if "id" not in module.COLUMNS:
-        raise source.error("task", f"{name} is no task: its COLUMNS lack id, the example that a row is about")
     if not (isinstance(module.Config, type) and issubclass(module.Config, TaskConfig)):
         raise source.error("task", f"{name} is no task: its Config is not built on tasks.parts.contract.TaskConfig")
+    if "id" not in module.COLUMNS:
+        raise source.error("task", f"{name} is no task: its COLUMNS lack id, the example that a row is about")
     return module
 
 

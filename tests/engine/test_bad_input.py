@@ -162,7 +162,7 @@ FILES = {
     # kinds of values
     "text for a whole number": ("fixed: {samples: many} #!", "fixed.samples: must be a whole number, not many"),
     "a part of a number": ("fixed: {samples: 1.5} #!", "fixed.samples: must be a whole number, not 1.5"),
-    "true for a number": ("fixed: {samples: true} #!", "fixed.samples: must be a number, not true"),
+    "true for a number": ("fixed: {seed: true} #!", "fixed.seed: must be a number, not true"),
     "true for a radius": ("fixed: {radii: [0.1, true]} #!", "fixed.radii.1: must be a number, not true"),
     "true for examples": ("fixed: {examples: true} #!", "fixed.examples: must be a number, not true"),
     "true for a class": ("fixed: {classes: [true]} #!", "fixed.classes.0: must be ..., not true"),
