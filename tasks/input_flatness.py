@@ -19,15 +19,15 @@ from pydantic import Field
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.attacks.pgd import Loss, pgd
+from tasks.parts.attacks.pgd import pgd
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, TaskConfig
 from tasks.parts.flatness import Cell, Statistics, at_centres, statistics
-from tasks.parts.geometry import Norm, norm_of, within_box
+from tasks.parts.geometry import norm_of, within_box
 from tasks.parts.noise import Kind
 from tasks.parts.randomness import normal
 from tasks.parts.recipes import Recipe
-from tasks.parts.search import Found
+from tasks.parts.search import Found, Loss
 from tasks.parts.settings import NonNegative, Positive, Probability, Settings, UserError
 
 COLUMNS = {
@@ -69,7 +69,7 @@ Condition = Literal["genuine", "adversarial", "random"]
 class Attack(Settings):
     """The search that finds the adversarial centres: PGD with restarts, which stops at an example as soon as it is fooled."""
 
-    norm: Norm = Field(default="Linf", description="of the perturbation")
+    norm: Literal["Linf", "L2"] = Field(default="Linf", description="of the perturbation")
     epsilon: Positive = Field(
         default=0.15, title="attack radius (pixel units)", description="largest norm of the perturbation (pixel units)"
     )
