@@ -19,11 +19,11 @@ from pydantic import Field
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.attacks.pgd import Loss, pgd
+from tasks.parts.attacks.pgd import Loss, Stop, pgd
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, TaskConfig
 from tasks.parts.flatness import Cell, Statistics, at_centres, statistics
-from tasks.parts.geometry import Norm, norm_of, within_box
+from tasks.parts.geometry import Ball, norm_of, within_box
 from tasks.parts.noise import Kind
 from tasks.parts.randomness import normal
 from tasks.parts.recipes import Recipe
@@ -68,9 +68,9 @@ Condition = Literal["genuine", "adversarial", "random"]
 
 
 class Attack(Settings):
-    """The search that finds the adversarial centres: PGD with restarts, which stops at an example as soon as it is fooled."""
+    """The search that finds the adversarial centres: PGD with restarts."""
 
-    norm: Norm = Field(default="Linf", description="of the perturbation")
+    norm: Ball = Field(default="Linf", description="of the perturbation")
     epsilon: Positive = Field(
         default=0.15, title="attack radius (pixel units)", description="largest norm of the perturbation (pixel units)"
     )
@@ -78,6 +78,10 @@ class Attack(Settings):
     step_size: Positive | None = Field(default=None, description="pixel units; 2.5 epsilon / steps where null")
     restarts: int = Field(default=1, gt=0, description="independent starts; the first starts at the image itself")
     loss: Loss = Field(default="ce", description="what is maximised: cross-entropy or logit margin")
+    stop: Stop = Field(
+        default="first",
+        description="at the first point that succeeds, just beyond the boundary, or after the last step, deeper in",
+    )
 
 
 class Config(TaskConfig):
@@ -201,6 +205,7 @@ def _centres(
             step_size=attack.step_size,
             restarts=attack.restarts,
             loss=attack.loss,
+            stop=attack.stop,
             ids=ids,
             seed=config.seed,
             batch=size,

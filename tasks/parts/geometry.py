@@ -11,7 +11,10 @@ from torch import Tensor
 
 from tasks.parts.randomness import normal, uniform
 
-Norm = Literal["Linf", "L2"]
+Norm = Literal["Linf", "L2", "L1", "L0"]
+Ball = Literal["Linf", "L2"]
+"""The norms in whose balls the searches at a fixed radius move."""
+"""L0 counts the numbers that change: the three channels of a pixel are three numbers."""
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -24,21 +27,51 @@ def norm_of(delta: Tensor, norm: Norm) -> Tensor:
 
     >>> norm_of(torch.tensor([[3.0, -4.0]]), "L2"), norm_of(torch.tensor([[3.0, -4.0]]), "Linf")
     (tensor([5.]), tensor([4.]))
+    >>> norm_of(torch.tensor([[3.0, -4.0]]), "L1"), norm_of(torch.tensor([[3.0, 0.0]]), "L0")
+    (tensor([7.]), tensor([1.]))
     """
     flat = delta.flatten(1)
-    return flat.abs().amax(1) if norm == "Linf" else flat.norm(dim=1)
+    if norm == "Linf":
+        return flat.abs().amax(1)
+    if norm == "L2":
+        return flat.norm(dim=1)
+    return flat.abs().sum(1) if norm == "L1" else (flat != 0).sum(1).to(delta.dtype)
 
 
 def project(delta: Tensor, epsilon: Tensor, norm: Norm) -> Tensor:
-    """The nearest point (in L2) of the ball of radius `epsilon` (B,) around zero."""
+    """The nearest point (in L2) of the ball of radius `epsilon` (B,), at least 0, around zero.
+
+    Of equally large numbers, the L0 ball keeps those that come first.
+    """
     radius = per_example(epsilon, delta)
     if norm == "Linf":
         return torch.minimum(torch.maximum(delta, -radius), radius)
+    if norm == "L1":
+        return _project_l1(delta, epsilon)
+    if norm == "L0":
+        order = delta.flatten(1).abs().argsort(dim=1, descending=True, stable=True)
+        kept = torch.arange(order.shape[1], device=delta.device) < epsilon[:, None].floor()
+        return delta * torch.zeros_like(kept).scatter(1, order, kept).reshape(delta.shape)
     length = per_example(norm_of(delta, "L2"), delta)
     return delta * (radius / length.clamp_min(1e-12)).clamp_max(1.0)
 
 
-def ascent_direction(gradient: Tensor, norm: Norm) -> Tensor:
+def _project_l1(delta: Tensor, epsilon: Tensor) -> Tensor:
+    """Soft thresholding: every number moves towards zero by the same amount and stops there (Duchi, Shalev-Shwartz, Singer and
+    Chandra 2008, "Efficient projections onto the l1-ball for learning in high dimensions").
+
+    With the sizes in falling order u_1, u_2, ..., the j largest remain where the amount (u_1 + .. + u_j - epsilon) / j is below u_j.
+    """
+    sizes = delta.flatten(1).abs()
+    falling = sizes.sort(dim=1, descending=True).values
+    surplus = falling.cumsum(1, dtype=torch.float64) - epsilon[:, None]  # a float32 sum over a large image loses digits
+    amounts = surplus / torch.arange(1, sizes.shape[1] + 1, device=delta.device)
+    remaining = (falling > amounts).sum(1, keepdim=True).clamp_min(1)  # none in the ball of radius 0
+    amount = amounts.gather(1, remaining - 1).clamp_min(0).to(delta.dtype)  # 0 in the ball
+    return delta.sign() * (sizes - amount).clamp_min(0).reshape(delta.shape)
+
+
+def ascent_direction(gradient: Tensor, norm: Literal["Linf", "L2"]) -> Tensor:
     """The direction of steepest ascent of unit norm: the sign for L-inf, the normalised gradient for L2. Zero where it is zero."""
     if norm == "Linf":
         return gradient.sign()
@@ -46,7 +79,7 @@ def ascent_direction(gradient: Tensor, norm: Norm) -> Tensor:
 
 
 def random_in_ball(
-    norm: Norm, shape: Sequence[int], *, seed: int, purpose: str, ids: Sequence[int], block: int = 0
+    norm: Literal["Linf", "L2"], shape: Sequence[int], *, seed: int, purpose: str, ids: Sequence[int], block: int = 0
 ) -> Tensor:
     """Points uniform in the unit ball, one for each id, keyed as in `randomness`: float32 (len(ids), *shape) on the CPU."""
     if norm == "Linf":
@@ -56,7 +89,9 @@ def random_in_ball(
     return directions * per_example(fraction ** (1 / math.prod(shape)), directions)
 
 
-def within_box(images: Tensor, direction: Tensor, length: Tensor, norm: Norm, halvings: int = 40) -> Tensor:
+def within_box(
+    images: Tensor, direction: Tensor, length: Tensor, norm: Literal["Linf", "L2"], halvings: int = 40
+) -> Tensor:
     """A perturbation along `direction` that stays in [0, 1] and has a norm of `length` after clipping.
 
     Where a pixel would leave the box, its sign is turned inwards; what clipping still takes from the norm is made up by going further

@@ -82,6 +82,16 @@ def objective(loss: Loss, logits: Tensor, labels: Tensor, targets: Tensor | None
             return dlr(logits, labels) if targets is None else targeted_dlr(logits, labels, targets)
 
 
+def verdict(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """How far logits (B, K) are beyond the boundary, as a margin (B,), and whether they succeed (B,).
+
+    On the boundary itself two logits are equal: there the class is the one that `argmax` gives, as everywhere else.
+    """
+    if targets is None:
+        return margin(logits, labels), logits.argmax(1) != labels
+    return -margin(logits, targets), logits.argmax(1) == targets
+
+
 def value_and_gradient(
     model: Callable[[Tensor], Tensor], points: Tensor, height: Callable[[Tensor], Tensor], batch: int
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts.geometry import Norm, norm_of
-from tasks.parts.losses import margin
+from tasks.parts.losses import verdict
 from tasks.parts.search import Found
 
 
@@ -42,6 +42,11 @@ class Slots:
         self._forwards = torch.zeros(total, dtype=torch.long, device=device)
         self._backwards = torch.zeros(total, dtype=torch.long, device=device)
 
+    @property
+    def succeeded(self) -> Tensor:
+        """Whether each slot's example has had a point that succeeds, (S,)."""
+        return self._success[self.example]
+
     def zeros(self, *shape: int, dtype: torch.dtype = torch.long) -> Tensor:
         """A state of the slots as it is at the start of an example, (S, *shape)."""
         return torch.zeros(len(self.example), *shape, dtype=dtype, device=self.example.device)
@@ -50,19 +55,13 @@ class Slots:
         """Notes one pass: the point at `delta` (S, C, H, W) from each slot's image has these logits (S, K).
 
         Returns:
-            How far each point is beyond the boundary (S,), and whether it succeeds (S,). On the boundary itself two logits are equal:
-            there the class is the one that `argmax` gives, as everywhere else.
+            As `losses.verdict`.
         """
-        if self._targets is None:
-            label = self._labels[self.example]
-            beyond, fooled = margin(logits, label), logits.argmax(1) != label
-        else:
-            target = self._targets[self.example]
-            beyond, fooled = -margin(logits, target), logits.argmax(1) == target
-        beyond = beyond.to(self._margin)
+        targets = None if self._targets is None else self._targets[self.example]
+        beyond, fooled = verdict(logits, self._labels[self.example], targets)
         self._forwards[self.example] += 1
         self._backwards[self.example] += int(backward)
-        better = fooled | (beyond > self._margin[self.example])
+        better = (fooled & ~self._success[self.example]) | (beyond > self._margin[self.example])
         self._best[self.example[better]] = delta[better]
         self._margin[self.example[better]] = beyond[better]
         self._success[self.example[fooled]] = True

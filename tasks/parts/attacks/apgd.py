@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts.batching import batch_size
-from tasks.parts.geometry import Norm, ascent_direction, per_example, project, random_in_ball
+from tasks.parts.geometry import Ball, ascent_direction, per_example, project, random_in_ball
 from tasks.parts.losses import Loss, objective, value_and_gradient, without
 from tasks.parts.search import Found
 from tasks.parts.settings import UserError
@@ -39,7 +39,7 @@ def apgd(
     labels: Tensor,
     *,
     epsilon: float,
-    norm: Norm = "Linf",
+    norm: Ball = "Linf",
     steps: int = 100,
     restarts: int = 1,
     loss: Loss = "ce",
@@ -218,7 +218,7 @@ def _checked(walk: _Walk, value: Tensor, gradient: Tensor, first_size: float, pl
     return walk, torch.where(back, best_gradient, gradient)
 
 
-def _moved(walk: _Walk, gradient: Tensor, here: Tensor, radius: Tensor, norm: Norm) -> _Walk:
+def _moved(walk: _Walk, gradient: Tensor, here: Tensor, radius: Tensor, norm: Ball) -> _Walk:
     """One step from x_k to x_{k+1}."""
 
     def inside(delta: Tensor) -> Tensor:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from tasks.parts.batching import batch_size
-from tasks.parts.geometry import Norm, ascent_direction, project, random_in_ball
+from tasks.parts.geometry import Ball, ascent_direction, project, random_in_ball
 from tasks.parts.losses import objective, value_and_gradient
 from tasks.parts.search import Found
 from tasks.parts.slots import Slots, drawn
 
 Loss = Literal["ce", "margin"]
+Stop = Literal["first", "last"]
 
 
 def pgd(
@@ -30,11 +31,12 @@ def pgd(
     labels: Tensor,
     *,
     epsilon: float,
-    norm: Norm = "Linf",
+    norm: Ball = "Linf",
     steps: int = 20,
     step_size: float | None = None,
     restarts: int = 1,
     loss: Loss = "ce",
+    stop: Stop = "first",
     targets: Tensor | None = None,
     ids: Sequence[int] | None = None,
     seed: int = 0,
@@ -53,6 +55,8 @@ def pgd(
         restarts: independent starts, uniform in the ball; the first starts at the image itself.
         loss: what is maximised: the cross-entropy, or the logit margin (largest other logit minus the label's), whose gradient does
             not vanish on confident networks. Towards a target, the target takes the label's place and the sign turns.
+        stop: at the `first` point that succeeds, which lies just beyond the boundary, or after the `last` step of the restart that
+            succeeds, with the point furthest beyond the boundary, by margin.
         targets: (N,) classes to reach; any other class than the label where None.
         ids: the examples' ids, which key the random starts; 0, 1, ... where None.
         seed: keys the random starts.
@@ -80,7 +84,10 @@ def pgd(
         _, fooled = slots.record(delta, logits, backward=True)
 
         ended = step >= steps
-        finished = fooled | (ended & (restart + 1 >= restarts))
+        if stop == "first":
+            finished = fooled | (ended & (restart + 1 >= restarts))
+        else:  # misclassified to begin with, or at the end of a restart that succeeded, or of the last
+            finished = (fooled & (step + restart == 0)) | (ended & (slots.succeeded | (restart + 1 >= restarts)))
         again = ended & ~finished
         moved = project(delta + step_size * ascent_direction(gradient, norm), radius, norm)
         step = torch.where(again, 0, step + 1)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts.batching import batch_size, in_batches
-from tasks.parts.geometry import Norm, norm_of, per_example, project
+from tasks.parts.geometry import Ball, norm_of, per_example, project
 from tasks.parts.randomness import uniform
 from tasks.parts.search import Found
 from tasks.parts.slots import Slots, drawn
@@ -39,7 +39,7 @@ def square(
     labels: Tensor,
     *,
     epsilon: float,
-    norm: Norm = "Linf",
+    norm: Ball = "Linf",
     queries: int = 5000,
     share: float = 0.8,
     targets: Tensor | None = None,
@@ -111,7 +111,7 @@ def square(
     return slots.found(norm)
 
 
-def sides(queries: int, share: float, height: int, width: int, norm: Norm) -> list[int]:
+def sides(queries: int, share: float, height: int, width: int, norm: Ball) -> list[int]:
     """The side of the square at each query, in pixels.
 
     It is the root of p height width; for L2 it is odd and at least 3, where the image is as large.

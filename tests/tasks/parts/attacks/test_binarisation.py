@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from tasks.parts import attacks
-from tasks.parts.geometry import Norm, norm_of, random_in_ball
+from tasks.parts.geometry import Ball, norm_of, random_in_ball
 from tasks.parts.models import Classifier
 from tasks.parts.search import Found
 
 ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
-EPSILON: dict[Norm, float] = {"Linf": 0.1, "L2": 0.6}
+EPSILON: dict[Ball, float] = {"Linf": 0.1, "L2": 0.6}
 INNER = 600
 ROWS = range(6)
 
@@ -45,7 +45,7 @@ def features(network: Classifier, x: Tensor) -> Tensor:
     return network.head(x, len(network.stages) - 1).flatten(1)
 
 
-def surface(image: Tensor, norm: Norm, row: int) -> Tensor:
+def surface(image: Tensor, norm: Ball, row: int) -> Tensor:
     """A point of the box on the surface of the ball: its signs point inwards, so that the box cuts nothing off."""
     random = random_in_ball(norm, image.shape, seed=0, purpose="known example", ids=[row])[0]
     random = torch.where(image > 0.5, -random.abs(), random.abs())
@@ -53,13 +53,13 @@ def surface(image: Tensor, norm: Norm, row: int) -> Tensor:
     return image + EPSILON[norm] * direction
 
 
-def around(image: Tensor, norm: Norm, row: int, purpose: str, count: int, share: float) -> Tensor:
+def around(image: Tensor, norm: Ball, row: int, purpose: str, count: int, share: float) -> Tensor:
     """Random points of the ball of a share of its radius, (count, C, H, W)."""
     draws = [random_in_ball(norm, image.shape, seed=0, purpose=purpose, ids=[row], block=i) for i in range(count)]
     return (image + share * EPSILON[norm] * torch.cat(draws)).clamp(0, 1)
 
 
-def binarised(network: Classifier, image: Tensor, norm: Norm, row: int) -> tuple[Readout, Tensor]:
+def binarised(network: Classifier, image: Tensor, norm: Ball, row: int) -> tuple[Readout, Tensor]:
     """A classifier of two classes, and its known adversarial example."""
     known = surface(image, norm, row)
     inner = torch.cat([image[None], around(image, norm, row, "inner points", INNER, 1.0)])
@@ -83,13 +83,13 @@ def binarised(network: Classifier, image: Tensor, norm: Norm, row: int) -> tuple
     return model, known
 
 
-def searches() -> list[tuple[str, Norm]]:
-    """Every attack with every norm that it knows; L2 where it has no choice."""
-    found: list[tuple[str, Norm]] = []
+def searches() -> list[tuple[str, Ball]]:
+    """Every attack with each of the norms L-inf and L2 that it knows; L2 where it has no choice."""
+    found: list[tuple[str, Ball]] = []
     for name in ATTACKS:
         hint = get_type_hints(attack_named(name)).get("norm")
         found += [(name, norm) for norm in (get_args(hint) if get_origin(hint) is not None else ("L2",))]
-    return found
+    return [(name, norm) for name, norm in found if norm in EPSILON]
 
 
 def attack_named(name: str) -> Any:
@@ -98,11 +98,11 @@ def attack_named(name: str) -> Any:
 
 @pytest.mark.parametrize(("attack", "norm"), searches())
 def test_the_known_adversarial_example_is_found(
-    attack: str, norm: Norm, convnet: Classifier, digits: tuple[Tensor, Tensor]
+    attack: str, norm: Ball, convnet: Classifier, digits: tuple[Tensor, Tensor]
 ) -> None:
     function = attack_named(attack)
     parameters = inspect.signature(function).parameters
-    arguments: dict[str, Any] = {"norm": norm, "epsilon": EPSILON[norm], "queries": 3000}
+    arguments: dict[str, Any] = {"norm": norm, "epsilon": EPSILON[norm], "queries": 10_000, "steps": 100, "restarts": 3}
     arguments = {key: value for key, value in arguments.items() if key in parameters}
     for row in ROWS:
         image = digits[0][row]
@@ -113,8 +113,8 @@ def test_the_known_adversarial_example_is_found(
         assert float(found.distance) <= EPSILON[norm] + 1e-6
 
 
-@pytest.mark.parametrize("norm", get_args(Norm))
-def test_chance_does_not_find_it(norm: Norm, convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("norm", get_args(Ball))
+def test_chance_does_not_find_it(norm: Ball, convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
     for row in ROWS:
         image = digits[0][row]
         model, _ = binarised(convnet, image, norm, row)

@@ -352,3 +352,24 @@ def test_random_starts_are_keyed_by_seed_and_id() -> None:
     assert not torch.equal(found.perturbation[0], found.perturbation[1])
     assert torch.equal(pgd(smooth(), x, labels, **how).perturbation[:2], found.perturbation[:2])  # 0, 1, ... by default
     assert not torch.equal(pgd(smooth(), x, labels, **how, seed=1).perturbation[0], found.perturbation[0])
+
+
+def test_the_last_step_goes_to_the_far_side_of_the_ball() -> None:
+    """On a linear model the first point that succeeds is short of the ball's surface; the steps after it go on to the surface."""
+    layer = nn.Linear(16, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -1.0] * 8, [-1.0, 1.0] * 8]))
+        layer.bias.copy_(torch.tensor([3.2, 0.0]))  # at an even grey the boundary is 0.1 away
+    model = nn.Sequential(nn.Flatten(), layer)
+    images, labels, epsilon = torch.full((6, 1, 4, 4), 0.5), torch.zeros(6, dtype=torch.long), 0.2
+    first = pgd(model, images, labels, epsilon=epsilon, steps=10)
+    last = pgd(model, images, labels, epsilon=epsilon, steps=10, stop="last")
+    assert first.success.all()
+    assert last.success.all()
+    assert torch.allclose(last.distance, torch.full((6,), epsilon), atol=1e-6)
+    assert (first.distance <= last.distance + 1e-6).all()
+    assert (first.forwards < last.forwards).any()
+    assert (last.forwards == 11).all()
+    wrong = pgd(model, images, 1 - labels, epsilon=epsilon, steps=10, stop="last")
+    assert (wrong.distance == 0).all()
+    assert (wrong.forwards == 1).all()

@@ -1,0 +1,101 @@
+"""The smallest perturbation by adaptive norm constraints, in L-inf, L2, L1 or L0 (Pintor, Roli, Brendel and Biggio 2021, "Fast
+minimum-norm adversarial attacks through adaptive norm constraints").
+
+    radius:  |delta| + |margin| / |gradient|_dual        the boundary of a linear model (at least the next line) until the search has
+                                                         succeeded once; from then on
+             radius * (1 + gamma)                        before the boundary, and beyond it
+             min(radius * (1 - gamma), shortest)         where `shortest` is the shortest perturbation that has succeeded
+    delta:   project(delta + step_size * gradient / |gradient|_2, radius),  clipped so that image + delta stays in [0, 1]
+
+`margin` is the largest other logit minus the label's (towards a target: the target's minus the largest other), `gradient` its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tasks.parts.geometry import Norm, ascent_direction, norm_of, project
+from tasks.parts.minimal import Place, annealed, smallest, widest
+from tasks.parts.search import Found
+
+
+def fmn(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: Norm = "L2",
+    steps: int = 100,
+    step_size: float = 1.0,
+    last_step_size: float = 0.01,
+    gamma: float = 0.05,
+    last_gamma: float = 0.001,
+    halvings: int = 12,
+    targets: Tensor | None = None,
+    batch: int | None = None,
+) -> Found:
+    """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image.
+
+    Args:
+        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) true classes.
+        norm: that is to be small. L0 is the number of numbers that change, three for a pixel of three channels.
+        steps: gradient steps, at least 1.
+        step_size, last_step_size: length (L2, in every norm) of the first step and, along half a cosine wave, of the last, pixel units.
+        gamma, last_gamma: by which share the radius shrinks or grows at the first step and, along the same wave, at the last. In L0
+            by one number at least.
+        halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
+        targets: (N,) classes to reach; any other class than the label where None.
+        batch: images in one pass; chosen for the device where None.
+
+    Returns:
+        `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
+    """
+
+    def step(place: Place) -> tuple[Tensor, Tensor]:
+        share = annealed(gamma, last_gamma, place.number, steps)
+        alpha = annealed(step_size, last_step_size, place.number, steps)
+        smaller, larger = place.radius * (1 - share), place.radius * (1 + share)
+        if norm == "L0":
+            smaller = torch.minimum(smaller.floor(), place.radius - 1).clamp_min(1)
+            larger = torch.maximum(larger.floor(), place.radius + 1)
+        # Newton's steps may end just before the boundary for ever, so the radius grows at least as it does later on.
+        plane = torch.maximum(norm_of(place.delta, norm) + _to_plane(place, norm), larger)
+        outwards = torch.where(place.shortest.isfinite(), larger, plane)
+        radius = torch.where(place.fooled, torch.minimum(smaller, place.shortest), outwards)
+        radius = radius.clamp_max(widest(place.images[0], norm))
+        moved = project(place.delta + alpha * ascent_direction(place.gradient, "L2"), radius, norm)
+        return (place.images + moved).clamp(0, 1) - place.images, radius
+
+    return smallest(
+        model,
+        images,
+        labels,
+        step,
+        norm=norm,
+        loss="margin",
+        steps=steps,
+        radius=0.0,
+        halvings=halvings,
+        targets=targets,
+        batch=batch,
+    )
+
+
+def _to_plane(place: Place, norm: Norm) -> Tensor:
+    """How far the boundary would be if the margin were linear, (B,): |margin| / dual norm of the gradient.
+
+    In L0 the most a number can give is its gradient times its way to the wall of the box; as many of the most generous are counted as
+    the margin takes.
+    """
+    gradient, missing = place.gradient.flatten(1), place.margin.abs()
+    if norm == "L0":
+        point = (place.images + place.delta).flatten(1)
+        gains = gradient.abs() * torch.where(gradient > 0, 1 - point, point)
+        return (gains.sort(dim=1, descending=True).values.cumsum(1) < missing[:, None]).sum(1) + 1.0
+    dual = {"Linf": gradient.abs().sum(1), "L2": gradient.norm(dim=1), "L1": gradient.abs().amax(1)}[norm]
+    return missing / dual.clamp_min(torch.finfo(dual.dtype).tiny)

@@ -1,0 +1,293 @@
+"""DDN: the closed form on a linear model, a slow twin in float64, bisected PGD on a network, and what it says it cost.
+
+The smallest L2 perturbation that moves a linear model of margin m and weight difference d across its boundary is m / |d|.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tasks.parts import data, training
+from tasks.parts.attacks.ddn import ddn
+from tasks.parts.attacks.pgd import pgd
+from tasks.parts.geometry import norm_of
+from tasks.parts.models import Classifier
+from tasks.parts.recipes import Recipe
+from tasks.parts.search import Found
+
+LOSSES = ["ce", "margin"]
+SHAPE = (1, 4, 4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def convnet() -> Classifier:
+    """A small network for digits, trained just enough."""
+    recipe, train = Recipe(epochs=3), data.load("digits", "train")
+    model = training.untrained(recipe, train)
+    for _ in training.epochs(recipe, model, train):
+        pass
+    return model
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    return data.take(data.load("digits", "test"), range(60))
+
+
+def gaussian(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def smooth(seed: int = 0, classes: int = 4) -> nn.Module:
+    """A network without kinks, so that float32 and float64 take the same path."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, classes)).requires_grad_(False)
+    for i, p in enumerate(model.parameters()):
+        p.copy_(gaussian(1000 * seed + i, *p.shape) * (0.5 if p.ndim == 2 else 0.1))
+    return model.eval()
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
+
+
+def same(found: Found, other: Found, rows: Tensor | slice = slice(None)) -> bool:
+    return all(torch.equal(getattr(found, field)[rows], getattr(other, field)) for field in vars(found))
+
+
+# ---------------------------------------------------------------------------------------------------------- closed form
+
+
+def linear(count: int) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
+    """A linear model of two classes, images amid the box, their labels, their exact distances (count,), and |d|."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
+    model[1].weight.copy_(gaussian(5, 2, 16))
+    points = 0.5 + 0.04 * gaussian(6, count, *SHAPE)
+    model[1].bias.copy_(-model[1].weight.sum(1) / 2 + torch.tensor([0.0, 0.1]))  # the boundary goes near the middle
+    logits = model.double()(points.double())
+    slope = (model[1].weight[0] - model[1].weight[1]).norm()
+    model.float()
+    assert set(logits.argmax(1).tolist()) == {0, 1}
+    return model, points, logits.argmax(1), (logits[:, 0] - logits[:, 1]).abs() / slope, slope
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_linear_model_has_its_exact_distance(batch: int, loss: str, targeted: bool) -> None:
+    model, points, labels, exact, slope = linear(70 if batch == 64 else 9)
+    assert exact.max() < 0.3  # so that no wall is in the way
+    targets = 1 - labels if targeted else None
+    found = ddn(model, points, labels, loss=loss, batch=batch, targets=targets)
+    assert found.success.all()
+    assert (found.distance / exact).max() < 1.001
+    assert (found.distance >= exact - 1e-6 / slope).all()  # as finely as float32 knows the logits
+    assert torch.equal(model(points + found.perturbation).argmax(1), 1 - labels)
+
+
+def test_walls_in_the_way() -> None:
+    """Half of the numbers are at the wall that they would have to pass: the others must do it alone."""
+    weight = torch.linspace(0.5, 2, 16)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
+    model[1].weight.copy_(torch.stack([-weight, weight]))
+    points = torch.full((1, 16), 0.3)
+    points[:, 1::2] = 1.0
+    model[1].bias.copy_(torch.tensor([0.6, -0.6]) + torch.stack([weight, -weight]) @ points[0])
+    exact = 0.6 / weight[::2].norm()  # half the difference of the logits
+    found = ddn(model, points.reshape(1, *SHAPE), torch.tensor([0]))
+    assert 1 - 1e-5 < float(found.distance / exact) < 1.002
+
+
+# ------------------------------------------------------------------------------------------------------------ slow twin
+
+
+def twin(
+    model: nn.Module, x: Tensor, aim: int, *, loss: str, steps: int, targeted: bool
+) -> tuple[float, Tensor | None]:
+    """The paper's pseudocode on one image in float64, without the rounding: the shortest length, and its perturbation."""
+    model, x, best, kept = model.double(), x.double(), math.inf, None
+    delta, radius = torch.zeros_like(x), 1.0
+    for k in range(steps + 1):
+        point = (x + delta).requires_grad_(True)
+        logits = model(point[None])[0]
+        others = torch.cat([logits[:aim], logits[aim + 1 :]]).max()
+        margin = (logits[aim] - others) * (1 if targeted else -1)
+        objective = margin if loss == "margin" else logits.log_softmax(0)[aim] * (1 if targeted else -1)
+        (gradient,) = torch.autograd.grad(objective, point)
+        fooled = margin.item() > 0
+        if fooled and float(delta.norm()) < best:
+            best, kept = float(delta.norm()), delta
+        alpha = 0.01 + 0.99 * (1 + math.cos(math.pi * k / steps)) / 2
+        delta = delta + alpha * gradient / gradient.norm()
+        radius = radius * (0.95 if fooled else 1.05)
+        delta = (x + radius * delta / delta.norm()).clamp(0, 1) - x
+    return best, kept
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_slow_twin(loss: str, targeted: bool) -> None:
+    x = images(8)
+    labels = smooth()(x).argmax(1)
+    aims = (labels + 1) % 4 if targeted else labels
+    found = ddn(smooth(), x, labels, steps=12, loss=loss, targets=aims if targeted else None, halvings=0, batch=3)
+    succeeded = 0
+    for i in range(8):
+        best, delta = twin(smooth(), x[i], int(aims[i]), loss=loss, steps=12, targeted=targeted)
+        assert bool(found.success[i]) == (delta is not None)
+        if delta is not None:
+            succeeded += 1
+            assert float(found.distance[i]) == pytest.approx(best, rel=1e-4)
+            assert torch.allclose(found.perturbation[i].double(), delta, atol=1e-4)
+    assert succeeded >= 5
+
+
+# ------------------------------------------------------------------------------------------------------------ a network
+
+
+def test_not_further_than_bisected_pgd(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+    """The median distance of PGD is the least radius at which it fools one half of the examples."""
+    x, labels = digits
+    found = ddn(convnet, x, labels)
+    assert found.success.all()
+    assert (convnet(x + found.perturbation).argmax(1) != labels).all()
+    low, high = 0.0, 3.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        half = pgd(convnet, x, labels, epsilon=middle, norm="L2").success.float().mean() >= 0.5
+        low, high = (low, middle) if half else (middle, high)
+    assert 0 < high < 3
+    assert float(found.distance.median()) <= high
+
+
+def test_targets(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+    x, labels = digits
+    targets = (labels + 1 + torch.arange(60) % 9) % 10
+    targets[0] = convnet(x[:1]).argmax()  # is there already
+    found = ddn(convnet, x, labels, targets=targets)
+    assert found.success.all()
+    assert torch.equal(convnet(x + found.perturbation).argmax(1), targets)
+    assert not found.perturbation[0].any()
+    assert found.forwards[0] == 1
+    assert float(found.distance.median()) > float(ddn(convnet, x, labels).distance.median())
+
+
+def test_the_line_search_shortens(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+    x, labels = digits
+    without, with_search = ddn(convnet, x, labels, steps=15, halvings=0), ddn(convnet, x, labels, steps=15)
+    assert (with_search.distance <= without.distance).all()
+    assert float(with_search.distance.mean()) < 0.99 * float(without.distance.mean())
+
+
+# ------------------------------------------------------------------------------------------------------------ properties
+
+
+@given(
+    seed=st.integers(0, 1000),
+    step=st.floats(1e-2, 10),
+    gamma=st.floats(1e-2, 0.5),
+    radius=st.floats(1e-2, 10),
+    contrast=st.floats(0.1, 20),
+    halvings=st.integers(0, 8),
+    loss=st.sampled_from(LOSSES),
+)
+@settings(max_examples=40, deadline=None)
+def test_in_the_box_and_honest(
+    seed: int, step: float, gamma: float, radius: float, contrast: float, halvings: int, loss: str
+) -> None:
+    x = (0.5 + contrast * (images(12, seed) - 0.5)).clamp(0, 1)  # with much contrast most pixels are black or white
+    before, model = x.clone(), smooth(seed % 7)
+    labels = torch.randint(0, 4, (12,), generator=torch.Generator().manual_seed(seed))
+    how = {"step_size": step, "gamma": gamma, "radius": radius, "halvings": halvings, "loss": loss}
+    found = ddn(model, x, labels, steps=6, batch=8, **how)
+    moved = x + found.perturbation
+    assert torch.equal(x, before)
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    assert torch.equal(found.distance, norm_of(found.perturbation, "L2"))
+    assert torch.equal(found.success, model(torch.cat([moved, moved[:4]])).argmax(1)[:12] != labels)
+    wrong = model(x).argmax(1) != labels
+    assert not found.perturbation[wrong].any()
+    assert found.success[wrong].all()
+    assert torch.equal(found.forwards, torch.where(wrong, 1, 8 + torch.where(found.success, halvings, 0)))
+    assert torch.equal(found.backwards, torch.where(wrong, 0, 7))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_flat_loss_gives_no_nan(loss: str) -> None:
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([0 * x.sum((1, 2, 3)) + 1, 0 * x.sum((1, 2, 3))], 1)
+
+    found = ddn(model, images(3), torch.tensor([0, 0, 1]), steps=5, loss=loss)
+    assert found.success.tolist() == [False, False, True]
+    assert torch.equal(found.perturbation, torch.zeros(3, *SHAPE))  # no try is better than the image itself
+    assert found.forwards.tolist() == [7, 7, 1]
+
+
+def test_a_confident_network_stops_the_cross_entropy_but_not_the_margin() -> None:
+    model, points, labels, exact, _ = linear(15)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1e4)  # p_true = 1 in float32: the gradient of the cross-entropy is zero
+    far = exact > 0.02
+    assert far.sum() > 3
+    assert not ddn(model, points, labels).success[far].any()
+    found = ddn(model, points, labels, loss="margin")
+    assert found.success.all()
+    assert (found.distance / exact).max() < 1.001
+
+
+def test_counts_what_it_costs() -> None:
+    model, calls, back = smooth(), list[int](), list[int]()
+
+    def metered(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        logits = model(x)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: back.append(len(gradient)))
+        return logits
+
+    x = images(16)
+    labels = model(x).argmax(1)
+    found = ddn(metered, x, labels, steps=20, halvings=4, batch=8)
+    assert found.success.all()
+    assert (sum(calls), sum(back)) == (int(found.forwards.sum()), int(found.backwards.sum()))
+
+
+def test_does_not_depend_on_the_batch_or_on_other_examples(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+    x, labels = digits
+
+    def search(rows: list[int], batch: int | None = None) -> Found:
+        return ddn(convnet, x[rows], labels[rows], steps=15, batch=batch)
+
+    together = search(list(range(60)))
+    for batch in (1, 7, 64):
+        assert same(together, search(list(range(60)), batch))
+    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    assert same(together, search(mixed.tolist()), mixed)
+    for rows in ([4], [17], [40, 41, 42, 43, 44, 45, 46]):
+        assert same(together, search(rows), torch.tensor(rows))
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    model = smooth().requires_grad_(True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():  # the search needs gradients whether or not the caller wants any
+        found = ddn(model, images(4), torch.zeros(4, dtype=torch.long), steps=5)
+    assert not found.perturbation.requires_grad
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -1,0 +1,365 @@
+"""FMN: the closed form on a linear model, a slow twin in float64, bisected PGD on a network, and what it says it cost.
+
+The smallest perturbation that moves a linear model of margin m and weight difference d across its boundary is m over the dual norm of
+d: m / |d|_1 in L-inf, m / |d| in L2, m / |d|_inf in L1. In L0 it is the least count of numbers that give m on their way to the wall.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tasks.parts import data, training
+from tasks.parts.attacks.fmn import fmn
+from tasks.parts.attacks.pgd import pgd
+from tasks.parts.geometry import norm_of
+from tasks.parts.models import Classifier
+from tasks.parts.recipes import Recipe
+from tasks.parts.search import Found
+
+NORMS = ["Linf", "L2", "L1", "L0"]
+SHAPE = (1, 4, 4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def convnet() -> Classifier:
+    """A small network for digits, trained just enough."""
+    recipe, train = Recipe(epochs=3), data.load("digits", "train")
+    model = training.untrained(recipe, train)
+    for _ in training.epochs(recipe, model, train):
+        pass
+    return model
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    return data.take(data.load("digits", "test"), range(60))
+
+
+def gaussian(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def smooth(seed: int = 0, classes: int = 4) -> nn.Module:
+    """A network without kinks, so that float32 and float64 take the same path."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, classes)).requires_grad_(False)
+    for i, p in enumerate(model.parameters()):
+        p.copy_(gaussian(1000 * seed + i, *p.shape) * (0.5 if p.ndim == 2 else 0.1))
+    return model.eval()
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
+
+
+def same(found: Found, other: Found, rows: Tensor | slice = slice(None)) -> bool:
+    return all(torch.equal(getattr(found, field)[rows], getattr(other, field)) for field in vars(found))
+
+
+# ---------------------------------------------------------------------------------------------------------- closed form
+
+
+def linear(count: int) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
+    """A linear model of two classes, images amid the box, their labels, margins (count,) and the weight difference (16,)."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
+    model[1].weight.copy_(gaussian(5, 2, 16))
+    points = 0.5 + 0.04 * gaussian(6, count, *SHAPE)
+    model[1].bias.copy_(-model[1].weight.sum(1) / 2 + torch.tensor([0.0, 0.1]))  # the boundary goes near the middle
+    logits = model.double()(points.double())
+    difference = model[1].weight[0] - model[1].weight[1]
+    model.float()
+    assert set(logits.argmax(1).tolist()) == {0, 1}
+    return model, points, logits.argmax(1), (logits[:, 0] - logits[:, 1]).abs(), difference
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_linear_model_has_its_exact_distance(norm: str, batch: int, targeted: bool) -> None:
+    model, points, labels, margins, difference = linear(70 if batch == 64 else 9)
+    dual = {"Linf": difference.abs().sum(), "L2": difference.norm(), "L1": difference.abs().max()}[norm]
+    exact = margins / dual
+    assert exact.max() < 0.35  # so that no wall is in the way
+    targets = 1 - labels if targeted else None
+    found = fmn(model, points, labels, norm=norm, batch=batch, targets=targets)
+    assert found.success.all()
+    assert (found.distance / exact).max() < 1.001
+    assert (found.distance >= exact - 1e-6 / dual).all()  # as finely as float32 knows the logits
+    assert torch.equal(model(points + found.perturbation).argmax(1), 1 - labels)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_linear_model_has_about_its_exact_count(batch: int) -> None:
+    """Which numbers change is decided by how far they have come, not by how far they may still go: one too many at times."""
+    model, points, _, _, difference = linear(70 if batch == 64 else 9)
+    points = (0.5 + 12 * (points - 0.5)).clamp(0, 1)
+    logits = model(points)
+    labels, margins = logits.argmax(1), (logits[:, 0] - logits[:, 1]).abs()
+    slope = torch.where(labels[:, None] == 0, -difference, difference).float()  # of the way to success
+    gains = slope.abs() * torch.where(slope > 0, 1 - points.flatten(1), points.flatten(1))
+    exact = (gains.sort(1, descending=True).values.cumsum(1) < margins[:, None]).sum(1) + 1
+    assert {1, 2} <= set(exact.tolist())
+    found = fmn(model, points, labels, norm="L0", batch=batch)
+    assert found.success.all()
+    surplus = found.distance - exact
+    assert surplus.min() == 0
+    assert surplus.max() <= 1
+    assert surplus.mean() < 0.15
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_walls_in_the_way(norm: str) -> None:
+    """Half of the numbers are at the wall that they would have to pass: the others must do it alone."""
+    weight = torch.linspace(0.5, 2, 16)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
+    model[1].weight.copy_(torch.stack([-weight, weight]))
+    points = torch.full((1, 16), 0.3)
+    points[:, 1::2] = 1.0
+    model[1].bias.copy_(torch.tensor([0.6, -0.6]) + torch.stack([weight, -weight]) @ points[0])
+    free, margin = weight[::2], 0.6  # half the difference of the logits
+    exact = {"Linf": margin / free.sum(), "L2": margin / free.norm(), "L1": margin / free.max(), "L0": 1.0}[norm]
+    found = fmn(model, points.reshape(1, *SHAPE), torch.tensor([0]), norm=norm)
+    assert found.success.all()
+    assert float(found.distance / exact) == pytest.approx(1, abs=2e-3)
+    assert float(found.distance / exact) > 1 - 1e-5
+
+
+# ------------------------------------------------------------------------------------------------------------ slow twin
+
+
+def ball(v: Tensor, radius: float, norm: str) -> Tensor:
+    if norm == "Linf":
+        return v.clamp(-radius, radius)
+    if norm == "L2":
+        return v * min(1, radius / max(float(v.norm()), 1e-300))
+    if norm == "L0":
+        kept = torch.zeros_like(v).flatten()
+        for i in sorted(range(v.numel()), key=lambda i: -abs(float(v.flatten()[i])))[: int(radius)]:
+            kept[i] = v.flatten()[i]
+        return kept.reshape(v.shape)
+    low, high = 0.0, float(v.abs().max())
+    if float(v.abs().sum()) <= radius:
+        return v
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float((v.abs() - middle).clamp_min(0).sum()) > radius else (low, middle)
+    return v.sign() * (v.abs() - high).clamp_min(0)
+
+
+def twin(
+    model: nn.Module, x: Tensor, aim: int, *, norm: str, steps: int, targeted: bool
+) -> tuple[float, Tensor | None]:
+    """The paper's pseudocode on one image in float64, without the line search: the shortest length, and its perturbation."""
+
+    def length(v: Tensor) -> float:
+        order = {"Linf": math.inf, "L2": 2, "L1": 1, "L0": 0}[norm]
+        return float(torch.linalg.vector_norm(v, order))
+
+    model, x, best, kept = model.double(), x.double(), math.inf, None
+    delta, radius = torch.zeros_like(x), 0.0
+    for k in range(steps + 1):
+        point = (x + delta).requires_grad_(True)
+        logits = model(point[None])[0]
+        others = torch.cat([logits[:aim], logits[aim + 1 :]]).max()
+        margin = logits[aim] - others if targeted else others - logits[aim]
+        (gradient,) = torch.autograd.grad(margin, point)
+        fooled = margin.item() > 0
+        if fooled and length(delta) < best:
+            best, kept = length(delta), delta
+        wave = (1 + math.cos(math.pi * k / steps)) / 2
+        gamma, alpha = 0.001 + 0.049 * wave, 0.01 + 0.99 * wave
+        inner, outer = radius * (1 - gamma), radius * (1 + gamma)
+        if norm == "L0":
+            inner, outer = max(1, min(math.floor(inner), radius - 1)), max(math.floor(outer), radius + 1)
+        if fooled:
+            radius = min(inner, best)
+        elif best < math.inf:
+            radius = outer
+        elif norm == "L0":
+            ways = torch.where(gradient > 0, 1 - x - delta, x + delta)
+            missing, count = -margin.item(), 1
+            for gain in sorted((gradient.abs() * ways).flatten().tolist(), reverse=True):
+                missing -= gain
+                if missing <= 0:
+                    break
+                count += 1
+            radius = max(length(delta) + count, outer)
+        else:
+            dual = {"Linf": 1, "L2": 2, "L1": math.inf}[norm]
+            radius = max(length(delta) - margin.item() / float(torch.linalg.vector_norm(gradient, dual)), outer)
+        radius = min(radius, {"Linf": 1, "L2": 4}.get(norm, 16))
+        delta = (x + ball(delta + alpha * gradient / gradient.norm(), radius, norm)).clamp(0, 1) - x
+    return best, kept
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_slow_twin(norm: str, targeted: bool) -> None:
+    x = images(8)
+    labels = smooth()(x).argmax(1)
+    aims = (labels + 1) % 4 if targeted else labels
+    found = fmn(smooth(), x, labels, norm=norm, steps=12, targets=aims if targeted else None, halvings=0, batch=3)
+    succeeded = 0
+    for i in range(8):
+        best, delta = twin(smooth(), x[i], int(aims[i]), norm=norm, steps=12, targeted=targeted)
+        assert bool(found.success[i]) == (delta is not None)
+        if delta is not None:
+            succeeded += 1
+            assert float(found.distance[i]) == pytest.approx(best, rel=1e-4)
+            assert torch.allclose(found.perturbation[i].double(), delta, atol=2e-4)
+    assert succeeded >= 5
+
+
+# ------------------------------------------------------------------------------------------------------------ a network
+
+
+@pytest.mark.parametrize(("norm", "furthest"), [("Linf", 0.5), ("L2", 3.0)])
+def test_not_further_than_bisected_pgd(
+    norm: str, furthest: float, convnet: Classifier, digits: tuple[Tensor, Tensor]
+) -> None:
+    """The median distance of PGD is the least radius at which it fools one half of the examples."""
+    x, labels = digits
+    found = fmn(convnet, x, labels, norm=norm)
+    assert found.success.all()
+    assert (convnet(x + found.perturbation).argmax(1) != labels).all()
+    low, high = 0.0, furthest
+    for _ in range(10):
+        middle = (low + high) / 2
+        half = pgd(convnet, x, labels, epsilon=middle, norm=norm).success.float().mean() >= 0.5
+        low, high = (low, middle) if half else (middle, high)
+    assert 0 < high < furthest
+    assert float(found.distance.median()) <= high
+
+
+@pytest.mark.parametrize("norm", ["L1", "L0"])
+def test_sparse_norms_are_small_in_their_own_norm(
+    norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]
+) -> None:
+    """Not larger for any example, and by far smaller for most, than what is nearest in L2."""
+    x, labels = digits
+    found, dense = fmn(convnet, x, labels, norm=norm), fmn(convnet, x, labels)
+    assert found.success.all()
+    assert (convnet(x + found.perturbation).argmax(1) != labels).all()
+    other = norm_of(dense.perturbation, norm)
+    assert (found.distance <= other).all()
+    assert float(found.distance.median()) < 0.7 * float(other.median())
+
+
+def test_the_line_search_shortens(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+    x, labels = digits
+    coarse = {"steps": 10, "last_gamma": 0.05}
+    without, with_search = fmn(convnet, x, labels, **coarse, halvings=0), fmn(convnet, x, labels, **coarse)
+    assert (with_search.distance <= without.distance).all()
+    assert float(with_search.distance.mean()) < float(without.distance.mean())
+
+
+# ------------------------------------------------------------------------------------------------------------ properties
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(
+    seed=st.integers(0, 1000),
+    step=st.floats(1e-2, 10),
+    gamma=st.floats(1e-2, 0.5),
+    contrast=st.floats(0.1, 20),
+    halvings=st.integers(0, 8),
+)
+@settings(max_examples=20, deadline=None)
+def test_in_the_box_and_honest(norm: str, seed: int, step: float, gamma: float, contrast: float, halvings: int) -> None:
+    x = (0.5 + contrast * (images(12, seed) - 0.5)).clamp(0, 1)  # with much contrast most pixels are black or white
+    before, model = x.clone(), smooth(seed % 7)
+    labels = torch.randint(0, 4, (12,), generator=torch.Generator().manual_seed(seed))
+    found = fmn(model, x, labels, norm=norm, steps=6, step_size=step, gamma=gamma, halvings=halvings, batch=8)
+    moved = x + found.perturbation
+    assert torch.equal(x, before)
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    assert torch.equal(found.distance, norm_of(found.perturbation, norm))
+    assert torch.equal(found.success, model(torch.cat([moved, moved[:4]])).argmax(1)[:12] != labels)
+    wrong = model(x).argmax(1) != labels
+    assert not found.perturbation[wrong].any()
+    assert found.success[wrong].all()
+    assert torch.equal(found.forwards, torch.where(wrong, 1, 8 + torch.where(found.success, halvings, 0)))
+    assert torch.equal(found.backwards, torch.where(wrong, 0, 7))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_flat_margin_gives_no_nan(norm: str) -> None:
+    def model(x: Tensor) -> Tensor:
+        return torch.stack([0 * x.sum((1, 2, 3)) + 1, 0 * x.sum((1, 2, 3))], 1)
+
+    found = fmn(model, images(3), torch.tensor([0, 0, 1]), norm=norm, steps=5)
+    assert found.success.tolist() == [False, False, True]
+    assert torch.equal(found.perturbation, torch.zeros(3, *SHAPE))  # no try is better than the image itself
+    assert found.forwards.tolist() == [7, 7, 1]
+
+
+def test_a_failed_search_keeps_the_try_nearest_to_success() -> None:
+    """The height of a hill that is too low decides; it is highest at a mean of 0.7."""
+
+    def model(x: Tensor) -> Tensor:
+        height = 0.3 - (x.mean((1, 2, 3)) - 0.7).abs()
+        return torch.stack([torch.full_like(height, 0.4), height], 1)
+
+    found = fmn(model, torch.full((1, *SHAPE), 0.3), torch.tensor([0]), norm="Linf", steps=60)
+    assert not found.success.any()
+    assert float((0.3 + found.perturbation).mean()) == pytest.approx(0.7, abs=0.05)
+
+
+def test_counts_what_it_costs() -> None:
+    model, calls, back = smooth(), list[int](), list[int]()
+
+    def metered(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        logits = model(x)
+        if logits.requires_grad:
+            logits.register_hook(lambda gradient: back.append(len(gradient)))
+        return logits
+
+    x = images(16)
+    labels = model(x).argmax(1)
+    found = fmn(metered, x, labels, steps=9, halvings=4, batch=8)
+    assert found.success.all()
+    assert (sum(calls), sum(back)) == (int(found.forwards.sum()), int(found.backwards.sum()))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_does_not_depend_on_the_batch_or_on_other_examples(
+    norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]
+) -> None:
+    x, labels = digits
+
+    def search(rows: list[int], batch: int | None = None) -> Found:
+        return fmn(convnet, x[rows], labels[rows], norm=norm, steps=8, batch=batch)
+
+    together = search(list(range(60)))
+    for batch in (7, 64):
+        assert same(together, search(list(range(60)), batch))
+    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    assert same(together, search(mixed.tolist()), mixed)
+    for rows in ([4], [40, 41, 42, 43, 44, 45, 46]):
+        assert same(together, search(rows), torch.tensor(rows))
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    model = smooth().requires_grad_(True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():  # the search needs gradients whether or not the caller wants any
+        found = fmn(model, images(4), torch.zeros(4, dtype=torch.long), steps=5)
+    assert not found.perturbation.requires_grad
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
