@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.attacks.pgd import pgd
+from tasks.parts.attacks.pgd import Loss, pgd
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, TaskConfig
 from tasks.parts.flatness import Cell, Statistics, at_centres, statistics
@@ -27,7 +27,7 @@ from tasks.parts.geometry import norm_of, within_box
 from tasks.parts.noise import Kind
 from tasks.parts.randomness import normal
 from tasks.parts.recipes import Recipe
-from tasks.parts.search import Found, Loss
+from tasks.parts.search import Found
 from tasks.parts.settings import NonNegative, Positive, Probability, Settings, UserError
 
 COLUMNS = {

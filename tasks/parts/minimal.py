@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size
+from tasks.parts.batching import batch_size, padded
 from tasks.parts.boundary import reached, to_boundary
 from tasks.parts.geometry import Norm, norm_of, per_example
-from tasks.parts.search import Found, Loss, look
+from tasks.parts.search import Found
+
+Loss = Literal["ce", "margin"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def _walk(
     highest = torch.full_like(radii, -torch.inf)
 
     for number in range(steps + 1):
-        margin, fooled, gradient = look(model, images + delta, aims, loss, sign, batch)
+        margin, fooled, gradient = _look(model, images + delta, aims, loss, sign, batch)
         length = norm_of(delta, norm)
         nearer = torch.where(fooled, length < shortest, shortest.isinf() & (margin > highest))
         best = torch.where(per_example(nearer, delta), delta, best)
@@ -133,3 +136,25 @@ def _walk(
         if number < steps:
             delta, radii = step(Place(number, images, delta, radii, margin, fooled, gradient, shortest))
     return best, shortest.isfinite()
+
+
+def _look(
+    model: Callable[[Tensor], Tensor], points: Tensor, aim: Tensor, loss: Loss, sign: float, batch: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How far each point is beyond the boundary (B,), whether it succeeds (B,), and the gradient of the loss (B, C, H, W).
+
+    On the boundary itself two logits are equal: there the class is the one that `argmax` gives, as everywhere else.
+    """
+    count = len(points)
+    with torch.enable_grad():
+        points = padded(points, batch).detach().requires_grad_(True)
+        aim = padded(aim, batch)
+        logits = model(points)
+        others = logits.scatter(1, aim[:, None], -torch.inf).amax(1)
+        margin = sign * (others - logits.gather(1, aim[:, None]).squeeze(1))
+        objective = (
+            margin if loss == "margin" else sign * torch.nn.functional.cross_entropy(logits, aim, reduction="none")
+        )
+        (gradient,) = torch.autograd.grad(objective.sum(), points)
+    fooled = (logits.argmax(1) == aim) == (sign < 0)
+    return margin.detach()[:count], fooled[:count], gradient[:count]

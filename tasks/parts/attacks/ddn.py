@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from tasks.parts.geometry import ascent_direction, per_example
-from tasks.parts.minimal import Place, annealed, smallest, widest
-from tasks.parts.search import Found, Loss
+from tasks.parts.minimal import Loss, Place, annealed, smallest, widest
+from tasks.parts.search import Found
 
 
 def ddn(

@@ -15,9 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size
+from tasks.parts.batching import batch_size, padded
 from tasks.parts.geometry import ascent_direction, norm_of, project, random_in_ball
-from tasks.parts.search import Found, Loss, look
+from tasks.parts.search import Found
+
+Loss = Literal["ce", "margin"]
 
 
 def pgd(
@@ -81,7 +83,7 @@ def pgd(
 
     while len(example):
         here, aim = images[example], aims[example]
-        margin, fooled, gradient = look(model, here + delta, aim, loss, sign, batch)
+        margin, fooled, gradient = _look(model, here + delta, aim, loss, sign, batch)
         forwards[example] += 1
         backwards[example] += 1
 
@@ -118,3 +120,25 @@ def pgd(
             waiting += fresh
 
     return Found(best, success, norm_of(best, norm), forwards, backwards)
+
+
+def _look(
+    model: Callable[[Tensor], Tensor], points: Tensor, aim: Tensor, loss: Loss, sign: float, batch: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How far each point is beyond the boundary (B,), whether it succeeds (B,), and the gradient of the loss (B, C, H, W).
+
+    On the boundary itself two logits are equal: there the class is the one that `argmax` gives, as everywhere else.
+    """
+    count = len(points)
+    with torch.enable_grad():
+        points = padded(points, batch).detach().requires_grad_(True)
+        aim = padded(aim, batch)
+        logits = model(points)
+        others = logits.scatter(1, aim[:, None], -torch.inf).amax(1)
+        margin = sign * (others - logits.gather(1, aim[:, None]).squeeze(1))
+        objective = (
+            margin if loss == "margin" else sign * torch.nn.functional.cross_entropy(logits, aim, reduction="none")
+        )
+        (gradient,) = torch.autograd.grad(objective.sum(), points)
+    fooled = (logits.argmax(1) == aim) == (sign < 0)
+    return margin.detach()[:count], fooled[:count], gradient[:count]
