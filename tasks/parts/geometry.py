@@ -64,10 +64,9 @@ def _project_l1(delta: Tensor, epsilon: Tensor) -> Tensor:
     """
     sizes = delta.flatten(1).abs()
     falling = sizes.sort(dim=1, descending=True).values
-    surplus = falling.cumsum(1, dtype=torch.float64) - epsilon[:, None]  # a float32 sum over a large image loses digits
-    amounts = surplus / torch.arange(1, sizes.shape[1] + 1, device=delta.device)
+    amounts = (falling.cumsum(1) - epsilon[:, None]) / torch.arange(1, sizes.shape[1] + 1, device=delta.device)
     remaining = (falling > amounts).sum(1, keepdim=True).clamp_min(1)  # none in the ball of radius 0
-    amount = amounts.gather(1, remaining - 1).clamp_min(0).to(delta.dtype)  # 0 in the ball
+    amount = amounts.gather(1, remaining - 1).clamp_min(0)  # 0 in the ball
     return delta.sign() * (sizes - amount).clamp_min(0).reshape(delta.shape)
 
 

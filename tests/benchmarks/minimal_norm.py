@@ -2,8 +2,9 @@
 
     python tests/benchmarks/minimal_norm.py --weights cifar10_resnet20.th --images folder --examples 32 --steps 100
 
-foolbox is not among the project's dependencies: without it, only the project's own rows are printed. Distances are medians over the
-examples that are classified correctly, each checked again here; foolbox gets as many steps as ours take forward passes.
+foolbox is not among the project's dependencies: without it, only the project's own rows are printed. Distances are over the examples
+that are classified correctly, each success checked again here; foolbox gets as many steps as ours take forward passes. In foolbox
+3.3.4 the projection of the L2 FMN returns what it is given, so that its row says nothing about the method.
 """
 
 from __future__ import annotations
