@@ -1,0 +1,111 @@
+"""The slots of a batch of adversarial searches: an example that is finished leaves its slot, and the next one waiting takes it.
+
+So no pass is spent on a finished example, and the batch stays full to the end of the list. An attack keeps what it knows about each
+slot in tensors of its own (S, ...), all zero at the start of an example, and hands them to `refill`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from tasks.parts.geometry import Norm, norm_of
+from tasks.parts.losses import margin
+from tasks.parts.search import Found
+
+
+@final
+class Slots:
+    """Which example each of S slots works on, and for all N examples the best point seen so far.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) true classes.
+        targets: (N,) classes to reach; any other class than the label where None.
+        batch: the number of slots.
+
+    Attributes:
+        example: (S,) rows of `images`; empty once all are finished.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, targets: Tensor | None, batch: int):
+        total, device = len(images), images.device
+        self.example = torch.arange(min(batch, total), device=device)
+        self._started = len(self.example)
+        self._labels, self._targets = labels, targets
+        self._best = torch.zeros_like(images)
+        self._margin = torch.full((total,), -torch.inf, device=device)
+        self._success = torch.zeros(total, dtype=torch.bool, device=device)
+        self._forwards = torch.zeros(total, dtype=torch.long, device=device)
+        self._backwards = torch.zeros(total, dtype=torch.long, device=device)
+
+    def zeros(self, *shape: int, dtype: torch.dtype = torch.long) -> Tensor:
+        """A state of the slots as it is at the start of an example, (S, *shape)."""
+        return torch.zeros(len(self.example), *shape, dtype=dtype, device=self.example.device)
+
+    def record(self, delta: Tensor, logits: Tensor, *, backward: bool) -> tuple[Tensor, Tensor]:
+        """Notes one pass: the point at `delta` (S, C, H, W) from each slot's image has these logits (S, K).
+
+        Returns:
+            How far each point is beyond the boundary (S,), and whether it succeeds (S,). On the boundary itself two logits are equal:
+            there the class is the one that `argmax` gives, as everywhere else.
+        """
+        if self._targets is None:
+            label = self._labels[self.example]
+            beyond, fooled = margin(logits, label), logits.argmax(1) != label
+        else:
+            target = self._targets[self.example]
+            beyond, fooled = -margin(logits, target), logits.argmax(1) == target
+        self._forwards[self.example] += 1
+        self._backwards[self.example] += int(backward)
+        better = fooled | (beyond > self._margin[self.example])
+        self._best[self.example[better]] = delta[better]
+        self._margin[self.example[better]] = beyond[better]
+        self._success[self.example[fooled]] = True
+        return beyond, fooled
+
+    def refill(self, finished: Tensor, *states: Tensor) -> list[Tensor]:
+        """Gives the slots that have finished (S,) to the examples that wait; where none is left, the slots close.
+
+        Returns:
+            The states (S', ...) of the slots there are now, zero for the examples that begin.
+        """
+        if not finished.any():
+            return list(states)
+        fresh = min(int(finished.sum()), len(self._best) - self._started)
+        begin = torch.arange(self._started, self._started + fresh, device=self.example.device)
+        kept = (~finished).nonzero().flatten()
+        self.example = torch.cat([self.example[kept], begin])
+        self._started += fresh
+        return [torch.cat([state[kept], state.new_zeros(fresh, *state.shape[1:])]) for state in states]
+
+    def found(self, norm: Norm) -> Found:
+        """The outcome; where the search failed, the point that came nearest, by margin, to success."""
+        return Found(self._best, self._success, norm_of(self._best, norm), self._forwards, self._backwards)
+
+
+def drawn(draw: Callable[[list[int], int], Tensor], ids: Sequence[int], examples: Tensor, blocks: Tensor) -> Tensor:
+    """Keyed random numbers for examples that are at different blocks.
+
+    Args:
+        draw: the ids of some examples and a block to random numbers (rows, ...).
+        ids: the id of every example, by row.
+        examples: (B,) rows of `ids`, B > 0.
+        blocks: (B,).
+
+    Returns:
+        The numbers (B, ...), on the device of `examples`.
+    """
+    keys = [ids[row] for row in examples.tolist()]
+    numbers = blocks.tolist()
+    place: list[int] = []
+    pieces: list[Tensor] = []
+    for number in sorted(set(numbers)):
+        rows = [row for row, block in enumerate(numbers) if block == number]
+        pieces.append(draw([keys[row] for row in rows], number))
+        place += rows
+    order = torch.tensor(place).argsort()
+    return torch.cat(pieces)[order].to(examples.device)
