@@ -37,7 +37,7 @@ class Slots:
         self._started = len(self.example)
         self._labels, self._targets = labels, targets
         self._best = torch.zeros_like(images)
-        self._margin = torch.full((total,), -torch.inf, device=device)
+        self._margin = torch.full((total,), -torch.inf, dtype=images.dtype, device=device)
         self._success = torch.zeros(total, dtype=torch.bool, device=device)
         self._forwards = torch.zeros(total, dtype=torch.long, device=device)
         self._backwards = torch.zeros(total, dtype=torch.long, device=device)
@@ -59,6 +59,7 @@ class Slots:
         else:
             target = self._targets[self.example]
             beyond, fooled = -margin(logits, target), logits.argmax(1) == target
+        beyond = beyond.to(self._margin)
         self._forwards[self.example] += 1
         self._backwards[self.example] += int(backward)
         better = fooled | (beyond > self._margin[self.example])

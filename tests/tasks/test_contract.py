@@ -245,15 +245,16 @@ def test_a_task_is_a_file_of_its_own(task: ModuleType) -> None:
 
 
 def searches(attack: str) -> Iterator[dict[str, Any]]:
-    """Arguments to try an attack with: each norm it knows, and a radius where it wants one."""
+    """Arguments to try an attack with: each norm it knows, a radius where it wants one, and not too many queries."""
     function = getattr(importlib.import_module(f"tasks.parts.attacks.{attack}"), attack)
     hints = get_type_hints(function)
     radius = {"Linf": 0.12, "L2": 0.4}
     norms = get_args(hints["norm"]) if get_origin(hints.get("norm")) is Literal else [None]
     for norm in norms:
-        yield ({} if norm is None else {"norm": norm}) | (
-            {"epsilon": radius[norm or "L2"]} if "epsilon" in hints else {}
-        )
+        arguments: dict[str, Any] = {} if norm is None else {"norm": norm}
+        arguments |= {"epsilon": radius[norm or "L2"]} if "epsilon" in hints else {}
+        arguments |= {"queries": 300} if "queries" in hints else {}
+        yield arguments
 
 
 def search(attack: str, model: nn.Module, batch: Batch, **arguments: Any) -> Found:

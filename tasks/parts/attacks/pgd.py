@@ -69,6 +69,7 @@ def pgd(
     def start(keys: list[int], number: int) -> Tensor:
         return random_in_ball(norm, shape, seed=seed, purpose="pgd start", ids=keys, block=number) * epsilon
 
+    radius = torch.full((1,), epsilon, device=images.device, dtype=images.dtype)
     slots = Slots(images, labels, targets, batch)
     restart, step, delta = slots.zeros(), slots.zeros(), slots.zeros(*shape, dtype=images.dtype)
     while len(slots.example):
@@ -81,11 +82,11 @@ def pgd(
         ended = step >= steps
         finished = fooled | (ended & (restart + 1 >= restarts))
         again = ended & ~finished
-        moved = project(delta + step_size * ascent_direction(gradient, norm), delta.new_tensor([epsilon]), norm)
+        moved = project(delta + step_size * ascent_direction(gradient, norm), radius, norm)
         step = torch.where(again, 0, step + 1)
         restart = restart + again
         if again.any():
-            moved[again] = drawn(start, ids, slots.example[again], restart[again])
+            moved[again] = drawn(start, ids, slots.example[again], restart[again]).to(moved)
         delta = (here + moved).clamp(0, 1) - here
         restart, step, delta = slots.refill(finished, restart, step, delta)
     return slots.found(norm)

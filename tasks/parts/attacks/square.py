@@ -1,0 +1,229 @@
+"""Square Attack: random search that changes one square of the image at a time (Andriushchenko, Croce, Flammarion and Hein 2020,
+"Square Attack: a query-efficient black-box adversarial attack via random search").
+
+The first try is a pattern over the whole image. Each further try changes a square of the best one so far, at a random place, and is kept
+if the logit margin rises. The squares' area, a share p of the image, is halved at fixed shares of the budget. No gradient is asked for.
+
+- Linf: vertical stripes of +-epsilon at first; then a square becomes +epsilon or -epsilon, for each channel by a sign of its own.
+- L2: tiles of the pattern `bump` at first, the whole of norm epsilon. Then a square W1 gets, in each channel, the norm that it has
+  together with another square W2 and an equal part of what the whole is short of epsilon, in the direction of its present content plus
+  or minus the bump (both of norm 1); W2 becomes zero.
+
+Examples leave the batch once they are fooled, and the next ones take their place (`slots`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.geometry import Norm, norm_of, per_example, project
+from tasks.parts.randomness import uniform
+from tasks.parts.search import Found
+from tasks.parts.slots import Slots, drawn
+
+BLOCK = 64
+"""Tries whose random numbers are drawn at once."""
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""After so many tries of 10,000 the squares' area is halved."""
+
+
+def square(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    norm: Norm = "Linf",
+    queries: int = 5000,
+    share: float = 0.8,
+    targets: Tensor | None = None,
+    ids: Sequence[int] | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Found:
+    """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image, without gradients.
+
+    Args:
+        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) true classes.
+        epsilon: radius of the ball, pixel units.
+        norm: of the ball.
+        queries: forward passes for an example at most, that of the image itself among them.
+        share: p, the share of the image that the first squares cover.
+        targets: (N,) classes to reach; any other class than the label where None.
+        ids: the examples' ids, which key the random numbers; 0, 1, ... where None.
+        seed: keys the random numbers.
+        batch: images in one pass; chosen for the device where None.
+
+    Returns:
+        `Found`, with no backward passes; where the search failed, the perturbation that came nearest, by margin, to success.
+    """
+    shape, device = images.shape[1:], images.device
+    channels, height, width = shape
+    ids = range(len(images)) if ids is None else ids
+    batch = batch_size(images[0].numel(), device) if batch is None else batch
+    side = torch.tensor(sides(queries, share, height, width, norm), device=device)  # (queries,)
+    change = (
+        partial(_square_linf, epsilon=epsilon)
+        if norm == "Linf"
+        else partial(_square_l2, epsilon=epsilon, bumps=_bumps(side.tolist(), device, images.dtype))
+    )
+    numbers = 5 + channels  # of a try: two places, an orientation, a sign a channel
+
+    def tries(keys: list[int], block: int) -> Tensor:
+        return uniform(seed, "square", keys, (BLOCK, numbers), block)
+
+    def first(keys: list[int], block: int) -> Tensor:
+        pattern = uniform(seed, "square start", keys, shape, block)
+        return _stripes(pattern) * epsilon if norm == "Linf" else _tiles(pattern) * epsilon
+
+    slots = Slots(images, labels, targets, batch)
+    query = slots.zeros()
+    best, delta = (slots.zeros(*shape, dtype=images.dtype) for _ in range(2))  # accepted, and tried now
+    value = slots.zeros(dtype=images.dtype)
+    draws = slots.zeros(BLOCK, numbers, dtype=torch.float32)
+    while len(slots.example):
+        here = images[slots.example]
+        logits = in_batches(model, here + delta, batch)
+        margin, fooled = slots.record(delta, logits, backward=False)
+        better = (query <= 1) | (margin > value)  # the pattern at the start need not be better than the image
+        best = torch.where(per_example(better, delta), delta, best)
+        value = torch.where(better, margin, value)
+
+        query = query + 1
+        finished = fooled | (query >= queries)
+        query, best, value, draws = slots.refill(finished, query, best, value, draws)
+        here = images[slots.example]
+        if (renew := (query > 0) & ((query - 1) % BLOCK == 0)).any():
+            draws[renew] = drawn(tries, ids, slots.example[renew], (query[renew] - 1) // BLOCK).to(draws)
+        draw = draws[torch.arange(len(query), device=device), (query - 1) % BLOCK]  # (S, numbers)
+        delta = change(best, draw, side[query])
+        if (begin := query == 1).any():
+            delta[begin] = drawn(first, ids, slots.example[begin], query[begin]).to(delta)
+        delta = torch.where(per_example(query == 0, delta), 0, (here + delta).clamp(0, 1) - here)
+    return slots.found(norm)
+
+
+def sides(queries: int, share: float, height: int, width: int, norm: Norm) -> list[int]:
+    """The side of the square at each query, in pixels.
+
+    It is the root of p height width; for L2 it is odd and at least 3, where the image is as large.
+
+    >>> [sides(10_000, 0.8, 28, 28, "Linf")[query] for query in (2, 20, 100, 9999)]
+    [25, 18, 13, 1]
+    """
+    largest = min(height, width)
+    found = []
+    for query in range(queries):
+        halvings = sum(query * 10_000 > after * queries for after in HALVINGS)
+        side = round((share / 2**halvings * height * width) ** 0.5)
+        if norm == "L2":
+            found.append(min(max(side, 3) // 2 * 2 + 1, (largest - 1) // 2 * 2 + 1))
+        else:
+            found.append(min(max(side, 1), largest))
+    return found
+
+
+def bump(side: int) -> Tensor:
+    """Two halves of opposite sign, each with a hill in its middle; (side, side), of L2 norm 1.
+
+    A half of height h and width v has n = floor(h / 2), and at pixel (r, s), counted from 1, the value
+
+        sum_{k=0}^{m} 1 / (n + 1 - k)^2,    m = n - max(|r - n - 1|, |s - floor(v / 2) - 1|).
+    """
+    middle = side // 2  # n, and the row of the hills' tops, counted from 0
+    halves = []
+    for breadth in (middle, side - middle):
+        rows = (torch.arange(side) - middle).abs()[:, None]
+        columns = (torch.arange(breadth) - breadth // 2).abs()[None, :]
+        steps = torch.arange(middle + 1, 0, -1, dtype=torch.float64)  # n + 1 - k
+        rising = (1 / steps**2).cumsum(0)
+        halves.append(rising[middle - torch.maximum(rows, columns)])
+    whole = torch.cat([halves[0], -halves[1]], 1)
+    return (whole / whole.norm()).float()
+
+
+def _bumps(side: list[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`bump` of every side that occurs, (largest side + 1, largest side, largest side), in the upper left corner."""
+    largest = max(side)
+    table = torch.zeros(largest + 1, largest, largest)
+    for length in set(side):
+        table[length, :length, :length] = bump(length)
+    return table.to(device, dtype)
+
+
+def _stripes(numbers: Tensor) -> Tensor:
+    """Vertical stripes of -1 and +1, a sign for each channel and column: (B, C, H, W), uniform, to (B, C, H, W)."""
+    return _signs(numbers[:, :, :1]).expand_as(numbers).contiguous()
+
+
+def _tiles(numbers: Tensor) -> Tensor:
+    """Tiles with the bump, five to the height, each with a sign of its own in each channel; the whole of norm 1."""
+    height, width = numbers.shape[2:]
+    side = min(max(3, height // 5), height, width)  # at least 3: a bump needs a middle
+    down, across = -(-height // side), -(-width // side)
+    pattern = bump(side).repeat(down, across)[:height, :width]
+    sign = _signs(numbers[:, :, :down, :across]).repeat_interleave(side, 2).repeat_interleave(side, 3)
+    tiled = pattern * sign[:, :, :height, :width]
+    return tiled / per_example(norm_of(tiled, "L2"), tiled)
+
+
+def _signs(numbers: Tensor) -> Tensor:
+    """Fair signs from numbers uniform in [0, 1)."""
+    return torch.where(numbers < 0.5, -1.0, 1.0).to(numbers)
+
+
+def _corner(number: Tensor, side: Tensor, length: int) -> Tensor:
+    """The first row (or column) of a square that lies in `length` pixels, any with the same probability: (S,), (S,) -> (S,)."""
+    places = length - side + 1
+    return torch.minimum((number * places).long(), places - 1)
+
+
+def _window(draw: Tensor, side: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A random square: which pixels lie in it (S, 1, H, W), and each pixel's row (S, H) and column (S, W) in it.
+
+    Args:
+        draw: (S, 2) uniform in [0, 1).
+        side: (S,).
+    """
+    down = torch.arange(height, device=draw.device) - _corner(draw[:, 0], side, height)[:, None]
+    across = torch.arange(width, device=draw.device) - _corner(draw[:, 1], side, width)[:, None]
+    rows, columns = (down >= 0) & (down < side[:, None]), (across >= 0) & (across < side[:, None])
+    return (rows[:, :, None] & columns[:, None, :])[:, None], down, across
+
+
+def _square_linf(best: Tensor, draw: Tensor, side: Tensor, epsilon: float) -> Tensor:
+    """The perturbation (S, C, H, W) with a square of +-epsilon."""
+    inside, _, _ = _window(draw[:, :2], side, *best.shape[2:])
+    return torch.where(inside, epsilon * _signs(draw[:, 5:]).to(best)[:, :, None, None], best)
+
+
+def _square_l2(best: Tensor, draw: Tensor, side: Tensor, epsilon: float, bumps: Tensor) -> Tensor:
+    """The perturbation (S, C, H, W) with the norm of one square moved to another, where a bump is added."""
+    height, width = best.shape[2:]
+    first, down, across = _window(draw[:, :2], side, height, width)
+    second, _, _ = _window(draw[:, 2:4], side, height, width)
+    turned = (draw[:, 4] < 0.5)[:, None, None]
+    limit = bumps.shape[-1] - 1
+    row, column = down.clamp(0, limit)[:, :, None], across.clamp(0, limit)[:, None, :]
+    one, other = torch.where(turned, column, row), torch.where(turned, row, column)
+    added = bumps[side[:, None, None], one, other][:, None] * _signs(draw[:, 5:]).to(best)[:, :, None, None]
+
+    spare = (epsilon**2 - best.square().sum((1, 2, 3))).clamp_min(0) / best.shape[1]  # (S,) for each channel
+    both = (best * (first | second)).square().sum((2, 3), keepdim=True)
+    available = (both + per_example(spare, best)).sqrt()  # (S, C, 1, 1)
+    mixed = _normalised(_normalised(best * first) + added * first)
+    moved = torch.where(first, mixed * available, best.masked_fill(second, 0))
+    return project(moved, best.new_tensor([epsilon]), "L2")
+
+
+def _normalised(values: Tensor) -> Tensor:
+    """Each channel with L2 norm 1; zero where it is zero."""
+    return values / values.square().sum((2, 3), keepdim=True).sqrt().clamp_min(1e-12)

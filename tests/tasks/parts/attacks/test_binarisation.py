@@ -1,0 +1,122 @@
+"""Every attack on disk must find an adversarial example that is known to exist (Zimmermann et al. 2022, "Increasing confidence in
+adversarial robustness evaluations").
+
+For an image, points uniform in the ball are drawn, and one on its surface. On the features of a trained network a linear readout is
+fitted that gives the image and all inner points class 0 and the surface point alone class 1. An attack that does not succeed is broken:
+a point of class 1 lies in the ball. And it is not hit by chance: of a thousand further random points none is of class 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tasks.parts import attacks
+from tasks.parts.geometry import Norm, norm_of, random_in_ball
+from tasks.parts.models import Classifier
+from tasks.parts.search import Found
+
+ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
+EPSILON: dict[Norm, float] = {"Linf": 0.1, "L2": 0.6}
+INNER = 600
+ROWS = range(6)
+
+
+class Readout(nn.Module):
+    """Logits 0 and w phi(x) + b, where phi is what the network has before its last layer."""
+
+    def __init__(self, network: Classifier, weight: Tensor, bias: float):
+        super().__init__()
+        self.network, self.bias = network, bias
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = features(self.network, x) @ self.weight + self.bias
+        return torch.stack([torch.zeros_like(score), score], 1)
+
+
+def features(network: Classifier, x: Tensor) -> Tensor:
+    return network.head(x, len(network.stages) - 1).flatten(1)
+
+
+def surface(image: Tensor, norm: Norm, row: int) -> Tensor:
+    """A point of the box on the surface of the ball: its signs point inwards, so that the box cuts nothing off."""
+    random = random_in_ball(norm, image.shape, seed=0, purpose="known example", ids=[row])[0]
+    random = torch.where(image > 0.5, -random.abs(), random.abs())
+    direction = random.sign() if norm == "Linf" else random / random.norm()
+    return image + EPSILON[norm] * direction
+
+
+def around(image: Tensor, norm: Norm, row: int, purpose: str, count: int, share: float) -> Tensor:
+    """Random points of the ball of a share of its radius, (count, C, H, W)."""
+    draws = [random_in_ball(norm, image.shape, seed=0, purpose=purpose, ids=[row], block=i) for i in range(count)]
+    return (image + share * EPSILON[norm] * torch.cat(draws)).clamp(0, 1)
+
+
+def binarised(network: Classifier, image: Tensor, norm: Norm, row: int) -> tuple[Readout, Tensor]:
+    """A classifier of two classes, and its known adversarial example."""
+    known = surface(image, norm, row)
+    inner = torch.cat([image[None], around(image, norm, row, "inner points", INNER, 1.0)])
+    with torch.no_grad():
+        phi = features(network, torch.cat([inner, known[None]])).double()
+    mean, covariance = phi[:-1].mean(0), phi[:-1].T.cov()
+    ridge = 1e-3 * covariance.trace() / len(covariance) * torch.eye(len(covariance))  # some features are always zero
+    weight = torch.linalg.solve(covariance + ridge, phi[-1] - mean)  # Fisher's linear discriminant
+    weight = weight / (phi @ weight).std()
+    scores = phi @ weight
+    highest, there = float(scores[:-1].max()), float(scores[-1])
+    assert there > highest  # they can be separated
+    bias = -(0.1 * highest + 0.9 * there)  # class 1 begins close to the known example
+    model = Readout(network, weight.float(), bias).eval()
+    with torch.no_grad():
+        assert model(inner).argmax(1).tolist() == [0] * len(inner)
+        assert model(known[None]).argmax(1).tolist() == [1]
+    assert known.min() >= 0
+    assert known.max() <= 1
+    assert float(norm_of((known - image)[None], norm)) == pytest.approx(EPSILON[norm], abs=1e-6)
+    return model, known
+
+
+def searches() -> list[tuple[str, Norm]]:
+    """Every attack with every norm that it knows; L2 where it has no choice."""
+    found: list[tuple[str, Norm]] = []
+    for name in ATTACKS:
+        hint = get_type_hints(attack_named(name)).get("norm")
+        found += [(name, norm) for norm in (get_args(hint) if get_origin(hint) is not None else ("L2",))]
+    return found
+
+
+def attack_named(name: str) -> Any:
+    return getattr(importlib.import_module(f"tasks.parts.attacks.{name}"), name)
+
+
+@pytest.mark.parametrize(("attack", "norm"), searches())
+def test_the_known_adversarial_example_is_found(
+    attack: str, norm: Norm, convnet: Classifier, digits: tuple[Tensor, Tensor]
+) -> None:
+    function = attack_named(attack)
+    parameters = inspect.signature(function).parameters
+    arguments: dict[str, Any] = {"norm": norm, "epsilon": EPSILON[norm], "queries": 3000}
+    arguments = {key: value for key, value in arguments.items() if key in parameters}
+    for row in ROWS:
+        image = digits[0][row]
+        model, _ = binarised(convnet, image, norm, row)
+        found: Found = function(model, image[None], torch.tensor([0]), **arguments)
+        assert found.success.all(), row
+        assert model(image + found.perturbation).argmax(1).tolist() == [1]
+        assert float(found.distance) <= EPSILON[norm] + 1e-6
+
+
+@pytest.mark.parametrize("norm", get_args(Norm))
+def test_chance_does_not_find_it(norm: Norm, convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+    for row in ROWS:
+        image = digits[0][row]
+        model, _ = binarised(convnet, image, norm, row)
+        with torch.no_grad():
+            assert not model(around(image, norm, row, "chance", 1000, 1.0)).argmax(1).any()
