@@ -355,12 +355,12 @@ def test_the_same_bits_in_any_company_and_batch(
     x, labels = digits
 
     def search(rows: list[int], batch: int | None = None) -> Found:
-        how = {"epsilon": epsilon, "norm": norm, "steps": 9, "restarts": 2, "loss": "dlr", "target_classes": 2}
+        how = {"epsilon": epsilon, "norm": norm, "steps": 6, "restarts": 2, "loss": "dlr", "target_classes": 2}
         return apgd(convnet, x[rows], labels[rows], **how, ids=rows, seed=1, batch=batch)
 
     together = search(list(range(60)))
     assert 10 < int(together.success.sum()) < 60
-    for batch in (1, 7, 8, 33):
+    for batch in (1, 33):
         assert same(together, search(list(range(60)), batch))
     mixed = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     assert same(together, search(mixed.tolist()), mixed)
