@@ -72,7 +72,7 @@ def binarised(network: Classifier, image: Tensor, norm: Ball, row: int) -> tuple
     scores = phi @ weight
     highest, there = float(scores[:-1].max()), float(scores[-1])
     assert there > highest  # they can be separated
-    bias = -(0.1 * highest + 0.9 * there)  # class 1 begins close to the known example
+    bias = -(0.3 * highest + 0.7 * there)  # class 1 begins close to the known example
     model = Readout(network, weight.float(), bias).eval()
     with torch.no_grad():
         assert model(inner).argmax(1).tolist() == [0] * len(inner)
