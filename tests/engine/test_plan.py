@@ -70,6 +70,7 @@ OTHER: dict[str, Any] = {
     "attack.norm": "L2",
     "attack.epsilon": 0.5,
     "attack.steps": 7,
+    "attack.stop": "last",
     "attack.step_size": 0.5,
     "attack.restarts": 7,
     "attack.loss": "margin",
