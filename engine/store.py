@@ -90,10 +90,6 @@ class Store:
             return f"{above} is a file"
         return None if os.access(above, os.W_OK) else f"{above} cannot be written to"
 
-    def within(self, path: str) -> Store:
-        """The store of a folder of this one."""
-        return Store(self.location(path))
-
     def exists(self, path: str) -> bool:
         return self._filesystem.get_file_info(path).type != pafs.FileType.NotFound
 

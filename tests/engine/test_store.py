@@ -51,7 +51,7 @@ def test_round_trip(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["noise", "two words", "größe", "a#b", "a?b", "100%", "a%20b"])
 def test_store_within_a_store(store: Store, name: str) -> None:
-    inner = store.within(name)
+    inner = Store(store.location(name))
     inner.write("k", b"1")
     assert store.read(f"{name}/k") == b"1"
     assert store.names("") == [name]
@@ -77,7 +77,7 @@ def test_a_store_makes_nothing_before_it_writes(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     store.exists("a")
     store.names("a")
-    store.within("a").names("")
+    Store(store.location("a")).names("")
     assert not (tmp_path / "results").exists()
 
 

@@ -55,18 +55,22 @@ def same(found: Found, other: Found, rows: Tensor | slice = slice(None)) -> bool
     return all(torch.equal(getattr(found, field)[rows], getattr(other, field)) for field in vars(found))
 
 
-def linear_with_distances(norm: str, count: int = 9) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """A linear model of two classes, images amid the box, their labels, and how far each is from the boundary (count,)."""
+def linear(count: int) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
+    """A linear model of two classes, images amid the box, their labels, margins (count,) and the weight difference (16,)."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
     model[1].weight.copy_(gaussian(5, 2, 16))
     points = 0.5 + 0.04 * gaussian(6, count, *SHAPE)
     model[1].bias.copy_(-model[1].weight.sum(1) / 2 + torch.tensor([0.0, 0.1]))  # the boundary goes near the middle
     logits = model.double()(points.double())
-    labels = logits.argmax(1)
-    difference = (model[1].weight[0] - model[1].weight[1]).flatten()
-    size = difference.abs().sum() if norm == "Linf" else difference.norm()
-    distance = (logits[:, 0] - logits[:, 1]).abs() / size
+    difference = model[1].weight[0] - model[1].weight[1]
     model.float()
-    assert set(labels.tolist()) == {0, 1}
+    assert set(logits.argmax(1).tolist()) == {0, 1}
+    return model, points, logits.argmax(1), (logits[:, 0] - logits[:, 1]).abs(), difference
+
+
+def linear_with_distances(norm: str, count: int = 9) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """The linear model, its images and labels, and how far each is from the boundary (count,)."""
+    model, points, labels, margins, difference = linear(count)
+    distance = margins / (difference.abs().sum() if norm == "Linf" else difference.norm())
     assert distance.max() < 0.3
     return model, points, labels, distance

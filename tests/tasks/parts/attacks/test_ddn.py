@@ -6,90 +6,33 @@ The smallest L2 perturbation that moves a linear model of margin m and weight di
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_models import SHAPE, images, linear, same, smooth
 from torch import Tensor, nn
 
-from tasks.parts import data, training
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.geometry import norm_of
 from tasks.parts.models import Classifier
-from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
 
 LOSSES = ["ce", "margin"]
-SHAPE = (1, 4, 4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def convnet() -> Classifier:
-    """A small network for digits, trained just enough."""
-    recipe, train = Recipe(epochs=3), data.load("digits", "train")
-    model = training.untrained(recipe, train)
-    for _ in training.epochs(recipe, model, train):
-        pass
-    return model
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Tensor, Tensor]:
-    return data.take(data.load("digits", "test"), range(60))
-
-
-def gaussian(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def smooth(seed: int = 0, classes: int = 4) -> nn.Module:
-    """A network without kinks, so that float32 and float64 take the same path."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, classes)).requires_grad_(False)
-    for i, p in enumerate(model.parameters()):
-        p.copy_(gaussian(1000 * seed + i, *p.shape) * (0.5 if p.ndim == 2 else 0.1))
-    return model.eval()
-
-
-def images(count: int, seed: int = 0) -> Tensor:
-    return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
-
-
-def same(found: Found, other: Found, rows: Tensor | slice = slice(None)) -> bool:
-    return all(torch.equal(getattr(found, field)[rows], getattr(other, field)) for field in vars(found))
 
 
 # ---------------------------------------------------------------------------------------------------------- closed form
-
-
-def linear(count: int) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
-    """A linear model of two classes, images amid the box, their labels, their exact distances (count,), and |d|."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
-    model[1].weight.copy_(gaussian(5, 2, 16))
-    points = 0.5 + 0.04 * gaussian(6, count, *SHAPE)
-    model[1].bias.copy_(-model[1].weight.sum(1) / 2 + torch.tensor([0.0, 0.1]))  # the boundary goes near the middle
-    logits = model.double()(points.double())
-    slope = (model[1].weight[0] - model[1].weight[1]).norm()
-    model.float()
-    assert set(logits.argmax(1).tolist()) == {0, 1}
-    return model, points, logits.argmax(1), (logits[:, 0] - logits[:, 1]).abs() / slope, slope
 
 
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_linear_model_has_its_exact_distance(batch: int, loss: str, targeted: bool) -> None:
-    model, points, labels, exact, slope = linear(70 if batch == 64 else 9)
+    model, points, labels, margins, difference = linear(70 if batch == 64 else 9)
+    slope = difference.norm()
+    exact = margins / slope
     assert exact.max() < 0.3  # so that no wall is in the way
     targets = 1 - labels if targeted else None
     found = ddn(model, points, labels, loss=loss, batch=batch, targets=targets)
@@ -239,7 +182,8 @@ def test_a_flat_loss_gives_no_nan(loss: str) -> None:
 
 
 def test_a_confident_network_stops_the_cross_entropy_but_not_the_margin() -> None:
-    model, points, labels, exact, _ = linear(15)
+    model, points, labels, margins, difference = linear(15)
+    exact = margins / difference.norm()
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(1e4)  # p_true = 1 in float32: the gradient of the cross-entropy is zero

@@ -7,83 +7,24 @@ d: m / |d|_1 in L-inf, m / |d| in L2, m / |d|_inf in L1. In L0 it is the least c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_models import SHAPE, images, linear, same, smooth
 from torch import Tensor, nn
 
-from tasks.parts import data, training
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.geometry import norm_of
 from tasks.parts.models import Classifier
-from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
 
 NORMS = ["Linf", "L2", "L1", "L0"]
-SHAPE = (1, 4, 4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def convnet() -> Classifier:
-    """A small network for digits, trained just enough."""
-    recipe, train = Recipe(epochs=3), data.load("digits", "train")
-    model = training.untrained(recipe, train)
-    for _ in training.epochs(recipe, model, train):
-        pass
-    return model
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Tensor, Tensor]:
-    return data.take(data.load("digits", "test"), range(60))
-
-
-def gaussian(seed: int, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def smooth(seed: int = 0, classes: int = 4) -> nn.Module:
-    """A network without kinks, so that float32 and float64 take the same path."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, classes)).requires_grad_(False)
-    for i, p in enumerate(model.parameters()):
-        p.copy_(gaussian(1000 * seed + i, *p.shape) * (0.5 if p.ndim == 2 else 0.1))
-    return model.eval()
-
-
-def images(count: int, seed: int = 0) -> Tensor:
-    return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
-
-
-def same(found: Found, other: Found, rows: Tensor | slice = slice(None)) -> bool:
-    return all(torch.equal(getattr(found, field)[rows], getattr(other, field)) for field in vars(found))
 
 
 # ---------------------------------------------------------------------------------------------------------- closed form
-
-
-def linear(count: int) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
-    """A linear model of two classes, images amid the box, their labels, margins (count,) and the weight difference (16,)."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
-    model[1].weight.copy_(gaussian(5, 2, 16))
-    points = 0.5 + 0.04 * gaussian(6, count, *SHAPE)
-    model[1].bias.copy_(-model[1].weight.sum(1) / 2 + torch.tensor([0.0, 0.1]))  # the boundary goes near the middle
-    logits = model.double()(points.double())
-    difference = model[1].weight[0] - model[1].weight[1]
-    model.float()
-    assert set(logits.argmax(1).tolist()) == {0, 1}
-    return model, points, logits.argmax(1), (logits[:, 0] - logits[:, 1]).abs(), difference
 
 
 @pytest.mark.parametrize("targeted", [False, True])
