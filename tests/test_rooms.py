@@ -40,13 +40,15 @@ FLOORS = {
     "engine.work": 3,
     "engine.scatter": 3,
     "engine.board": 3,
-    "engine.trial": 5,
-    "engine.progress": 5,
-    "engine.launch": 6,
-    "analysis.table": 6,
-    "analysis.report": 6,
-    "engine.results": 7,
-    "engine.sweep": 8,
+    "engine.job": 5,
+    "engine.artifacts": 6,
+    "engine.trial": 7,
+    "engine.progress": 7,
+    "engine.launch": 8,
+    "analysis.table": 8,
+    "analysis.report": 8,
+    "engine.results": 9,
+    "engine.sweep": 10,
 }
 
 # What a room may not import from outside, and the modules that alone may.
