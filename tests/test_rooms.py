@@ -31,6 +31,7 @@ FLOORS = {
     "analysis.paired": 1,
     "analysis.results": 1,
     "analysis.summary": 1,
+    "analysis.telling": 1,
     "engine.source": 1,
     "engine.entries": 1,
     "engine.explain": 2,
