@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tasks.parts import attacks, data, door, peers, spaces
 from tasks.parts.curve import security_curve
 from tasks.parts.geometry import Norm
-from tasks.parts.losses import Joint, joint
+from tasks.parts.losses import How, joint
 from tasks.parts.noisy_search import noisy
 from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
@@ -71,7 +71,7 @@ class Attack(Settings):
     target: int | None = Field(default=None, ge=0, description="class to reach; any but the label where null")
     space: str = Field(default="pixel", title="space of the search", description="pixel or hidden:<stage>")
     weight_noise: SearchNoise = Field(default=SearchNoise(), description="noise on the weights, new at each step")
-    joint: Joint = Field(
+    joint: How = Field(
         default="mean",
         title="joint search",
         description="how the losses of several networks become one: mean, worst (of the network that is fooled least) or unfooled"
@@ -261,6 +261,7 @@ def search(
     Raises:
         UserError: for a network, images or labels that cannot be searched with.
     """
+    model = networks[0] if len(networks) == 1 else Together(networks)
     space = space_of(attack, networks)
     targets = None if attack.target is None else torch.full_like(labels, attack.target)
     arguments = attack.arguments() | {"seed": seed, "ids": ids, "batch": batch, "targets": targets}
@@ -282,7 +283,14 @@ def search(
     elif attack.weight_noise.sigma:
         noise = attack.weight_noise
         found, unseen = noisy(
-            function, space.classify, begin, labels, sigma=noise.sigma, draws=noise.draws, **arguments
+            function,
+            model,
+            begin,
+            labels,
+            sigma=noise.sigma,
+            draws=noise.draws,
+            classify=None if attack.space == "pixel" else space.classify,
+            **arguments,
         )
     else:
         found = function(space.classify, begin, labels, **arguments)
@@ -301,12 +309,12 @@ def space_of(attack: Attack, networks: Sequence[nn.Module]) -> spaces.Space:
     Raises:
         UserError: a hidden space of several networks at once, or one that the network does not have.
     """
-    kind, stage = spaces.parse(attack.space)
+    kind, _ = spaces.parse(attack.space)
     if kind == "pixel":
         return spaces.pixels(networks[0] if len(networks) == 1 else Together(networks))
     if len(networks) > 1:
         raise UserError("several networks share no hidden space; search for all at once in pixel", "attack.space")
-    return spaces.hidden(networks[0], stage)
+    return spaces.of(attack.space, networks[0])
 
 
 def check_target(attack: Attack, split: data.Split, classes: Sequence[str | int] | None) -> None:
@@ -356,7 +364,7 @@ def norms_of(name: str) -> tuple[str, ...]:
     >>> norms_of("ddn"), norms_of("apgd")
     (('L2',), ('Linf', 'L2'))
     """
-    return _choices(name).get("norm", get_args(Norm) if ":" in name else ("L2",))
+    return peers.find(name).norms if ":" in name else _choices(name).get("norm", ("L2",))
 
 
 def _default_norm(name: str) -> str:
@@ -373,7 +381,7 @@ def _parameters(name: str) -> Mapping[str, Any]:
 @cache
 def _choices(name: str) -> Mapping[str, tuple[Any, ...]]:
     """Of each argument that is one of several words, these words."""
-    hints = get_type_hints(function_of(name))
+    hints = {} if ":" in name else get_type_hints(function_of(name))
     found = {}
     for argument, hint in hints.items():
         literal = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
