@@ -113,7 +113,7 @@ def explain(error: ValidationError, model: type[BaseModel], entries: Any, owner:
         name, colon, rest = own.partition(": ")
         return Mistake(f"{at}.{name}".lstrip("."), rest) if colon and name in value else Mistake(at, own)
     if own and not own.endswith(" is needed"):
-        return Mistake(at, f"{own}, not {shown(value)}")
+        return Mistake(at, own if own.endswith(")") else f"{own}, not {shown(value)}")
     if any(
         item["type"].startswith(_BOUNDS) for item in mine
     ):  # the kind is right, and what else it might be is no help

@@ -13,15 +13,20 @@ def passes(config)                 optional: forward passes for one example at m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
+from tasks.parts.adversarial import Adversarial
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import Settings
+
+Need = Recipe | Adversarial
+Needs = Mapping[str, Need]
+"""What a task's `needs` returns."""
 
 
 @dataclass(frozen=True)

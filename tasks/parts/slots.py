@@ -22,7 +22,7 @@ class Slots:
     """Which example each of S slots works on, and for all N examples the best point seen so far.
 
     Args:
-        images: (N, C, H, W) in [0, 1].
+        images: (N, ...).
         labels: (N,) true classes.
         targets: (N,) classes to reach; any other class than the label where None.
         batch: the number of slots.
@@ -52,7 +52,7 @@ class Slots:
         return torch.zeros(len(self.example), *shape, dtype=dtype, device=self.example.device)
 
     def record(self, delta: Tensor, logits: Tensor, *, backward: bool) -> tuple[Tensor, Tensor]:
-        """Notes one pass: the point at `delta` (S, C, H, W) from each slot's image has these logits (S, K).
+        """Notes one pass: the point at `delta` (S, ...) from each slot's image has these logits, (S, K) or (S, M, K).
 
         Returns:
             As `losses.verdict`.

@@ -248,7 +248,7 @@ def searches(attack: str) -> Iterator[dict[str, Any]]:
     """Arguments to try an attack with: each norm it knows, a radius where it wants one, and not too many queries."""
     function = getattr(importlib.import_module(f"tasks.parts.attacks.{attack}"), attack)
     hints = get_type_hints(function)
-    radius = {"Linf": 0.12, "L2": 0.4}
+    radius = {"Linf": 0.12, "L2": 0.4, "L1": 1.2}
     norms = get_args(hints["norm"]) if get_origin(hints.get("norm")) is Literal else [None]
     for norm in norms:
         arguments: dict[str, Any] = {} if norm is None else {"norm": norm}
