@@ -38,10 +38,11 @@ def make_all(needs: Mapping[str, Artifact], ids: Sequence[int], job: Job, logs: 
         ids: the examples whose adversarial examples are wanted.
         logs: of the classifiers, by key.
     """
-    classifiers = [artifact for artifact in needs.values() if artifact.kind == "classifier"]
-    absent = [artifact for artifact in classifiers if not exists(artifact, job.store)]
-    if len(absent) > 1 and job.hands.slots > 1 and not any(artifact.needs for artifact in absent):
-        _at_once(absent, job, logs, report)
+    absent = {key: a for key, a in needs.items() if a.kind == "classifier" and not exists(a, job.store)}
+    while len(absent) > 1 and job.hands.slots > 1:  # in waves: what is finetuned comes after what it starts from
+        ready = [a for a in absent.values() if all(base.key not in absent for base in a.needs)]
+        _at_once(ready, job, logs, report)
+        absent = {key: a for key, a in absent.items() if a not in ready}
     for artifact in needs.values():
         if artifact.kind == "classifier":
             _classifier(artifact, job, logs[artifact.key], report)
@@ -94,7 +95,8 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     started, history = time.time(), []
     final: dict[str, Any] = {}
     report({"phase": "training", "done": 0, "of": recipe.epochs})
-    for message in job.hands.stream(train, recipe, job.around):
+    start = [job.hands.put(state) for _, state in (load(base, (), job.store) for base in artifact.needs)]
+    for message in job.hands.stream(train, recipe, job.around, *start):
         if "epoch" in message:
             history.append(message["epoch"])
             log(message["epoch"])

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial import RADII, Adversarial, Attack, check_target, space_of
+from tasks.parts.adversarial import Adversarial, Attack, check_target, space_of
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -73,13 +73,13 @@ class Config(TaskConfig):
     @model_validator(mode="after")
     def _resolve(self) -> Config:
         attack = self.attack
-        given = "epsilon" in attack.model_fields_set and attack.epsilon is not None
-        if self.radii is not None and given and self.radii != [attack.epsilon]:
+        if self.radii is not None and attack.epsilon is not None and self.radii != [attack.epsilon]:
             raise ValueError("attack.epsilon: radii are given; leave one of the two out")
         assert attack.norm is not None  # resolved by the attack
         if self.radii is None:
-            alone = given or (attack.fixed_radius and attack.weight_noise.sigma > 0)
-            radii = [attack.epsilon or RADII[attack.norm]] if alone else LADDERS[attack.norm]
+            radius = attack.radius
+            alone = radius is not None and (attack.epsilon is not None or attack.weight_noise.sigma > 0)
+            radii = [radius] if alone else LADDERS[attack.norm]
             object.__setattr__(self, "radii", radii)
         if len(self.radii or []) > 1 and attack.fixed_radius and attack.weight_noise.sigma:
             raise ValueError("attack.weight_noise: a ladder cannot be searched with weight noise; give one radius")

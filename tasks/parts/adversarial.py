@@ -92,7 +92,7 @@ class Attack(Settings):
     @field_validator(*COMMON)
     @classmethod
     def _has(cls, value: Any, info: ValidationInfo) -> Any:
-        """Resolves what is null where it decides the result, and refuses what the attack lacks."""
+        """Refuses what the attack lacks, and fills in its norm."""
         name = info.data.get("name")
         if name is None:
             return value  # refused already
@@ -100,8 +100,6 @@ class Attack(Settings):
         if info.field_name == "norm":
             choices = norms_of(name)
             value = _default_norm(name) if value is None else value
-        if info.field_name == "epsilon" and value is None and "epsilon" in there:
-            return RADII[info.data.get("norm") or "Linf"]
         if value is None:
             return value
         if choices is not None and value not in choices:
@@ -163,10 +161,17 @@ class Attack(Settings):
         """Whether it searches within a radius; else for the smallest perturbation."""
         return "epsilon" in arguments_of(self.name)
 
+    @property
+    def radius(self) -> float | None:
+        """The radius of an attack that has one."""
+        assert self.norm is not None  # resolved
+        return (self.epsilon or RADII[self.norm]) if self.fixed_radius else None
+
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of the attack's function, without those of a call."""
-        given = {name: getattr(self, name) for name in COMMON if getattr(self, name) is not None}
-        return {name: value for name, value in given.items() if name in arguments_of(self.name)} | self.options
+        given = {name: getattr(self, name) for name in COMMON} | {"epsilon": self.radius}
+        there = arguments_of(self.name)
+        return {name: value for name, value in given.items() if value is not None and name in there} | self.options
 
 
 class Adversarial(Settings):
@@ -308,7 +313,7 @@ def search(
     else:
         found = function(space.classify, begin, labels, **arguments)
     if radius is None:
-        reached = torch.full_like(found.distance, attack.epsilon) if attack.fixed_radius else found.distance
+        reached = found.distance if attack.radius is None else torch.full_like(found.distance, attack.radius)
         radius = torch.where(found.success, torch.where(found.distance > 0, reached, 0), torch.inf)
     points = begin + found.perturbation
     if attack.space == "pixel":
