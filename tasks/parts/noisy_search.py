@@ -10,10 +10,10 @@ security"; here the randomness is the searcher's.) Normalisation layers keep the
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, final
 
 import torch
@@ -111,7 +111,8 @@ def noisy(
     The attack climbs the mean loss of the `draws` noisy networks of each step. (One without an argument `loss` takes the mean over
     these and the reference; its gradient has the same direction, as none flows through the reference.) A point counts as a success on
     the way where these and the reference are fooled: else a search would end, or a smallest perturbation be recorded, wherever one
-    lucky draw puts the boundary. What is returned is judged on the reference alone.
+    lucky draw puts the boundary. (A smallest perturbation is still that of its luckiest step: more draws make it less so.) What is
+    returned is judged on the reference alone.
 
     It goes batch by batch, each with a count of calls from 0 on, so that all examples of a batch are at the same step and face the
     same networks in whatever company they come. Images that the reference misclassifies are left alone.
@@ -142,34 +143,71 @@ def noisy(
         raise UserError(f"at least 1 unseen network is needed, not {unseen}", "unseen")
     reference = model if classify is None else classify
     batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
-    targets: Tensor | None = arguments.get("targets")
-    parameters = inspect.signature(attack).parameters
-    own: dict[str, Any] = {"batch": batch} | ({"seed": seed} if "seed" in parameters else {}) | arguments
+    keyed = {"seed": seed} if "seed" in inspect.signature(attack).parameters else {}
+    search = with_weight_noise(attack, model, sigma, draws, seed)
+    found = search(reference, images, labels, batch=batch, **keyed, **arguments)
     if sigma == 0:
-        found = attack(reference, images, labels, **own)
         return found, found.success.to(images.dtype)
-
-    networks = _count(reference, images)
-    if "loss" in parameters:
-        own["loss"] = _of_draws(own.get("loss", parameters["loss"].default), networks)
-    if "ids" in parameters and own.get("ids") is None:
-        own["ids"] = range(len(images))
-    already = reached(reference, images, labels, targets, batch)
-    perturbation, distance = torch.zeros_like(images), images.new_zeros(len(images))
-    forwards, backwards = torch.ones_like(labels), torch.zeros_like(labels)
-    searched = (~already).nonzero().flatten()
-    for rows in searched.split(batch) if len(searched) else ():
-        network = NoisyNetwork(model, sigma, draws, seed, classify=classify, with_reference=True)
-        part = attack(network, images[rows], labels[rows], **_rows_of(own, rows, len(images)))
-        perturbation[rows], distance[rows] = part.perturbation, part.distance.to(distance)
-        forwards[rows] += part.forwards * (1 + draws) + 1  # and once more to be judged
-        backwards[rows] += part.backwards * draws
-    points = images + perturbation
-    success = already | reached(reference, points, labels, targets, batch)
     share = unseen_share(
-        model, points, labels, targets=targets, sigma=sigma, draws=unseen, seed=seed, batch=batch, classify=classify
+        model,
+        images + found.perturbation,
+        labels,
+        targets=arguments.get("targets"),
+        sigma=sigma,
+        draws=unseen,
+        seed=seed,
+        batch=batch,
+        classify=classify,
     )
-    return Found(perturbation, success, distance, forwards, backwards), share
+    return found, share
+
+
+def with_weight_noise(
+    attack: Callable[..., Found], network: nn.Module, sigma: float, draws: int = 1, seed: int = 0
+) -> Callable[..., Found]:
+    """An attack like `attack`, with its arguments, that faces noisy weights as in `noisy`; so it can be run at many radii, for one.
+
+    The `model` that it is called with is the reference, and any function that uses the weights of `network`.
+
+    Args:
+        attack: a function of `tasks/parts/attacks/`.
+        network: whose weights have noise.
+        sigma, draws, seed: of the noise, as for `noisy`.
+
+    Raises:
+        UserError: as for `NoisyNetwork`.
+    """
+    _check(network, sigma, draws)
+    if sigma == 0:
+        return attack
+    parameters = inspect.signature(attack).parameters
+
+    @functools.wraps(attack)
+    def search(
+        model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, *, batch: int | None = None, **arguments: Any
+    ) -> Found:
+        batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
+        targets: Tensor | None = arguments.get("targets")
+        if "loss" in parameters:
+            loss = arguments.get("loss", parameters["loss"].default)
+            arguments["loss"] = _of_draws(loss, _count(model, images))
+        if "ids" in parameters and arguments.get("ids") is None:
+            arguments["ids"] = range(len(images))
+        already = reached(model, images, labels, targets, batch)
+        perturbation, distance = torch.zeros_like(images), images.new_zeros(len(images))
+        forwards, backwards = torch.ones_like(labels), torch.zeros_like(labels)
+        searched = (~already).nonzero().flatten()
+        for rows in searched.split(batch) if len(searched) else ():
+            noisy_network = NoisyNetwork(network, sigma, draws, seed, classify=model, with_reference=True)
+            some = _rows_of(arguments, rows, len(images))
+            part = attack(noisy_network, images[rows], labels[rows], batch=batch, **some)
+            perturbation[rows], distance[rows] = part.perturbation, part.distance.to(distance)
+            forwards[rows] += part.forwards * (1 + draws) + 1  # and once more to be judged
+            backwards[rows] += part.backwards * draws
+        success = already | reached(model, images + perturbation, labels, targets, batch)
+        return Found(perturbation, success, distance, forwards, backwards)
+
+    return search
 
 
 def unseen_share(
@@ -197,7 +235,7 @@ def unseen_share(
     count = torch.zeros(len(points), dtype=torch.long, device=points.device)
     for draw in range(draws):
         drawn = noisy_copy(asked, sigma, torch_generator(seed, UNSEEN, 0, draw))
-        logits = in_batches(partial(_with_weights, asked, drawn), points, batch)
+        logits = in_batches(functools.partial(_with_weights, asked, drawn), points, batch)
         count += verdict(logits, labels, targets)[1]
     return count.to(points.dtype) / draws
 

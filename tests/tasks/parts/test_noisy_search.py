@@ -7,6 +7,7 @@ variance sigma^2 (sum_ij W_ij^2 x_j^2 + sum_i b_i^2).
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,8 +25,9 @@ from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.attacks.square import square
 from tasks.parts.classifier import Classifier
+from tasks.parts.curve import security_curve
 from tasks.parts.losses import cross_entropy, joint
-from tasks.parts.noisy_search import NoisyNetwork, noisy, unseen_share
+from tasks.parts.noisy_search import NoisyNetwork, noisy, unseen_share, with_weight_noise
 from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
@@ -152,7 +154,7 @@ def test_gradients_are_those_of_the_noisy_networks_and_none_flows_through_the_re
 
 def test_the_margin_of_a_linear_model_is_normal() -> None:
     model, x, labels = linear()
-    sigma, draws = 0.2, 1000
+    sigma, draws = 0.2, 400
     share = unseen_share(model, x, labels, sigma=sigma, draws=draws, seed=3)
     weight, bias = model[1].weight.double(), model[1].bias.double()
     logits = model(x).double()
@@ -383,6 +385,26 @@ def test_targets_radii_and_starts_go_with_their_examples(convnet: Classifier, di
         )
         assert torch.equal(alone.perturbation[0], found.perturbation[row])
         assert torch.equal(alone_share[0], share[row])
+
+
+def test_a_ladder_of_radii_with_weight_noise(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+    """The attack with noise is an attack as every other: the curve knows its arguments, and company does not matter."""
+    images, labels = digits
+    attack = with_weight_noise(pgd, convnet, 0.1, 2, seed=1)
+    assert inspect.signature(attack) == inspect.signature(pgd)
+    assert with_weight_noise(pgd, convnet, 0) is pgd
+    radii = [0.02, 0.05, 0.1, 0.2, 0.4]
+    found, smallest = security_curve(attack, convnet, images, labels, radii, steps=10)
+    assert set(smallest.tolist()) <= {*radii, math.inf}
+    assert len(set(smallest.tolist())) > 2
+    succeeded = smallest.isfinite()
+    assert torch.equal(convnet(images + found.perturbation).argmax(1) != labels, succeeded)
+    assert (found.distance[succeeded] <= smallest[succeeded] + 1e-6).all()
+    for piece in (slice(0, 1), slice(1, 8)):
+        ids = list(range(12))[piece]
+        alone, radius = security_curve(attack, convnet, images[piece], labels[piece], radii, steps=10, ids=ids)
+        assert torch.equal(radius, smallest[piece])
+        assert torch.equal(alone.perturbation, found.perturbation[piece])
 
 
 def test_no_examples(convnet: Classifier) -> None:
