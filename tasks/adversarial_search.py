@@ -77,12 +77,9 @@ class Config(TaskConfig):
             raise ValueError("attack.epsilon: radii are given; leave one of the two out")
         assert attack.norm is not None  # resolved by the attack
         if self.radii is None:
-            radius = attack.radius
-            alone = radius is not None and (attack.epsilon is not None or attack.weight_noise.sigma > 0)
-            radii = [radius] if alone else LADDERS[attack.norm]
-            object.__setattr__(self, "radii", radii)
-        if len(self.radii or []) > 1 and attack.fixed_radius and attack.weight_noise.sigma:
-            raise ValueError("attack.weight_noise: a ladder cannot be searched with weight noise; give one radius")
+            object.__setattr__(self, "radii", [attack.epsilon] if attack.epsilon else LADDERS[attack.norm])
+        if len(self.radii or []) > 1 and attack.stop not in (None, "first"):
+            raise ValueError("attack.stop: along a ladder each search ends at the first success; give one radius")
         return self
 
     @property

@@ -23,7 +23,7 @@ from tasks.parts import attacks, data, door, peers, spaces
 from tasks.parts.curve import security_curve
 from tasks.parts.geometry import Norm
 from tasks.parts.losses import How, joint
-from tasks.parts.noisy_search import noisy
+from tasks.parts.noisy_search import unseen_share, with_weight_noise
 from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
 from tasks.parts.settings import NonNegative, Positive, Settings, UserError
@@ -192,8 +192,6 @@ class Adversarial(Settings):
     def _possible(self) -> Adversarial:
         if self.radii is not None and not self.attack.fixed_radius:
             object.__setattr__(self, "radii", None)  # the smallest perturbation says it for every radius
-        if self.radii is not None and self.attack.weight_noise.sigma:
-            raise ValueError("a ladder of radii cannot be searched with weight noise; give one epsilon")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -293,31 +291,31 @@ def search(
         begin = space.encode(images)
     door.network(space.classify, begin, labels, space.box)
 
-    radius = None
-    unseen = torch.full(labels.shape, torch.nan, device=images.device)
+    noise = attack.weight_noise
+    function = with_weight_noise(function, model, noise.sigma, noise.draws, seed)
     if radii is not None:
         arguments.pop("epsilon", None)
         found, radius = security_curve(function, space.classify, begin, labels, radii, **arguments)
-    elif attack.weight_noise.sigma:
-        noise = attack.weight_noise
-        found, unseen = noisy(
-            function,
-            model,
-            begin,
-            labels,
-            sigma=noise.sigma,
-            draws=noise.draws,
-            classify=None if attack.space == "pixel" else space.classify,
-            **arguments,
-        )
     else:
         found = function(space.classify, begin, labels, **arguments)
-    if radius is None:
         reached = found.distance if attack.radius is None else torch.full_like(found.distance, attack.radius)
-        radius = torch.where(found.success, torch.where(found.distance > 0, reached, 0), torch.inf)
+        radius = torch.where(found.success, reached, torch.inf)
+    radius = torch.where(found.success & (found.distance == 0), 0, radius)
     points = begin + found.perturbation
     if attack.space == "pixel":
         points = points.clamp(0, 1)  # adding may round out of the box
+    unseen = torch.full_like(radius, torch.nan)
+    if noise.sigma:
+        unseen = unseen_share(
+            model,
+            points,
+            labels,
+            targets=targets,
+            sigma=noise.sigma,
+            seed=seed,
+            batch=batch,
+            classify=None if attack.space == "pixel" else space.classify,
+        )
     return Searched(points, found.success, found.distance, radius, found.forwards, found.backwards, unseen)
 
 
