@@ -26,6 +26,7 @@ FLOORS = {
     "analysis.catalogue": 1,
     "analysis.cube": 1,
     "analysis.drawing": 1,
+    "analysis.networks": 1,
     "analysis.options": 1,
     "analysis.page": 1,
     "analysis.paired": 1,
