@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
+from engine.job import Job
 from engine.plan import Planned
 from engine.progress import Progress
 from engine.scatter import Here, OverRay
 from engine.source import SpecError
 from engine.spec import Spec
 from engine.store import Store
-from engine.trial import Job, run
+from engine.trial import run
 from engine.work import Surroundings
 
 REPORT_EVERY = 0.5

@@ -51,9 +51,17 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     for record in failed:
         if record["status"] == "missing":
             print(f"failed: {record['label']}: its process died", file=sys.stderr)
+    wrong = [(record["label"], what, told) for record in records for what, told in _unpassed(record)]
+    for label, what, told in wrong:
+        print(f"self-check FAILED: {label}: {what}: {told}", file=sys.stderr)
     done = len(records) - len(failed)
     print(f"{spec.name}: {done} of {len(records)} trials done, {ran} of them run now; {page}")
-    return 1 if failed or undrawn else 0
+    return 1 if failed or undrawn or wrong else 0
+
+
+def _unpassed(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """The self-checks of a trial that did not hold, with what is wrong."""
+    return [(what, told) for what, told in (record.get("checks") or {}).items() if told is not None]
 
 
 def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> pa.Table:

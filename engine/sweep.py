@@ -12,6 +12,7 @@ from engine.progress import Progress
 from engine.source import SpecError
 from engine.spec import Spec, load
 from engine.store import Store
+from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
 
 EXAMPLES = """\
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-concurrent", type=_positive, metavar="N", help="trials at once (default: by the CPUs)")
     parser.add_argument(
-        "--fresh", action="store_true", help="measure this sweep's trials anew; trained networks are kept"
+        "--fresh", action="store_true", help="measure this sweep's trials anew; networks and adversarial examples are kept"
     )
     return parser
 
@@ -111,32 +112,41 @@ def _run(spec: Spec, store: Store, todo: list[Planned], options: argparse.Namesp
             for item in todo:
                 store.delete(item.folder)
         store.write(f"{spec.name}/sweep.yaml", results.resolved(spec).encode())
-        left = sum(len(missing(item, store)) for item in todo)
+        left = sum(_left(item, store) for item in todo)
         print(f"{spec.name}: {len(todo)} trials to run, {left} examples to measure", file=sys.stderr, flush=True)
         with Progress(len(todo), left) as progress:
             launch.run_all(spec, store, todo, hands, progress, options.max_concurrent)
 
 
+def _left(item: Planned, store: Store) -> int:
+    return len(missing(item.folder, item.ids, store))
+
+
 def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store) -> None:
     """The dry run: every trial and how far it is, and the work that is left."""
-    here = {artifact.key: artifact for item in planned for artifact in item.needs.values()}
-    known = {key for key, artifact in here.items() if exists(artifact, store)}
     print(f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.name)}")
     width = max(len(item.trial.label) for item in planned)
+    epochs: dict[str, int] = {}  # of each network to train
+    around: dict[str, set[int]] = {}  # of each set of adversarial examples, those that are not there yet
     for item in planned:
-        made = "made" if all(a.key in known for a in item.needs.values()) else "to train"
-        left = len(missing(item, store)) if item in todo else 0
+        made = "made"
+        for key, artifact in item.artifacts().items():
+            if isinstance(artifact.of, Recipe) and not exists(artifact, store):
+                made = "to train"
+                epochs |= {key: artifact.of.epochs} if item in todo else {}
+            elif not isinstance(artifact.of, Recipe) and item in todo:
+                around.setdefault(key, set()).update(missing(artifact.folder, item.ids, store))
+        left = _left(item, store) if item in todo else 0
         print(
             f"  {item.key}  {item.trial.label:{width}}  {status(item, store):6}  network {made:8}  {left} examples left"
         )
-    wanted = {a.key for item in todo for a in item.needs.values()} - known
-    epochs = sum(here[key].recipe.epochs for key in wanted)
-    examples = sum(len(missing(item, store)) for item in todo)
+    examples, searches = sum(_left(item, store) for item in todo), sum(map(len, around.values()))
     print(
-        f"to do: {len(todo)} trials; {len(wanted)} networks to train, {epochs} epochs; {examples} examples to measure"
+        f"to do: {len(todo)} trials; {len(epochs)} networks to train, {sum(epochs.values())} epochs; "
+        f"{searches} adversarial searches; {examples} examples to measure"
     )
     if hasattr(spec.task, "passes"):
-        passes = sum(len(missing(item, store)) * spec.task.passes(item.trial.config) for item in todo)
+        passes = sum(_left(item, store) * spec.task.passes(item.trial.config) for item in todo)
         print(f"at most {passes:,} forward passes of a network on one image")
 
 

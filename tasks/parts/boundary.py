@@ -9,14 +9,14 @@ from torch import Tensor
 
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.geometry import Norm, norm_of, per_example, project
+from tasks.parts.losses import verdict
 
 
 def reached(
     model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor, targets: Tensor | None, batch: int
 ) -> Tensor:
-    """Whether each point (N, C, H, W) is given another class than its label or, with `targets`, the target: (N,) bool."""
-    predicted = in_batches(model, points, batch).argmax(1)
-    return predicted != labels if targets is None else predicted == targets
+    """Whether each point (N, ...) succeeds, as `losses.verdict` has it: (N,) bool."""
+    return verdict(in_batches(model, points, batch), labels, targets)[1]
 
 
 def to_boundary(
@@ -37,10 +37,10 @@ def to_boundary(
     halves what is between them. On the way there may be other boundaries: the one found is as good as any, not always the nearest.
 
     Args:
-        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
-        images: (N, C, H, W) in [0, 1].
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, in evaluation mode.
+        images: (N, ...), the points that the perturbations begin at.
         labels: (N,) true classes.
-        perturbation: (N, C, H, W), images + perturbation in [0, 1].
+        perturbation: (N, ...).
         success: (N,) bool: which perturbations succeed. The others, and those that are zero, are returned as they are.
         halvings: passes for each example; t is found to 2^-halvings.
         norm: which way is short. A shorter perturbation changes as many numbers as a longer one, so in L0 the share t is of the
@@ -58,7 +58,7 @@ def to_boundary(
     >>> float(delta), int(forwards)
     (0.625, 3)
     """
-    batch = batch_size(images[0].numel(), images.device) if batch is None else batch
+    batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
     shortened = perturbation.clone()
     rows = (success & perturbation.flatten(1).any(1)).nonzero().flatten()
     forwards = torch.zeros_like(labels)

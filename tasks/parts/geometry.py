@@ -1,4 +1,6 @@
-"""Norms, balls and directions in input space. Images lie in the box [0, 1]; radii are in pixel units."""
+"""Norms, balls and directions in input space. Images lie in the box [0, 1], points of other spaces in no box; radii are in pixel units
+or in those of the other space.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,13 @@ from torch import Tensor
 from tasks.parts.randomness import normal, uniform
 
 Norm = Literal["Linf", "L2", "L1", "L0"]
-Ball = Literal["Linf", "L2"]
-"""The norms in whose balls the searches at a fixed radius move."""
 """L0 counts the numbers that change: the three channels of a pixel are three numbers."""
+Convex = Literal["Linf", "L2", "L1"]
+"""The norms whose balls are convex."""
+Ball = Literal["Linf", "L2"]
+Box = tuple[float, float]
+"""The least and the largest number that a point may have; (-inf, inf) where there is no box."""
+PIXELS: Box = (0.0, 1.0)
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -70,6 +76,57 @@ def _project_l1(delta: Tensor, epsilon: Tensor) -> Tensor:
     return delta.sign() * (sizes - amount).clamp_min(0).reshape(delta.shape)
 
 
+def radii(epsilon: float | Tensor, images: Tensor) -> Tensor:
+    """One radius for each of the images (N, ...), from one for all or one each: float64 (N,)."""
+    each = torch.as_tensor(epsilon, dtype=torch.float64, device=images.device)
+    return each.expand(len(images))
+
+
+def clipped(images: Tensor, delta: Tensor, box: Box) -> Tensor:
+    """The perturbation of images in the box (B, ...), cut off where it leaves the box."""
+    return delta if box == (-math.inf, math.inf) else (images + delta).clamp(*box) - images
+
+
+def inside(images: Tensor, delta: Tensor, epsilon: Tensor, norm: Convex, box: Box) -> Tensor:
+    """A point of both the ball around each image and the box, near `delta`.
+
+    In L-inf and L1 it is the nearest one in L2. In L2 it is the nearest of the ball, cut off where it leaves the box, which is not
+    always the nearest of both. In L1 that would not do: what the box cuts off of a ball's corner is most of it (Croce and Hein 2021,
+    "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers").
+
+    Args:
+        images: (B, ...) in the box.
+        delta: (B, ...).
+        epsilon: radii of the balls, (B,) or (1,).
+    """
+    if norm == "L1" and box != (-math.inf, math.inf):
+        delta = _project_l1_in_box(delta, epsilon, torch.where(delta > 0, box[1] - images, images - box[0]))
+    else:
+        delta = project(delta, epsilon, norm)
+    return clipped(images, delta, box)
+
+
+def _project_l1_in_box(delta: Tensor, epsilon: Tensor, room: Tensor) -> Tensor:
+    """The nearest point of the L1 ball that goes no further than `room` (B, ...), at least 0, in each number.
+
+    Its sizes are max(|v_i| - a, 0) - max(|v_i| - room_i - a, 0) with the smallest amount a >= 0 for which they sum up to epsilon or
+    less. Between two of the values |v_i| and |v_i| - room_i that sum is linear in a: they are put in falling order, and a lies between
+    the last at which the sum is still at most epsilon and the next.
+    """
+    sizes, room = delta.flatten(1).abs().double(), room.flatten(1).double()
+    bends, order = torch.cat([sizes, sizes - room], 1).sort(dim=1, descending=True, stable=True)
+    slope = torch.where(order < sizes.shape[1], 1.0, -1.0).to(bends).cumsum(1)
+    weighted = torch.where(order < sizes.shape[1], bends, -bends).cumsum(1)
+    radius = epsilon.double()[:, None].expand(len(delta), 1)
+    sums = weighted - slope * bends  # at each bend, rising; up to the rounding
+    last = (sums <= radius).sum(1, keepdim=True).clamp_min(1) - 1
+    steepness = slope.gather(1, last)
+    amount = (weighted.gather(1, last) - radius) / steepness.clamp_min(1)
+    amount = torch.where(steepness > 0, amount, bends.gather(1, last)).clamp_min(0)
+    near = (sizes - amount).clamp_min(0).minimum(room).to(delta.dtype)
+    return delta.sign() * near.reshape(delta.shape)
+
+
 def ascent_direction(gradient: Tensor, norm: Literal["Linf", "L2"]) -> Tensor:
     """The direction of steepest ascent of unit norm: the sign for L-inf, the normalised gradient for L2. Zero where it is zero."""
     if norm == "Linf":
@@ -77,12 +134,39 @@ def ascent_direction(gradient: Tensor, norm: Literal["Linf", "L2"]) -> Tensor:
     return gradient / per_example(norm_of(gradient, "L2"), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
+def sparse_ascent(gradient: Tensor, room: Tensor, share: float) -> Tensor:
+    """A step of steep ascent of unit L1 norm: equally far along the steepest numbers, of those that have room to go.
+
+    The very steepest ascent moves one number alone; moving a share of them takes far fewer steps (Tramer and Boneh 2019, "Adversarial
+    training and robustness for multiple perturbations").
+
+    Args:
+        gradient: (B, ...).
+        room: how far each number can go uphill, (B, ...).
+        share: of the numbers that move, at least one of them.
+
+    >>> sparse_ascent(torch.tensor([[3.0, -2.0, 1.0, 0.5]]), torch.tensor([[0.0, 1.0, 1.0, 1.0]]), 0.5)
+    tensor([[ 0.0000, -0.5000,  0.5000,  0.0000]])
+    """
+    sizes = torch.where(room > 0, gradient.abs(), 0).flatten(1)
+    count = max(1, round(share * sizes.shape[1]))
+    steepest = torch.zeros_like(sizes).scatter(1, sizes.topk(count, dim=1).indices, 1.0)
+    step = steepest * (sizes > 0) * gradient.flatten(1).sign()
+    return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).reshape(gradient.shape)
+
+
 def random_in_ball(
-    norm: Literal["Linf", "L2"], shape: Sequence[int], *, seed: int, purpose: str, ids: Sequence[int], block: int = 0
+    norm: Convex, shape: Sequence[int], *, seed: int, purpose: str, ids: Sequence[int], block: int = 0
 ) -> Tensor:
     """Points uniform in the unit ball, one for each id, keyed as in `randomness`: float32 (len(ids), *shape) on the CPU."""
     if norm == "Linf":
         return uniform(seed, purpose, ids, shape, block) * 2 - 1
+    if norm == "L1":  # numbers of a Laplace distribution have directions uniform on the surface
+        centred = uniform(seed, purpose, ids, shape, block) - 0.5
+        laplace = -centred.sign() * torch.log1p(-2 * centred.abs().clamp_max(0.5 - 2**-25))
+        fraction = uniform(seed, purpose + ", distance from the centre", ids, (), block)
+        length = fraction ** (1 / math.prod(shape)) / norm_of(laplace, "L1").clamp_min(torch.finfo(laplace.dtype).tiny)
+        return laplace * per_example(length, laplace)
     directions = ascent_direction(normal(seed, purpose, ids, shape, block), "L2")
     fraction = uniform(seed, purpose + ", distance from the centre", ids, (), block)
     return directions * per_example(fraction ** (1 / math.prod(shape)), directions)

@@ -10,12 +10,15 @@ With logits z (B, K), z_(1) >= z_(2) >= ... the same in descending order, label 
 The last two, the difference of logits ratio (Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
 diverse parameter-free attacks"), do not change when the logits are shifted or scaled, so that a network cannot hide its gradient by
 being confident.
+
+A search against M networks at once has logits (B, M, K): a loss is then the mean over the networks unless `joint` says otherwise, and
+a point succeeds where it fools all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -24,6 +27,9 @@ from tasks.parts.batching import padded
 from tasks.parts.settings import UserError
 
 Loss = Literal["ce", "margin", "dlr"]
+Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""A loss of one's own: logits (B, K) or (B, M, K), labels (B,) and targets (B,) or None to what is climbed (B,), each row on its own."""
+How = Literal["mean", "worst", "unfooled"]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -68,11 +74,19 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     return (at(logits, targets) - at(logits, labels)) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2).clamp_min(1e-12)
 
 
-def objective(loss: Loss, logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+def objective(loss: Loss | Objective, logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
     """What a search maximises, (B,): away from the labels, or towards the targets where there are any.
 
-    Towards a target, cross-entropy and margin are those of the target with the sign turned.
+    Towards a target, cross-entropy and margin are those of the target with the sign turned. Of logits (B, M, K) a named loss is the
+    mean over the M networks; a callable is given them as they are.
+
+    Raises:
+        UserError: an unknown name; too few classes for the DLR.
     """
+    if callable(loss):
+        return loss(logits, labels, targets)
+    if logits.ndim == 3:
+        return of_each(loss, logits, labels, targets).mean(1)
     match loss:
         case "ce":
             return cross_entropy(logits, labels) if targets is None else -cross_entropy(logits, targets)
@@ -80,16 +94,67 @@ def objective(loss: Loss, logits: Tensor, labels: Tensor, targets: Tensor | None
             return margin(logits, labels) if targets is None else -margin(logits, targets)
         case "dlr":
             return dlr(logits, labels) if targets is None else targeted_dlr(logits, labels, targets)
+    raise UserError(f"unknown loss '{loss}'; {', '.join(get_args(Loss))}, or a function of one's own", "loss")
+
+
+def of_each(loss: Loss | Objective, logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
+    """The loss of each network alone: logits (B, M, K) to (B, M)."""
+    networks = logits.shape[1]
+    aims = None if targets is None else targets.repeat_interleave(networks)
+    return objective(loss, logits.flatten(0, 1), labels.repeat_interleave(networks), aims).unflatten(0, (-1, networks))
+
+
+def joint(loss: Loss | Objective, how: How) -> Objective:
+    """A loss against M networks at once, for logits (B, M, K); of logits (B, K) it is the loss itself.
+
+    Args:
+        loss: of one network.
+        how: the `mean` over the networks; that of the `worst` network, whose loss is the smallest; or the mean over the `unfooled`
+            networks alone, so that the search spends nothing on those that it has already (over all where all are fooled).
+
+    >>> logits = torch.tensor([[[3.0, 1.0], [0.0, 1.0]]])  # the second network is fooled
+    >>> [joint("margin", how)(logits, torch.tensor([0]), None).item() for how in ("mean", "worst", "unfooled")]
+    [-0.5, -2.0, -2.0]
+    """
+    if how not in get_args(How):
+        raise UserError(f"no way '{how}' to join the networks' losses; {', '.join(get_args(How))}", "joint")
+
+    def together(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+        if logits.ndim == 2:
+            return objective(loss, logits, labels, targets)
+        losses = of_each(loss, logits, labels, targets)  # (B, M)
+        if how == "mean":
+            return losses.mean(1)
+        if how == "worst":
+            return losses.amin(1)
+        left = ~_fooled(logits, labels, targets)
+        left = left | ~left.any(1, keepdim=True)
+        return torch.where(left, losses, 0).sum(1) / left.sum(1)
+
+    return together
 
 
 def verdict(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """How far logits (B, K) are beyond the boundary, as a margin (B,), and whether they succeed (B,).
 
-    On the boundary itself two logits are equal: there the class is the one that `argmax` gives, as everywhere else.
+    On the boundary itself two logits are equal: there the class is the one that `argmax` gives, as everywhere else. Logits (B, M, K)
+    of M networks are beyond by the smallest of their margins, and succeed where all of them do.
     """
+    if logits.ndim == 3:
+        return of_each("margin", logits, labels, targets).amin(1), _fooled(logits, labels, targets).all(1)
     if targets is None:
         return margin(logits, labels), logits.argmax(1) != labels
     return -margin(logits, targets), logits.argmax(1) == targets
+
+
+def _fooled(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+    """Whether each network is fooled: logits (B, M, K) to (B, M)."""
+    return logits.argmax(2) != labels[:, None] if targets is None else logits.argmax(2) == targets[:, None]
+
+
+def pooled(logits: Tensor) -> Tensor:
+    """The mean over the networks of their log-probabilities: (B, M, K) to (B, K); logits (B, K) as they are."""
+    return logits if logits.ndim == 2 else logits.log_softmax(2).mean(1)
 
 
 def value_and_gradient(
@@ -98,13 +163,13 @@ def value_and_gradient(
     """One forward and one backward pass.
 
     Args:
-        model: [0, 1] images (B, C, H, W) to logits (B, K).
-        points: (B, C, H, W).
-        height: logits (B, K) to what is climbed (B,), each row on its own.
+        model: points (B, ...) to logits (B, K) or (B, M, K).
+        points: (B, ...).
+        height: logits to what is climbed (B,), each row on its own.
         batch: the shape that the points are padded to.
 
     Returns:
-        The logits (B, K), their heights (B,), and the gradients of the heights at the points (B, C, H, W).
+        The logits, their heights (B,), and the gradients of the heights at the points (B, ...).
     """
     count = len(points)
     with torch.enable_grad():

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tasks.parts.batching import batch_size
 from tasks.parts.boundary import reached, to_boundary
-from tasks.parts.geometry import Norm, norm_of, per_example
-from tasks.parts.losses import Loss, objective, value_and_gradient, verdict
+from tasks.parts.geometry import Box, Norm, norm_of, per_example
+from tasks.parts.losses import Loss, Objective, objective, value_and_gradient, verdict
 from tasks.parts.search import Found
 
 
@@ -27,12 +27,12 @@ class Place:
 
     Attributes:
         number: of the step that comes next: 0, 1, ...
-        images: (B, C, H, W), where they set out.
-        delta: (B, C, H, W), where they are, from there.
+        images: (B, ...), where they set out.
+        delta: (B, ...), where they are, from there.
         radius: (B,) of the ball, or sphere, that the last step ended in.
         margin: (B,) how far, in logits, they are beyond the boundary; negative before it.
         fooled: (B,) bool: whether they are beyond.
-        gradient: (B, C, H, W) of the loss that rises towards success.
+        gradient: (B, ...) of the loss that rises towards success.
         shortest: (B,) norm of the shortest perturbation that has succeeded so far, infinite where none has.
     """
 
@@ -47,7 +47,7 @@ class Place:
 
 
 Step = Callable[[Place], tuple[Tensor, Tensor]]
-"""The next delta (B, C, H, W), with images + delta in [0, 1], and its radius (B,)."""
+"""The next delta (B, ...), with images + delta in the box, and its radius (B,)."""
 
 
 def annealed(first: float, last: float, number: int, steps: int) -> float:
@@ -59,10 +59,10 @@ def annealed(first: float, last: float, number: int, steps: int) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * number / steps)) / 2
 
 
-def widest(image: Tensor, norm: Norm) -> float:
-    """The norm of the longest perturbation within [0, 1], from a corner to the opposite one."""
-    numbers = float(image.numel())
-    return {"Linf": 1.0, "L2": numbers**0.5, "L1": numbers, "L0": numbers}[norm]
+def widest(image: Tensor, norm: Norm, box: Box) -> float:
+    """The norm of the longest perturbation within the box, from a corner to the opposite one."""
+    numbers, side = float(image.numel()), box[1] - box[0]
+    return {"Linf": side, "L2": side * numbers**0.5, "L1": side * numbers, "L0": numbers}[norm]
 
 
 def smallest(
@@ -72,7 +72,7 @@ def smallest(
     step: Step,
     *,
     norm: Norm,
-    loss: Loss,
+    loss: Loss | Objective,
     steps: int,
     radius: float,
     halvings: int,
@@ -92,7 +92,7 @@ def smallest(
         halvings: of `to_boundary`.
         model, images, labels, targets, batch: as for every attack.
     """
-    batch = batch_size(images[0].numel(), images.device) if batch is None else batch
+    batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
     already = reached(model, images, labels, targets, batch)
     best, success = torch.zeros_like(images), already.clone()
     walking = (~already).nonzero().flatten()
@@ -115,12 +115,12 @@ def _walk(
     targets: Tensor | None,
     step: Step,
     norm: Norm,
-    loss: Loss,
+    loss: Loss | Objective,
     steps: int,
     radius: float,
     batch: int,
 ) -> tuple[Tensor, Tensor]:
-    """The shortest perturbation that succeeded (B, C, H, W), else that of the largest margin, and whether it succeeded (B,)."""
+    """The shortest perturbation that succeeded (B, ...), else that of the largest margin, and whether it succeeded (B,)."""
     delta = best = torch.zeros_like(images)
     radii = images.new_full((len(images),), radius)
     shortest = torch.full_like(radii, torch.inf)

@@ -16,14 +16,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size
-from tasks.parts.geometry import Ball, ascent_direction, per_example, project, random_in_ball
-from tasks.parts.losses import Loss, objective, value_and_gradient, without
+from tasks.parts import door
+from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.geometry import (
+    PIXELS,
+    Ball,
+    Box,
+    ascent_direction,
+    clipped,
+    inside,
+    per_example,
+    radii,
+    random_in_ball,
+)
+from tasks.parts.losses import Loss, Objective, objective, pooled, value_and_gradient, without
 from tasks.parts.search import Found
 from tasks.parts.settings import UserError
 from tasks.parts.slots import Slots, drawn
@@ -38,13 +49,15 @@ def apgd(
     images: Tensor,
     labels: Tensor,
     *,
-    epsilon: float,
+    epsilon: float | Tensor,
     norm: Ball = "Linf",
     steps: int = 100,
     restarts: int = 1,
-    loss: Loss = "ce",
+    start: Tensor | None = None,
+    loss: Loss | Objective = "ce",
     targets: Tensor | None = None,
     target_classes: int = 0,
+    box: Box = PIXELS,
     ids: Sequence[int] | None = None,
     seed: int = 0,
     batch: int | None = None,
@@ -52,17 +65,22 @@ def apgd(
     """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image.
 
     Args:
-        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
-        images: (N, C, H, W) in [0, 1].
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        images: (N, ...) in the box.
         labels: (N,) true classes.
-        epsilon: radius of the ball, pixel units.
+        epsilon: radius of the ball, pixel units; one for all, or one each (N,).
         norm: of the ball.
         steps: gradient steps a walk.
         restarts: walks; the first starts at the image itself, the others at points uniform in the ball.
-        loss: what is maximised, see `losses`: the cross-entropy, the logit margin, or the difference of logits ratio (DLR).
+        start: (N, ...) the perturbations at which the first walk begins instead, once the image has been looked at; those outside ball
+            and box are projected.
+        loss: what is maximised, by name or as a function of one's own, see `losses`: the cross-entropy, the logit margin, or the
+            difference of logits ratio (DLR).
         targets: (N,) classes to reach; any other class than the label where None. The loss is then the targeted one.
         target_classes: where it is n > 0, each restart is n walks, which aim in turn at the n classes other than the label that are
-            the most likely at the image, with the targeted loss; whatever other class is met on the way counts.
+            the most likely at the image (of M networks: of the largest mean log-probability), with the targeted loss; whatever other
+            class is met on the way counts.
+        box: the least and the largest number that a point may have.
         ids: the examples' ids, which key the random starts; 0, 1, ... where None.
         seed: keys the random starts.
         batch: images in one pass; chosen for the device where None.
@@ -71,44 +89,55 @@ def apgd(
         `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: both `targets` and `target_classes`; more target classes than other classes; too few classes for the DLR.
+        UserError: as `door.arguments`; both `targets` and `target_classes`; more target classes than other classes; too few classes
+            for the DLR.
     """
+    door.arguments("apgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Ball), targets=targets, box=box)
     if targets is not None and target_classes:
         raise UserError("the targets are given: no target_classes can be chosen", "target_classes")
     shape, walks = images.shape[1:], restarts * max(1, target_classes)
     ids = range(len(images)) if ids is None else ids
-    batch = batch_size(images[0].numel(), images.device) if batch is None else batch
-    radius = torch.full((1,), epsilon, device=images.device, dtype=images.dtype)
+    batch = batch_size(shape.numel(), images.device) if batch is None else batch
+    radius = radii(epsilon, images)
+    first_size, radius = (2 * radius).to(images.dtype), radius.to(images.dtype)
     plan = _Plan.of(steps, images.device)
 
-    def start(keys: list[int], number: int) -> Tensor:
-        return random_in_ball(norm, shape, seed=seed, purpose="apgd start", ids=keys, block=number) * epsilon
+    def uniform(keys: list[int], number: int) -> Tensor:
+        return random_in_ball(norm, shape, seed=seed, purpose="apgd start", ids=keys, block=number)
 
-    slots = Slots(images, labels, targets, batch)
+    looked = None if start is None else in_batches(model, images, batch)
+    slots = Slots(images, labels, targets, batch, looked=looked)
     ranking = slots.zeros(target_classes)  # (S, n) the most likely other classes, filled at the image
     walk = _Walk.beginning(slots, shape, images.dtype)
     while len(slots.example):
-        here, label = images[slots.example], labels[slots.example]
+        here, label, limit = images[slots.example], labels[slots.example], radius[slots.example]
         target = None if targets is None else targets[slots.example]
+        at_first = (walk.number == 0) & (walk.step == 0)
+        if start is not None and looked is not None and at_first.any():
+            given = inside(here, start[slots.example].to(here), limit, norm, box)
+            walk = walk._replace(delta=torch.where(per_example(at_first, here), given, walk.delta))
+            if target_classes:
+                ranked = _ranked(looked[slots.example], label, target_classes)
+                ranking = torch.where(at_first[:, None], ranked, ranking)
         if target_classes:
-            at_image = (walk.number == 0) & (walk.step == 0)
             target = ranking.gather(1, (walk.number % target_classes)[:, None]).squeeze(1)
-            target = torch.where(at_image, -1, target)
+            if start is None:
+                target = torch.where(at_first, -1, target)
         height = partial(_height, loss=loss, labels=label, targets=target)
         logits, value, gradient = value_and_gradient(model, here + walk.delta, height, batch)
         _, fooled = slots.record(walk.delta, logits, backward=True)
-        if target_classes and at_image.any():
-            ranking = torch.where(at_image[:, None], _ranked(logits, label, target_classes), ranking)
+        if target_classes and start is None and at_first.any():
+            ranking = torch.where(at_first[:, None], _ranked(logits, label, target_classes), ranking)
 
         ended = walk.step >= steps
         finished = fooled | (ended & (walk.number + 1 >= walks))
         again = ended & ~finished
-        walk, gradient = _checked(walk, value, gradient, 2 * epsilon, plan)
-        walk = _moved(walk, gradient, here, radius, norm)
+        walk, gradient = _checked(walk, value, gradient, first_size[slots.example], plan)
+        walk = _moved(walk, gradient, here, limit, norm, box)
         walk = walk._replace(number=walk.number + again, step=torch.where(again, 0, walk.step))
         if again.any():
-            begin = here[again] + drawn(start, ids, slots.example[again], walk.number[again])
-            walk.delta[again] = begin.clamp(0, 1) - here[again]
+            points = drawn(uniform, ids, slots.example[again], walk.number[again]).to(here)
+            walk.delta[again] = clipped(here[again], points * per_example(limit[again], points), box)
         ranking, *states = slots.refill(finished, ranking, *walk)
         walk = _Walk(*states)
     return slots.found(norm)
@@ -170,21 +199,21 @@ def checkpoints(steps: int) -> list[int]:
     return sorted(set(found))
 
 
-def _height(logits: Tensor, *, loss: Loss, labels: Tensor, targets: Tensor | None) -> Tensor:
+def _height(logits: Tensor, *, loss: Loss | Objective, labels: Tensor, targets: Tensor | None) -> Tensor:
     """The loss (B,); a target of -1 is the most likely class but the label."""
     if targets is not None:
-        targets = torch.where(targets < 0, without(logits, labels).argmax(1), targets)
+        targets = torch.where(targets < 0, without(pooled(logits), labels).argmax(1), targets)
     return objective(loss, logits, labels, targets)
 
 
 def _ranked(logits: Tensor, labels: Tensor, count: int) -> Tensor:
     """The most likely classes but the label, (B, count), the most likely first."""
-    if count >= logits.shape[1]:
-        raise UserError(f"{count} target classes, the classifier has {logits.shape[1] - 1} others", "target_classes")
-    return without(logits, labels).sort(dim=1, descending=True, stable=True).indices[:, :count]
+    if count >= logits.shape[-1]:
+        raise UserError(f"{count} target classes, the classifier has {logits.shape[-1] - 1} others", "target_classes")
+    return without(pooled(logits), labels).sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
-def _checked(walk: _Walk, value: Tensor, gradient: Tensor, first_size: float, plan: _Plan) -> tuple[_Walk, Tensor]:
+def _checked(walk: _Walk, value: Tensor, gradient: Tensor, first_size: Tensor, plan: _Plan) -> tuple[_Walk, Tensor]:
     """Takes the loss at x_k into account, and at checkpoints halves the step size and goes back to the best point, or not.
 
     Returns:
@@ -218,14 +247,14 @@ def _checked(walk: _Walk, value: Tensor, gradient: Tensor, first_size: float, pl
     return walk, torch.where(back, best_gradient, gradient)
 
 
-def _moved(walk: _Walk, gradient: Tensor, here: Tensor, radius: Tensor, norm: Ball) -> _Walk:
+def _moved(walk: _Walk, gradient: Tensor, here: Tensor, radius: Tensor, norm: Ball, box: Box) -> _Walk:
     """One step from x_k to x_{k+1}."""
 
-    def inside(delta: Tensor) -> Tensor:
-        return (here + project(delta, radius, norm)).clamp(0, 1) - here
+    def within(delta: Tensor) -> Tensor:
+        return inside(here, delta, radius, norm, box)
 
-    straight = inside(walk.delta + per_example(walk.step_size, gradient) * ascent_direction(gradient, norm))
+    straight = within(walk.delta + per_example(walk.step_size, gradient) * ascent_direction(gradient, norm))
     momentum = MOMENTUM * (straight - walk.delta) + (1 - MOMENTUM) * (walk.delta - walk.previous)
     first = per_example(walk.step == 0, gradient)
-    moved = torch.where(first, straight, inside(walk.delta + momentum))
+    moved = torch.where(first, straight, within(walk.delta + momentum))
     return walk._replace(step=walk.step + 1, delta=moved, previous=walk.delta)

@@ -3,7 +3,7 @@
 
     direction:  delta <- delta + step_size * gradient / |gradient|
     norm:       radius <- radius * (1 - gamma) where image + delta succeeds, else radius * (1 + gamma)
-                delta <- radius * delta / |delta|,  clipped so that image + delta stays in [0, 1]
+                delta <- radius * delta / |delta|,  clipped so that image + delta stays in the box
 
 The paper's rounding to 256 grey levels is left out: adversarial images are floats here.
 """
@@ -15,8 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tasks.parts.geometry import ascent_direction, per_example
-from tasks.parts.losses import Loss
+from tasks.parts import door
+from tasks.parts.geometry import PIXELS, Box, ascent_direction, clipped, per_example
+from tasks.parts.losses import Loss, Objective
 from tasks.parts.minimal import Place, annealed, smallest, widest
 from tasks.parts.search import Found
 
@@ -31,37 +32,43 @@ def ddn(
     last_step_size: float = 0.01,
     gamma: float = 0.05,
     radius: float = 1.0,
-    loss: Loss = "ce",
+    loss: Loss | Objective = "ce",
     halvings: int = 12,
     targets: Tensor | None = None,
+    box: Box = PIXELS,
     batch: int | None = None,
 ) -> Found:
     """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image in L2.
 
     Args:
-        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
-        images: (N, C, H, W) in [0, 1].
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        images: (N, ...) in the box.
         labels: (N,) true classes.
         steps: gradient steps, at least 1.
         step_size, last_step_size: length of the first step and, along half a cosine wave, of the last, pixel units.
         gamma: by which share the radius shrinks or grows at a step.
         radius: of the sphere before the first step, pixel units.
         loss: what is maximised: the cross-entropy, as in the paper, or the logit margin, whose gradient does not vanish on confident
-            networks.
+            networks; or the DLR, or a function of one's own, see `losses`.
         halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
         targets: (N,) classes to reach; any other class than the label where None.
+        box: the least and the largest number that a point may have.
         batch: images in one pass; chosen for the device where None.
 
     Returns:
         `Found`, with distances in L2; where the search failed, the perturbation that came nearest, by margin, to success.
+
+    Raises:
+        UserError: as `door.arguments`; an unknown loss.
     """
+    door.arguments("ddn", images, labels, targets=targets, box=box)
 
     def step(place: Place) -> tuple[Tensor, Tensor]:
         alpha = annealed(step_size, last_step_size, place.number, steps)
         grown = place.radius * torch.where(place.fooled, 1 - gamma, 1 + gamma)
-        grown = grown.clamp_max(widest(place.images[0], "L2"))
+        grown = grown.clamp_max(widest(place.images[0], "L2", box))
         direction = ascent_direction(place.delta + alpha * ascent_direction(place.gradient, "L2"), "L2")
-        return (place.images + per_example(grown, direction) * direction).clamp(0, 1) - place.images, grown
+        return clipped(place.images, per_example(grown, direction) * direction, box), grown
 
     return smallest(
         model,

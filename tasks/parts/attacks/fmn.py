@@ -13,11 +13,14 @@ minimum-norm adversarial attacks through adaptive norm constraints").
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from tasks.parts.geometry import Norm, ascent_direction, norm_of, project
+from tasks.parts import door
+from tasks.parts.geometry import PIXELS, Box, Norm, ascent_direction, clipped, norm_of, project
+from tasks.parts.losses import Loss, Objective
 from tasks.parts.minimal import Place, annealed, smallest, widest
 from tasks.parts.search import Found
 
@@ -34,14 +37,16 @@ def fmn(
     gamma: float = 0.05,
     last_gamma: float = 0.001,
     halvings: int = 12,
+    loss: Loss | Objective = "margin",
     targets: Tensor | None = None,
+    box: Box = PIXELS,
     batch: int | None = None,
 ) -> Found:
     """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image.
 
     Args:
-        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
-        images: (N, C, H, W) in [0, 1].
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        images: (N, ...) in the box.
         labels: (N,) true classes.
         norm: that is to be small. L0 is the number of numbers that change, three for a pixel of three channels.
         steps: gradient steps, at least 1.
@@ -49,12 +54,19 @@ def fmn(
         gamma, last_gamma: by which share the radius shrinks or grows at the first step and, along the same wave, at the last. In L0
             by one number at least.
         halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
+        loss: whose gradient the steps follow, by name (see `losses`) or as a function of one's own. How far the boundary is, is told
+            from the margin: a loss of another scale makes the first radii longer or shorter.
         targets: (N,) classes to reach; any other class than the label where None.
+        box: the least and the largest number that a point may have.
         batch: images in one pass; chosen for the device where None.
 
     Returns:
         `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
+
+    Raises:
+        UserError: as `door.arguments`; an unknown loss.
     """
+    door.arguments("fmn", images, labels, norm=norm, norms=get_args(Norm), targets=targets, box=box)
 
     def step(place: Place) -> tuple[Tensor, Tensor]:
         share = annealed(gamma, last_gamma, place.number, steps)
@@ -64,12 +76,12 @@ def fmn(
             smaller = torch.minimum(smaller.floor(), place.radius - 1).clamp_min(1)
             larger = torch.maximum(larger.floor(), place.radius + 1)
         # Newton's steps may end just before the boundary for ever, so the radius grows at least as it does later on.
-        plane = torch.maximum(norm_of(place.delta, norm) + _to_plane(place, norm), larger)
+        plane = torch.maximum(norm_of(place.delta, norm) + _to_plane(place, norm, box), larger)
         outwards = torch.where(place.shortest.isfinite(), larger, plane)
         radius = torch.where(place.fooled, torch.minimum(smaller, place.shortest), outwards)
-        radius = radius.clamp_max(widest(place.images[0], norm))
+        radius = radius.clamp_max(widest(place.images[0], norm, box))
         moved = project(place.delta + alpha * ascent_direction(place.gradient, "L2"), radius, norm)
-        return (place.images + moved).clamp(0, 1) - place.images, radius
+        return clipped(place.images, moved, box), radius
 
     return smallest(
         model,
@@ -77,7 +89,7 @@ def fmn(
         labels,
         step,
         norm=norm,
-        loss="margin",
+        loss=loss,
         steps=steps,
         radius=0.0,
         halvings=halvings,
@@ -86,7 +98,7 @@ def fmn(
     )
 
 
-def _to_plane(place: Place, norm: Norm) -> Tensor:
+def _to_plane(place: Place, norm: Norm, box: Box) -> Tensor:
     """How far the boundary would be if the margin were linear, (B,): |margin| / dual norm of the gradient.
 
     In L0 the most a number can give is its gradient times its way to the wall of the box; as many of the most generous are counted as
@@ -95,7 +107,8 @@ def _to_plane(place: Place, norm: Norm) -> Tensor:
     gradient, missing = place.gradient.flatten(1), place.margin.abs()
     if norm == "L0":
         point = (place.images + place.delta).flatten(1)
-        gains = gradient.abs() * torch.where(gradient > 0, 1 - point, point)
+        gains = gradient.abs() * torch.where(gradient > 0, box[1] - point, point - box[0])
+        gains = torch.where(gradient == 0, 0, gains)  # also where there is no wall
         return (gains.sort(dim=1, descending=True).values.cumsum(1) < missing[:, None]).sum(1) + 1.0
     dual = {"Linf": gradient.abs().sum(1), "L2": gradient.norm(dim=1), "L1": gradient.abs().amax(1)}[norm]
     return missing / dual.clamp_min(torch.finfo(dual.dtype).tiny)

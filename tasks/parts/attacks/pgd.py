@@ -1,28 +1,46 @@
-"""Projected gradient descent in an L-inf or L2 ball, with restarts (Madry et al. 2018, "Towards deep learning models resistant to
-adversarial attacks").
+"""Projected gradient descent in an L-inf, L2 or L1 ball, with restarts (Madry et al. 2018, "Towards deep learning models resistant to
+adversarial attacks"), momentum (Dong et al. 2018, "Boosting adversarial attacks with momentum") and a schedule of step sizes.
 
-    delta <- project(delta + step_size * direction(gradient of the loss)),  clipped so that image + delta stays in [0, 1]
+    delta <- project(delta + step_size * direction(gradient of the loss)),  so that image + delta stays in the box
+    with momentum mu, the direction is that of  g <- mu g + gradient / |gradient|_1
+
+In L1 the direction moves a share of the numbers, the steepest ones (Tramer and Boneh 2019), and the projection is onto ball and box at
+once (Croce and Hein 2021), see `geometry`.
 
 An example leaves the batch as soon as it is fooled, or when its restarts are used up, and the next one takes its place (`slots`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size
-from tasks.parts.geometry import Ball, ascent_direction, project, random_in_ball
-from tasks.parts.losses import objective, value_and_gradient
+from tasks.parts import door
+from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.geometry import (
+    PIXELS,
+    Box,
+    Convex,
+    ascent_direction,
+    inside,
+    norm_of,
+    per_example,
+    radii,
+    random_in_ball,
+    sparse_ascent,
+)
+from tasks.parts.losses import Loss, Objective, objective, value_and_gradient
 from tasks.parts.search import Found
+from tasks.parts.settings import UserError
 from tasks.parts.slots import Slots, drawn
 
-Loss = Literal["ce", "margin"]
 Stop = Literal["first", "last"]
+Schedule = Literal["constant", "cosine", "linear"]
 
 
 def pgd(
@@ -30,14 +48,19 @@ def pgd(
     images: Tensor,
     labels: Tensor,
     *,
-    epsilon: float,
-    norm: Ball = "Linf",
+    epsilon: float | Tensor,
+    norm: Convex = "Linf",
     steps: int = 20,
     step_size: float | None = None,
+    schedule: Schedule = "constant",
+    momentum: float = 0.0,
+    share: float = 0.01,
     restarts: int = 1,
-    loss: Loss = "ce",
+    start: Tensor | None = None,
+    loss: Loss | Objective = "ce",
     stop: Stop = "first",
     targets: Tensor | None = None,
+    box: Box = PIXELS,
     ids: Sequence[int] | None = None,
     seed: int = 0,
     batch: int | None = None,
@@ -45,40 +68,60 @@ def pgd(
     """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image.
 
     Args:
-        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
-        images: (N, C, H, W) in [0, 1].
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        images: (N, ...) in the box.
         labels: (N,) true classes.
-        epsilon: radius of the ball, pixel units.
+        epsilon: radius of the ball, pixel units; one for all, or one each (N,).
         norm: of the ball.
         steps: gradient steps a restart.
-        step_size: pixel units; 2.5 epsilon / steps where None, so that the far side of the ball is in reach.
+        step_size: pixel units; 2.5 epsilon / steps where None, so that the far side of the ball is in reach, and twice that as the
+            first of a falling schedule, whose steps then sum up to the same.
+        schedule: of the step sizes of a restart: `constant`, or falling to 0 in half a `cosine` wave or a `linear` way.
+        momentum: mu, the share of the accumulated gradient that is kept at each step; 0 leaves momentum out.
+        share: in L1, of the numbers that one step moves.
         restarts: independent starts, uniform in the ball; the first starts at the image itself.
-        loss: what is maximised: the cross-entropy, or the logit margin (largest other logit minus the label's), whose gradient does
-            not vanish on confident networks. Towards a target, the target takes the label's place and the sign turns.
+        start: (N, ...) the perturbations at which the first restart begins instead, once the image has been looked at; those outside
+            ball and box are projected.
+        loss: what is maximised, by name (see `losses`) or as a function of one's own: the cross-entropy, or the logit margin (largest
+            other logit minus the label's), whose gradient does not vanish on confident networks, or the DLR. Towards a target, the
+            target takes the label's place and the sign turns.
         stop: at the `first` point that succeeds, which lies just beyond the boundary, or after the `last` step of the restart that
             succeeds, with the point furthest beyond the boundary, by margin.
         targets: (N,) classes to reach; any other class than the label where None.
+        box: the least and the largest number that a point may have.
         ids: the examples' ids, which key the random starts; 0, 1, ... where None.
         seed: keys the random starts.
         batch: images in one pass; chosen for the device where None.
 
     Returns:
         `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
+
+    Raises:
+        UserError: as `door.arguments`; an unknown loss or schedule.
     """
+    door.arguments("pgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Convex), targets=targets, box=box)
     shape = images.shape[1:]
     ids = range(len(images)) if ids is None else ids
-    batch = batch_size(images[0].numel(), images.device) if batch is None else batch
-    step_size = 2.5 * epsilon / steps if step_size is None else step_size
+    batch = batch_size(shape.numel(), images.device) if batch is None else batch
+    factors = falling(schedule, steps).to(images)
+    whole = 2.5 if schedule == "constant" else 5.0
+    radius = radii(epsilon, images)
+    first_size = (whole * radius / steps if step_size is None else torch.full_like(radius, step_size)).to(images.dtype)
+    radius = radius.to(images.dtype)
 
-    def start(keys: list[int], number: int) -> Tensor:
-        return random_in_ball(norm, shape, seed=seed, purpose="pgd start", ids=keys, block=number) * epsilon
+    def uniform(keys: list[int], number: int) -> Tensor:
+        return random_in_ball(norm, shape, seed=seed, purpose="pgd start", ids=keys, block=number)
 
-    radius = torch.full((1,), epsilon, device=images.device, dtype=images.dtype)
-    slots = Slots(images, labels, targets, batch)
+    looked = None if start is None else in_batches(model, images, batch)
+    slots = Slots(images, labels, targets, batch, looked=looked)
     restart, step, delta = slots.zeros(), slots.zeros(), slots.zeros(*shape, dtype=images.dtype)
+    gathered = slots.zeros(*shape if momentum else (0,), dtype=images.dtype)
     while len(slots.example):
-        here, label = images[slots.example], labels[slots.example]
+        here, label, limit = images[slots.example], labels[slots.example], radius[slots.example]
         target = None if targets is None else targets[slots.example]
+        if start is not None and (first := step + restart == 0).any():
+            given = start[slots.example[first]].to(delta)
+            delta[first] = inside(here[first], given, limit[first], norm, box)
         height = partial(objective, loss, labels=label, targets=target)
         logits, _, gradient = value_and_gradient(model, here + delta, height, batch)
         _, fooled = slots.record(delta, logits, backward=True)
@@ -87,13 +130,44 @@ def pgd(
         if stop == "first":
             finished = fooled | (ended & (restart + 1 >= restarts))
         else:  # misclassified to begin with, or at the end of a restart that succeeded, or of the last
-            finished = (fooled & (step + restart == 0)) | (ended & (slots.succeeded | (restart + 1 >= restarts)))
+            finished = ended & (slots.succeeded | (restart + 1 >= restarts))
+            if start is None:
+                finished |= fooled & (step + restart == 0)
         again = ended & ~finished
-        moved = project(delta + step_size * ascent_direction(gradient, norm), radius, norm)
+        if momentum:
+            gradient = gathered = momentum * gathered + gradient / per_example(
+                norm_of(gradient, "L1"), gradient
+            ).clamp_min(torch.finfo(gradient.dtype).tiny)
+        if norm == "L1":
+            point = here + delta
+            direction = sparse_ascent(gradient, torch.where(gradient > 0, box[1] - point, point - box[0]), share)
+        else:
+            direction = ascent_direction(gradient, norm)
+        size = first_size[slots.example] * factors[step.clamp_max(steps - 1)]
+        moved = delta + per_example(size, delta) * direction
         step = torch.where(again, 0, step + 1)
         restart = restart + again
         if again.any():
-            moved[again] = drawn(start, ids, slots.example[again], restart[again]).to(moved)
-        delta = (here + moved).clamp(0, 1) - here
-        restart, step, delta = slots.refill(finished, restart, step, delta)
+            gathered = torch.where(per_example(again, gathered), 0, gathered)
+            points = drawn(uniform, ids, slots.example[again], restart[again]).to(moved)
+            moved[again] = points * per_example(limit[again], points)
+        delta = inside(here, moved, limit, norm, box)
+        restart, step, delta, gathered = slots.refill(finished, restart, step, delta, gathered)
     return slots.found(norm)
+
+
+def falling(schedule: Schedule, steps: int) -> Tensor:
+    """The share of the first step size that each step has, float64 (steps,).
+
+    >>> falling("linear", 4).tolist(), falling("constant", 2).tolist()
+    ([1.0, 0.75, 0.5, 0.25], [1.0, 1.0])
+    """
+    done = torch.arange(steps, dtype=torch.float64) / max(steps, 1)
+    match schedule:
+        case "constant":
+            return torch.ones_like(done)
+        case "linear":
+            return 1 - done
+        case "cosine":
+            return (1 + (math.pi * done).cos()) / 2
+    raise UserError(f"unknown schedule '{schedule}'; {', '.join(get_args(Schedule))}", "schedule")

@@ -15,15 +15,17 @@ Examples leave the batch once they are fooled, and the next ones take their plac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from tasks.parts import door
 from tasks.parts.batching import batch_size, in_batches
-from tasks.parts.geometry import Ball, norm_of, per_example, project
+from tasks.parts.geometry import Ball, norm_of, per_example, project, radii
 from tasks.parts.randomness import uniform
 from tasks.parts.search import Found
+from tasks.parts.settings import UserError
 from tasks.parts.slots import Slots, drawn
 
 BLOCK = 64
@@ -38,7 +40,7 @@ def square(
     images: Tensor,
     labels: Tensor,
     *,
-    epsilon: float,
+    epsilon: float | Tensor,
     norm: Ball = "Linf",
     queries: int = 5000,
     share: float = 0.8,
@@ -50,10 +52,11 @@ def square(
     """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image, without gradients.
 
     Args:
-        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
+        model: [0, 1] images (B, C, H, W) to logits (B, K), or (B, M, K) of M networks that one point is to fool, in
+            evaluation mode.
         images: (N, C, H, W) in [0, 1].
         labels: (N,) true classes.
-        epsilon: radius of the ball, pixel units.
+        epsilon: radius of the ball, pixel units; one for all, or one each (N,).
         norm: of the ball.
         queries: forward passes for an example at most, that of the image itself among them.
         share: p, the share of the image that the first squares cover.
@@ -64,17 +67,20 @@ def square(
 
     Returns:
         `Found`, with no backward passes; where the search failed, the perturbation that came nearest, by margin, to success.
+
+    Raises:
+        UserError: as `door.arguments`; images that are none.
     """
+    door.arguments("square", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Ball), targets=targets)
+    if images.ndim != 4:
+        raise UserError(f"square needs images (N, C, H, W), not points {tuple(images.shape)}", "images")
     shape, device = images.shape[1:], images.device
     channels, height, width = shape
     ids = range(len(images)) if ids is None else ids
-    batch = batch_size(images[0].numel(), device) if batch is None else batch
+    batch = batch_size(shape.numel(), device) if batch is None else batch
     side = torch.tensor(sides(queries, share, height, width, norm), device=device)  # (queries,)
-    change = (
-        partial(_square_linf, epsilon=epsilon)
-        if norm == "Linf"
-        else partial(_square_l2, epsilon=epsilon, bumps=_bumps(side.tolist(), device, images.dtype))
-    )
+    bumps = _bumps(side.tolist(), device, images.dtype) if norm == "L2" else None
+    radius = radii(epsilon, images).to(images.dtype)
     numbers = 5 + channels  # of a try: two places, an orientation, a sign a channel
 
     def tries(keys: list[int], block: int) -> Tensor:
@@ -82,7 +88,7 @@ def square(
 
     def first(keys: list[int], block: int) -> Tensor:
         pattern = uniform(seed, "square start", keys, shape, block)
-        return _stripes(pattern) * epsilon if norm == "Linf" else _tiles(pattern) * epsilon
+        return _stripes(pattern) if norm == "Linf" else _tiles(pattern)
 
     slots = Slots(images, labels, targets, batch)
     query = slots.zeros()
@@ -104,9 +110,12 @@ def square(
         if (renew := (query > 0) & ((query - 1) % BLOCK == 0)).any():
             draws[renew] = drawn(tries, ids, slots.example[renew], (query[renew] - 1) // BLOCK).to(draws)
         draw = draws[torch.arange(len(query), device=device), (query - 1) % BLOCK]  # (S, numbers)
-        delta = change(best, draw, side[query])
+        limit = radius[slots.example]
+        size = side[query]
+        delta = _square_linf(best, draw, size, limit) if bumps is None else _square_l2(best, draw, size, limit, bumps)
         if (begin := query == 1).any():
-            delta[begin] = drawn(first, ids, slots.example[begin], query[begin]).to(delta)
+            pattern = drawn(first, ids, slots.example[begin], query[begin]).to(delta)
+            delta[begin] = pattern * per_example(limit[begin], pattern)
         delta = torch.where(per_example(query == 0, delta), 0, (here + delta).clamp(0, 1) - here)
     return slots.found(norm)
 
@@ -199,13 +208,14 @@ def _window(draw: Tensor, side: Tensor, height: int, width: int) -> tuple[Tensor
     return (rows[:, :, None] & columns[:, None, :])[:, None], down, across
 
 
-def _square_linf(best: Tensor, draw: Tensor, side: Tensor, epsilon: float) -> Tensor:
+def _square_linf(best: Tensor, draw: Tensor, side: Tensor, epsilon: Tensor) -> Tensor:
     """The perturbation (S, C, H, W) with a square of +-epsilon."""
     inside, _, _ = _window(draw[:, :2], side, *best.shape[2:])
-    return torch.where(inside, epsilon * _signs(draw[:, 5:]).to(best)[:, :, None, None], best)
+    signs = _signs(draw[:, 5:]).to(best)[:, :, None, None]
+    return torch.where(inside, per_example(epsilon, best) * signs, best)
 
 
-def _square_l2(best: Tensor, draw: Tensor, side: Tensor, epsilon: float, bumps: Tensor) -> Tensor:
+def _square_l2(best: Tensor, draw: Tensor, side: Tensor, epsilon: Tensor, bumps: Tensor) -> Tensor:
     """The perturbation (S, C, H, W) with the norm of one square moved to another, where a bump is added."""
     height, width = best.shape[2:]
     first, down, across = _window(draw[:, :2], side, height, width)
@@ -221,7 +231,7 @@ def _square_l2(best: Tensor, draw: Tensor, side: Tensor, epsilon: float, bumps: 
     available = (both + per_example(spare, best)).sqrt()  # (S, C, 1, 1)
     mixed = _normalised(_normalised(best * first) + added * first)
     moved = torch.where(first, mixed * available, best.masked_fill(second, 0))
-    return project(moved, best.new_tensor([epsilon]), "L2")
+    return project(moved, epsilon, "L2")
 
 
 def _normalised(values: Tensor) -> Tensor:
