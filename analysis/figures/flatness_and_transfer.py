@@ -101,13 +101,13 @@ def _correlation(pairs: pd.DataFrame, options: Options) -> tuple[float, float, f
     """Spearman's correlation of flatness and transfer within each source, averaged, with its bootstrap over examples."""
     example, ids = pd.factorize(pairs["id"], sort=True)
     groups = list(pairs.groupby(["source", "trial"], observed=True).indices.values())
-    columns = pairs["flatness"].to_numpy(float), pairs["fooled"].to_numpy(float)
+    flatness, fooled = pairs["flatness"].to_numpy(float), pairs["fooled"].to_numpy(float)
 
     def mean(weights: Floats) -> Floats:
         """(B, examples) -> (B,)"""
         each = np.array(
-            [rank_correlation(*(column[rows] for column in columns), weights[:, example[rows]]) for rows in groups]
-        )
+            [rank_correlation(flatness[rows], fooled[rows], weights[:, example[rows]]) for rows in groups]
+        )  # (sources, B)
         known = np.isfinite(each)
         with np.errstate(invalid="ignore"):
             return np.where(known, each, 0).sum(0) / known.sum(0)

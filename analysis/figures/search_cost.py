@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style, telling
-from analysis.cube import caption, conditions_unfit, select
+from analysis.cube import caption, conditions_unfit, select, subsets
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, show
 from analysis.stats import bootstrap_crossed
@@ -77,6 +77,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "through the network that it took for an example (all radii together).",
         "Along the horizontal axis: median and quartiles over examples and seeds, which is their spread and no interval "
         "of confidence.",
+        subsets(rows),
         told.untold(),
         caption(frame, options, resampled, "Vertical bars"),
     ]

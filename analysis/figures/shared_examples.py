@@ -74,13 +74,13 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     if not parts:
         raise ReportError("no search found anything")
     frame = pd.concat(parts, ignore_index=True)
-    n = frame["n"]
+    counts = frame["n"]
     words = [
         f"Share of found images by how many of the {total} networks they fool, the source itself included.",
         f"{kept} of {asked} examples are used: those that every network classifies correctly unmoved."
         if options.only_correct
         else "Examples that a network misclassifies unmoved count as fooling it.",
-        f"n = {spread(n.min(), n.max(), 'example')}: those for which the search at the source succeeded.",
+        f"n = {spread(counts.min(), counts.max(), 'example')}: those for which the search at the source succeeded.",
         f"{JOINT}: one image against all networks but one (which are among those counted), averaged over which was left out."
         if merged
         else "",

@@ -137,13 +137,13 @@ def _matrix(ax: Axes, here: pd.DataFrame, rows: list[str], targets: list[str], c
     size = float(np.clip(cell * 15, 4.5, 7))
     for _, line in here.iterrows():
         down, across = place[0][line["source"]], place[1][line["x"]]
-        ink = {"color": _ink(colours(line["mean"] / DARKEST)), "ha": "center"}
+        ink: dict[str, Any] = {"color": _ink(colours(line["mean"] / DARKEST)), "ha": "center"}
         ax.text(across, down, _percent(line["mean"]), va="bottom" if intervals else "center", fontsize=size, **ink)
         if intervals:
             words = f"{_percent(line['low'])}\u2013{_percent(line['high'])}"
             ax.text(across, down + 0.06, words, va="top", fontsize=max(4.2, size - 2), **ink)
         if line["same"]:
-            box = {"fill": False, "edgecolor": style.COLOURS[1], "linewidth": 1.6, "zorder": 3}
+            box: dict[str, Any] = {"fill": False, "edgecolor": style.COLOURS[1], "linewidth": 1.6, "zorder": 3}
             ax.add_patch(Rectangle((across - 0.5, down - 0.5), 1, 1, clip_on=False, **box))
     for edge in range(1, len(rows)):
         ax.axhline(edge - 0.5, color="white", linewidth=0.8)

@@ -143,6 +143,15 @@ def test_smallest_distance_is_over_radii_and_failures_are_infinite(tmp_path: Pat
     assert "33.3 %" in frame.attrs["caption"]
 
 
+@pytest.mark.parametrize("name", ["distances", "search_cost"])
+def test_different_subsets_of_examples_are_told(name: str, attacks: Results) -> None:
+    assert "different subsets" not in compute(attacks, name).attrs["caption"]
+    worse = attacks.rows["correct"] & ~((attacks.rows["recipe"] == "pgd") & (attacks.rows["id"] == 0))
+    told = compute(changed(attacks, attacks.rows.assign(correct=worse)), name).attrs["caption"]
+    assert "recipes are compared on different subsets" in told
+    assert f"n = {CORRECT.sum() - 1} to {CORRECT.sum()} examples" in told
+
+
 def test_no_search_that_found_anything_is_told(attacks: Results) -> None:
     nothing = changed(attacks, attacks.rows.assign(found=False))
     with pytest.raises(ReportError, match="no search found anything"):

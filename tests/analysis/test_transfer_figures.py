@@ -68,7 +68,9 @@ def test_matrix_is_counted_as_in_a_loop(one: Results) -> None:
 def test_joint_searches_count_where_their_target_was_held_out(one: Results) -> None:
     """On the networks that were searched they fool nearly always; that is no transfer."""
     rows = one.rows.copy()
-    own = [source != f"all but {target}" for source, target in zip(rows["source"], rows["target"], strict=True)]
+    own = np.array(
+        [source != f"all but {target}" for source, target in zip(rows["source"], rows["target"], strict=True)]
+    )
     rows["fooled"] = rows["fooled"] | (rows["joint"] & own)
     frame = compute(changed(one, rows), "transfer_matrix")
     before = compute(one, "transfer_matrix")
