@@ -84,7 +84,9 @@ def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[
     }
 
 
-def search(ids: Sequence[int], wanted: Adversarial, around: Surroundings, made: Sequence[Made], *states: State) -> pa.Table:
+def search(
+    ids: Sequence[int], wanted: Adversarial, around: Surroundings, made: Sequence[Made], *states: State
+) -> pa.Table:
     """The adversarial examples of one chunk, a line each: `id` and the fields of `Searched`.
 
     Args:

@@ -69,7 +69,8 @@ class Config(TaskConfig):
         f" alone if one is given, else by norm: {LADDERS}",
     )
     black_box: Annotated[int, Field(ge=0)] = Field(
-        default=200, description="queries of the search without gradients for an example (pixels, L-inf and L2); 0: none"
+        default=200,
+        description="queries of the search without gradients for an example (pixels, L-inf and L2); 0: none",
     )
 
     @model_validator(mode="after")
@@ -174,9 +175,7 @@ def _random(config: Config, space: Space, begin: Tensor, ids: Sequence[int], rad
     return begin + randomly_moved(begin, radius.expand(len(begin)), norm, ids=ids, seed=config.seed, box=space.box)
 
 
-def _black_box(
-    config: Config, model: Any, batch: Batch, correct: Tensor, found: Tensor, size: int
-) -> np.ndarray:
+def _black_box(config: Config, model: Any, batch: Batch, correct: Tensor, found: Tensor, size: int) -> np.ndarray:
     """Whether Square Attack succeeds, (B, R), at the largest radius at which the search failed; NaN at the others."""
     outcome = np.full(found.shape, np.nan)
     attack = config.attack

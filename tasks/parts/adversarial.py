@@ -39,9 +39,7 @@ OURS = {"model", "images", "labels", "ids", "seed", "batch", "targets", "box", "
 class SearchNoise(Settings):
     """Noise on the weights of the network that a search faces, as in `noisy_search`."""
 
-    sigma: NonNegative = Field(
-        default=0.0, title="weight noise in the search", description="relative to each weight"
-    )
+    sigma: NonNegative = Field(default=0.0, title="weight noise in the search", description="relative to each weight")
     draws: int = Field(default=1, gt=0, description="noisy networks in each step, over which the loss is averaged")
 
 
@@ -399,9 +397,7 @@ def check_classes(attack: Attack, split: data.Split, classes: Sequence[str | int
     if attack.target is None:
         return
     if attack.target >= len(split.classes):
-        raise UserError(
-            f"{attack.target} is no class; the classes are 0 to {len(split.classes) - 1}", "attack.target"
-        )
+        raise UserError(f"{attack.target} is no class; the classes are 0 to {len(split.classes) - 1}", "attack.target")
     measured = range(len(split.classes)) if classes is None else data.class_indices(split.classes, classes, "classes")
     if attack.target in measured:
         raise UserError(
