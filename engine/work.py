@@ -88,9 +88,7 @@ def search(ids: Sequence[int], wanted: Adversarial, around: Surroundings, made: 
     torch.set_num_threads(around.threads)
     images, labels = data.take(_split(wanted.networks[0], wanted.split, around), ids, device=around.device)
     networks = [_network(of, state, around.device) for of, state in zip(made, states, strict=True)]
-    found = adversarial.search(
-        wanted.attack, networks, images, labels, ids, radii=wanted.radii, seed=wanted.seed, batch=wanted.batch
-    )
+    found = adversarial.made(wanted, networks, images, labels, ids)
     columns = {field.name: getattr(found, field.name).cpu().numpy() for field in fields(found)}
     points = columns.pop("points")
     numbers = pa.array(points.astype(np.float32).reshape(-1))

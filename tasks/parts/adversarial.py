@@ -237,6 +237,19 @@ class Together(nn.Module):
         return torch.stack([network(x) for network in self.networks], 1)
 
 
+def made(
+    wanted: Adversarial, networks: Sequence[nn.Module], images: Tensor, labels: Tensor, ids: Sequence[int]
+) -> Searched:
+    """The adversarial examples of a batch, as `search` finds them.
+
+    Args:
+        networks: those of `wanted`, in the same order.
+    """
+    return search(
+        wanted.attack, networks, images, labels, ids, radii=wanted.radii, seed=wanted.seed, batch=wanted.batch
+    )
+
+
 def search(
     attack: Attack,
     networks: Sequence[nn.Module],

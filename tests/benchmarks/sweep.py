@@ -78,7 +78,7 @@ def _chunk(number: int, config: task.Config) -> int:
     import torch
 
     from tasks.parts import data, training
-    from tasks.parts.contract import Batch
+    from tasks.parts.contract import Batch, prepared
 
     torch.set_num_threads(1)
     if not _network:
@@ -89,7 +89,8 @@ def _chunk(number: int, config: task.Config) -> int:
         _network[0].requires_grad_(False)
     ids = list(range(20 * number, 20 * number + 20))
     images, labels = data.take(data.load("digits", "test"), ids)
-    return len(task.measure(config, {"classifier": _network[0]}, Batch(ids, images, labels))["id"])
+    batch = Batch(ids, images, labels)
+    return len(task.measure(config, prepared(task.needs(config), _network[0], batch), batch)["id"])
 
 
 def _plain_chunk(number: int) -> int:
