@@ -451,11 +451,16 @@ def _refuse_others(file: Path | None, spec: Spec) -> None:
     """A storage holds the study of one sweep, and is a storage; nothing is written to find that out."""
     if file is None or not file.exists() or (file.is_file() and file.stat().st_size == 0):
         return
+    if file.is_dir():
+        raise spec.source.error("storage", f"{file} is a folder")
     try:
         if file.suffix == ".db":
             with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
                 names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
         else:
+            with file.open() as lines:
+                if "op_code" not in json.loads(next(lines)):
+                    raise ValueError("no journal of Optuna's")
             import optuna
 
             names = optuna.get_all_study_names(_open(file))
