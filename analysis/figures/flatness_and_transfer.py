@@ -75,7 +75,7 @@ def _pairs(rows: pd.DataFrame, flatness: str) -> pd.DataFrame:
     """One line a trial, source and example: `flatness`, and the share `fooled` of the other networks."""
     single = rows[~rows["joint"] & (rows["source"] != RANDOM) & rows["found"] & (rows["source_correct"] == 1)]
     single = single[single["source"].isin(networks(rows))]
-    others = single[(single["target"] != single["source"]) & (single["target_correct"] == 1)]
+    others = single[single["held_out"] & (single["target_correct"] == 1)]
     others = others.assign(flatness=others[flatness].astype(float)).dropna(subset=["flatness", "fooled"])
     if others.empty:
         raise ReportError("no found image was tried on another network that classifies its original correctly")
