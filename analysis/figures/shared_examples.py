@@ -107,7 +107,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         special = [name for name in names if name in (frame.attrs.get("joint", JOINT), RANDOM)]
         single = [name for name in names if name not in special]
         shown = [*single[: options.panels - len(special)], *special]
-        columns = min(4, len(shown))
+        columns = min((4, 3), key=lambda count: -len(shown) % count) if len(shown) > 4 else len(shown)
         rows = -(-len(shown) // columns)
         width = style.COLUMN if columns <= 2 else style.DOUBLE
         figure, axes = style.panels(rows, columns, width=width, height=1.45, sharex=True, sharey=True)

@@ -93,6 +93,15 @@ def test_recipes_with_different_norms_get_their_own_axes(tmp_path: Path) -> None
         assert axes[0].get_shared_y_axes().joined(axes[0], axes[1])
 
 
+def test_attacks_that_measure_in_different_norms_by_themselves_get_their_own_axes(tmp_path: Path) -> None:
+    """The norm is not varied: each attack has its own. Radii in L2 and in L-inf still do not share an axis."""
+    norms = {"pgd": "Linf", "apgd": "Linf", "square": "L2"}
+    points = [{"attack.name": name, "attack.norm": norm, "recipe.seed": 0} for name, norm in norms.items()]
+    folder = write(tmp_path, points, measure=searched, sweep={"varied": ["attack.name"]})
+    frame = compute(load(folder), "security_curve")
+    assert frame.groupby("column")["colour"].agg(set).to_dict() == {"Linf": {"pgd", "apgd"}, "L2": {"square"}}
+
+
 def test_of_many_recipes_the_colour_tells_the_attack(tmp_path: Path) -> None:
     points = grid(
         attack__name=["pgd", "apgd"], recipe__optimiser=["sgd", "adam"], recipe__input_noise__radius=[0.0, 0.1]

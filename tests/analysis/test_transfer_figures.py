@@ -158,8 +158,8 @@ def planted(slope: float, between: float, noise: float = 0.0) -> Callable[[Any],
 
 def correlation(frame: pd.DataFrame) -> tuple[float, float, float]:
     """The numbers as they are told."""
-    words = str(frame.attrs["correlation"]).replace("\u2212", "-").replace("(", "").replace(")", "")
-    first, interval = words.removeprefix("mean rank correlation ").split("\n")
+    words = str(frame.attrs["correlation"]).replace("\u2212", "-")
+    first, interval = words.removeprefix("mean rank correlation ").removesuffix(")").split(" (")
     low, _, high = interval.partition(" to ")
     return float(first), float(low), float(high)
 
