@@ -5,7 +5,7 @@ step. One that searches within a radius does so for the ladder as a whole (`curv
 it for every radius. Beside it stand its controls: the image moved as far in a random direction, and a search without gradients (Square
 Attack) at the largest radius of the ladder at which the search itself failed. What was found is classified again from its stored form.
 
-Rows: one for each example and radius.
+Rows: one for each example and radius. In a hidden space, radii and distances are in units of that space's typical magnitude.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ COLUMNS = {
     "label": "true class",
     "predicted": "class predicted at the image",
     "correct": "image is classified correctly",
-    "radius": "radius of the search (pixel units; in a hidden space: of its typical magnitude)",
+    "radius": "radius of the search (pixel units)",
     "found": "a perturbation of at most this radius succeeds",
-    "distance": "distance of the point that was found, or came nearest to success (units of the radius)",
+    "distance": "distance of the point that was found, or came nearest to success (pixel units)",
     "forwards": "forward passes of the search",
     "backwards": "backward passes of the search, its gradient steps",
     "loss_start": "loss of the search at the image: cross-entropy (nats), towards a target its negative",

@@ -40,7 +40,7 @@ class SearchNoise(Settings):
     """Noise on the weights of the network that a search faces, as in `noisy_search`."""
 
     sigma: NonNegative = Field(
-        default=0.0, title="weight noise in the search (relative)", description="relative to each weight"
+        default=0.0, title="weight noise in the search", description="relative to each weight"
     )
     draws: int = Field(default=1, gt=0, description="noisy networks in each step, over which the loss is averaged")
 
