@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,7 +41,8 @@ def security_curve(
     """Runs an attack at each radius of a ladder, each from what was found at its neighbours.
 
     Args:
-        attack: a function of `tasks/parts/attacks/`. One that has no `epsilon` searches the smallest perturbation: it runs once. One
+        attack: a function of `tasks/parts/attacks/`. One that has no `epsilon` searches the smallest perturbation: it runs once, and what it
+            finds beyond the largest radius is no success. One
             that has no `start` begins anew at each radius.
         model: points (B, ...) to logits, in evaluation mode.
         images: (N, ...) in the box.
@@ -77,7 +79,7 @@ def security_curve(
     if "epsilon" not in parameters:
         found = attack(model, images, labels, **arguments)
         place = torch.where(found.success, _place(found.perturbation, ladder, norm), none)
-        return found, _radius(place, ladder)
+        return replace(found, success=place < none), _radius(place, ladder)
 
     found = attack(model, images, labels, epsilon=float(ladder[-1]), **arguments)
     best, forwards, backwards = found.perturbation.clone(), found.forwards.clone(), found.backwards.clone()
