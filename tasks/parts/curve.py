@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size
 from tasks.parts.boundary import reached
 from tasks.parts.geometry import PIXELS, Box, Norm, clipped, norm_of, project
-from tasks.parts.search import Found
+from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
 
 PER_EXAMPLE = ("targets", "ids", "start")
@@ -41,9 +40,8 @@ def security_curve(
     """Runs an attack at each radius of a ladder, each from what was found at its neighbours.
 
     Args:
-        attack: a function of `tasks/parts/attacks/`. One that has no `epsilon` searches the smallest perturbation: it runs once, and what it
-            finds beyond the largest radius is no success. One
-            that has no `start` begins anew at each radius.
+        attack: a function of `tasks/parts/attacks/`. One that has no `epsilon` searches the smallest perturbation: it runs once, and
+            what it finds beyond the largest radius is no success. One that has no `start` begins anew at each radius.
         model: points (B, ...) to logits, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
@@ -70,8 +68,7 @@ def security_curve(
     parameters = inspect.signature(attack).parameters
     norm: Norm = arguments.get("norm", parameters["norm"].default if "norm" in parameters else "L2")
     box: Box = arguments.get("box", PIXELS)
-    pixels = images.shape[1:].numel()
-    batch = arguments.get("batch") or batch_size(pixels, images.device)
+    batch = arguments.get("batch") or pass_size(images)
     if "ids" in parameters:
         arguments["ids"] = list(range(len(images))) if arguments.get("ids") is None else list(arguments["ids"])
     none = len(ladder)

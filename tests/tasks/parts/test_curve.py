@@ -44,7 +44,7 @@ def between(distance: Tensor) -> list[float]:
         (pgd, "L2", {"restarts": 2, "loss": "margin", "momentum": 0.5}),
         (apgd, "Linf", {"steps": 20}),
         (apgd, "L2", {"steps": 20}),
-        (auto, "L2", {"steps": 20}),
+        (auto, "L2", {"steps": 20, "queries": 20}),
         (fmn, "L2", {}),
         (ddn, "L2", {}),
     ],
