@@ -26,21 +26,29 @@ class Slots:
         labels: (N,) true classes.
         targets: (N,) classes to reach; any other class than the label where None.
         batch: the number of slots.
+        looked: the images' own logits, (N, K) or (N, M, K), where they have been looked at already, by a forward pass; those that
+            succeed then get no slot.
 
     Attributes:
         example: (S,) rows of `images`; empty once all are finished.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, targets: Tensor | None, batch: int):
+    def __init__(
+        self, images: Tensor, labels: Tensor, targets: Tensor | None, batch: int, *, looked: Tensor | None = None
+    ):
         total, device = len(images), images.device
-        self.example = torch.arange(min(batch, total), device=device)
-        self._started = len(self.example)
         self._labels, self._targets = labels, targets
         self._best = torch.zeros_like(images)
         self._margin = torch.full((total,), -torch.inf, dtype=images.dtype, device=device)
         self._success = torch.zeros(total, dtype=torch.bool, device=device)
         self._forwards = torch.zeros(total, dtype=torch.long, device=device)
         self._backwards = torch.zeros(total, dtype=torch.long, device=device)
+        if looked is not None:
+            self._margin, self._success = verdict(looked, labels, targets)
+            self._margin, self._forwards = self._margin.to(images.dtype), self._forwards + 1
+        self._queue = (~self._success).nonzero().flatten()
+        self.example = self._queue[:batch]
+        self._started = len(self.example)
 
     @property
     def succeeded(self) -> Tensor:
@@ -75,8 +83,8 @@ class Slots:
         """
         if not finished.any():
             return list(states)
-        fresh = min(int(finished.sum()), len(self._best) - self._started)
-        begin = torch.arange(self._started, self._started + fresh, device=self.example.device)
+        fresh = min(int(finished.sum()), len(self._queue) - self._started)
+        begin = self._queue[self._started : self._started + fresh]
         kept = (~finished).nonzero().flatten()
         self.example = torch.cat([self.example[kept], begin])
         self._started += fresh

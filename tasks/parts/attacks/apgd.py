@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts import door
-from tasks.parts.batching import batch_size
+from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.geometry import (
     PIXELS,
     Ball,
@@ -95,8 +95,7 @@ def apgd(
     door.arguments("apgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Ball), targets=targets, box=box)
     if targets is not None and target_classes:
         raise UserError("the targets are given: no target_classes can be chosen", "target_classes")
-    shape, looks = images.shape[1:], int(start is not None)  # looks: walks that are a look at the image alone
-    walks = looks + restarts * max(1, target_classes)
+    shape, walks = images.shape[1:], restarts * max(1, target_classes)
     ids = range(len(images)) if ids is None else ids
     batch = batch_size(shape.numel(), images.device) if batch is None else batch
     radius = radii(epsilon, images)
@@ -104,35 +103,41 @@ def apgd(
     plan = _Plan.of(steps, images.device)
 
     def uniform(keys: list[int], number: int) -> Tensor:
-        return random_in_ball(norm, shape, seed=seed, purpose="apgd start", ids=keys, block=number - looks)
+        return random_in_ball(norm, shape, seed=seed, purpose="apgd start", ids=keys, block=number)
 
-    slots = Slots(images, labels, targets, batch)
+    looked = None if start is None else in_batches(model, images, batch)
+    slots = Slots(images, labels, targets, batch, looked=looked)
     ranking = slots.zeros(target_classes)  # (S, n) the most likely other classes, filled at the image
     walk = _Walk.beginning(slots, shape, images.dtype)
     while len(slots.example):
         here, label, limit = images[slots.example], labels[slots.example], radius[slots.example]
         target = None if targets is None else targets[slots.example]
+        at_first = (walk.number == 0) & (walk.step == 0)
+        if start is not None and looked is not None and at_first.any():
+            given = inside(here, start[slots.example].to(here), limit, norm, box)
+            walk = walk._replace(delta=torch.where(per_example(at_first, here), given, walk.delta))
+            if target_classes:
+                ranked = _ranked(looked[slots.example], label, target_classes)
+                ranking = torch.where(at_first[:, None], ranked, ranking)
         if target_classes:
-            at_image = (walk.number == 0) & (walk.step == 0)
-            target = ranking.gather(1, ((walk.number - looks) % target_classes)[:, None]).squeeze(1)
-            target = torch.where(at_image, -1, target)
+            target = ranking.gather(1, (walk.number % target_classes)[:, None]).squeeze(1)
+            if start is None:
+                target = torch.where(at_first, -1, target)
         height = partial(_height, loss=loss, labels=label, targets=target)
         logits, value, gradient = value_and_gradient(model, here + walk.delta, height, batch)
         _, fooled = slots.record(walk.delta, logits, backward=True)
-        if target_classes and at_image.any():
-            ranking = torch.where(at_image[:, None], _ranked(logits, label, target_classes), ranking)
+        if target_classes and start is None and at_first.any():
+            ranking = torch.where(at_first[:, None], _ranked(logits, label, target_classes), ranking)
 
-        ended = (walk.step >= steps) | (walk.number < looks)
+        ended = walk.step >= steps
         finished = fooled | (ended & (walk.number + 1 >= walks))
         again = ended & ~finished
         walk, gradient = _checked(walk, value, gradient, first_size[slots.example], plan)
         walk = _moved(walk, gradient, here, limit, norm, box)
         walk = walk._replace(number=walk.number + again, step=torch.where(again, 0, walk.step))
-        if start is not None and (given := again & (walk.number == looks)).any():
-            walk.delta[given] = inside(here[given], start[slots.example[given]].to(here), limit[given], norm, box)
-        if (drawing := again & (walk.number > looks)).any():
-            points = drawn(uniform, ids, slots.example[drawing], walk.number[drawing]).to(here)
-            walk.delta[drawing] = clipped(here[drawing], points * per_example(limit[drawing], points), box)
+        if again.any():
+            points = drawn(uniform, ids, slots.example[again], walk.number[again]).to(here)
+            walk.delta[again] = clipped(here[again], points * per_example(limit[again], points), box)
         ranking, *states = slots.refill(finished, ranking, *walk)
         walk = _Walk(*states)
     return slots.found(norm)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts import door
-from tasks.parts.batching import batch_size
+from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.geometry import (
     PIXELS,
     Box,
@@ -108,27 +108,31 @@ def pgd(
     radius = radii(epsilon, images)
     first_size = (whole * radius / steps if step_size is None else torch.full_like(radius, step_size)).to(images.dtype)
     radius = radius.to(images.dtype)
-    looks = int(start is not None)  # walks that are a look at the image alone
-    walks = restarts + looks
 
     def uniform(keys: list[int], number: int) -> Tensor:
-        return random_in_ball(norm, shape, seed=seed, purpose="pgd start", ids=keys, block=number - looks)
+        return random_in_ball(norm, shape, seed=seed, purpose="pgd start", ids=keys, block=number)
 
-    slots = Slots(images, labels, targets, batch)
-    walk, step, delta = slots.zeros(), slots.zeros(), slots.zeros(*shape, dtype=images.dtype)
+    looked = None if start is None else in_batches(model, images, batch)
+    slots = Slots(images, labels, targets, batch, looked=looked)
+    restart, step, delta = slots.zeros(), slots.zeros(), slots.zeros(*shape, dtype=images.dtype)
     gathered = slots.zeros(*shape if momentum else (0,), dtype=images.dtype)
     while len(slots.example):
         here, label, limit = images[slots.example], labels[slots.example], radius[slots.example]
         target = None if targets is None else targets[slots.example]
+        if start is not None and (first := step + restart == 0).any():
+            given = start[slots.example[first]].to(delta)
+            delta[first] = inside(here[first], given, limit[first], norm, box)
         height = partial(objective, loss, labels=label, targets=target)
         logits, _, gradient = value_and_gradient(model, here + delta, height, batch)
         _, fooled = slots.record(delta, logits, backward=True)
 
-        ended = (step >= steps) | (walk < looks)
+        ended = step >= steps
         if stop == "first":
-            finished = fooled | (ended & (walk + 1 >= walks))
+            finished = fooled | (ended & (restart + 1 >= restarts))
         else:  # misclassified to begin with, or at the end of a restart that succeeded, or of the last
-            finished = (fooled & (step + walk == 0)) | (ended & (slots.succeeded | (walk + 1 >= walks)))
+            finished = ended & (slots.succeeded | (restart + 1 >= restarts))
+            if start is None:
+                finished |= fooled & (step + restart == 0)
         again = ended & ~finished
         if momentum:
             gradient = gathered = momentum * gathered + gradient / per_example(
@@ -142,17 +146,13 @@ def pgd(
         size = first_size[slots.example] * factors[step.clamp_max(steps - 1)]
         moved = delta + per_example(size, delta) * direction
         step = torch.where(again, 0, step + 1)
-        walk = walk + again
+        restart = restart + again
         if again.any():
             gathered = torch.where(per_example(again, gathered), 0, gathered)
-            given = again & (walk == looks)  # the first restart, where it does not begin at the image
-            if start is not None and given.any():
-                moved[given] = start[slots.example[given]].to(moved)
-            if (drawing := again & (walk > looks)).any():
-                points = drawn(uniform, ids, slots.example[drawing], walk[drawing]).to(moved)
-                moved[drawing] = points * per_example(limit[drawing], points)
+            points = drawn(uniform, ids, slots.example[again], restart[again]).to(moved)
+            moved[again] = points * per_example(limit[again], points)
         delta = inside(here, moved, limit, norm, box)
-        walk, step, delta, gathered = slots.refill(finished, walk, step, delta, gathered)
+        restart, step, delta, gathered = slots.refill(finished, restart, step, delta, gathered)
     return slots.found(norm)
 
 
