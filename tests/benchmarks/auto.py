@@ -2,9 +2,9 @@
 
     python tests/benchmarks/auto.py --data folder --networks robust --examples 256
 
-AutoAttack (Croce and Hein 2020) is its authors' package `pyautoattack`; where it is not installed, ART's, which has the same four attacks in
-mind but other variants of them. One process, the same network, images and L-inf radius; AutoAttack gets the images in batches of --batch,
-and both may stop looking at an image that is fooled. Both results are checked again here, against the radius as well.
+AutoAttack (Croce and Hein 2020) is its authors' package, `pyautoattack`; where that is not installed, ART's, whose attacks are variants of
+its own. One process, the same network, images and L-inf radius; AutoAttack gets the images in batches of --batch, and both leave an
+image alone once it is fooled. What they return is checked again here, within the radius.
 """
 
 from __future__ import annotations
