@@ -40,7 +40,7 @@ COLUMNS = {
     "found": "the search succeeded at the source (at all of them)",
     "distance": "distance of the found image (pixel units, the attack's norm)",
     "fooled": "the target misclassifies the found image",
-    "flatness": "share of noisy copies of the found image that keep the source's class; missing for several sources",
+    "flatness": "flatness at the source (share of noisy copies of the found image that keep its class)",
     "shared": "networks that misclassify the found image",
 }
 TYPES = {**dict.fromkeys(["id", "label", "shared"], np.int64), **dict.fromkeys(["source", "target"], np.str_)}
