@@ -179,7 +179,7 @@ def _searched(ids: Sequence[int], state: State, device: str) -> Searched:
 
 def _magnitudes(model: torch.nn.Module, split: data.Split, device: str) -> tuple[float, ...]:
     """Of the hidden spaces, over the first training images; none for a network that has no hidden spaces."""
-    images, _ = data.take(split, range(min(EXAMPLES_FOR_MAGNITUDES, len(split))), device=device)
+    images, _ = data.take(split, split.ids[:EXAMPLES_FOR_MAGNITUDES], device=device)
     try:
         return magnitudes(model, images)
     except UserError:
