@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ FEW = 4
 """At most so many columns of panels, and so many dashes."""
 LINES = 6
 """At most so many recipes are told apart by colour alone."""
+CROWD = 10
+"""More lines than this in a panel are drawn thin, with faint bands."""
 LISTED = 8
 """At most so many colours in the legend."""
 
@@ -44,7 +47,7 @@ class Telling:
             value = results.setting_of(recipe, self.colour[0])
             colour: Any = float(value) if is_number(value) else show(value)
         else:
-            colour = words(results, recipe, self.colour) or recipe
+            colour = words(results, recipe, self.colour) or ("" if self.column else recipe)
         column = words(results, recipe, (self.column,) if self.column else ())
         return {"recipe": recipe, "colour": colour, "column": column, "dash": words(results, recipe, self.dashes)}
 
@@ -134,7 +137,17 @@ def colours(frame: pd.DataFrame) -> tuple[list[Any], bool]:
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with empty words where a column of words has none, as it was before it went through a CSV."""
-    return frame.assign(**{name: frame[name].fillna("") for name in ("column", "dash") if name in frame})
+    return frame.assign(**{name: frame[name].fillna("") for name in ("colour", "column", "dash")})
+
+
+def _listed(order: list[Any]) -> list[Any]:
+    step = np.unique(np.linspace(0, len(order) - 1, min(len(order), LISTED)).round().astype(int))
+    return [order[place] for place in step] if len(order) > 1 else []
+
+
+def legend_height(width: float, order: list[Any], others: Sequence[str]) -> float:
+    """About how many inches the legend of colours and of other words takes after its first line."""
+    return style.legend_height(width, [*map(show, _listed(order)), *(others if len(others) > 1 else ())])
 
 
 def legend(
@@ -148,8 +161,7 @@ def legend(
     """The legend of colours and dashes, and of `more`; of many colours some are listed."""
     from matplotlib.lines import Line2D
 
-    step = np.unique(np.linspace(0, len(order) - 1, min(len(order), LISTED)).round().astype(int))
-    listed = [order[place] for place in step] if len(order) > 1 else []
+    listed = _listed(order)
     drawn = [handles[colour] for colour in listed]
     labels = [show(colour) for colour in listed]
     if len(dashes) > 1:

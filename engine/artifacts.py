@@ -40,10 +40,11 @@ def make_all(
         ids: the examples whose adversarial examples are wanted.
         logs: of the classifiers, by key.
     """
-    classifiers = [artifact for artifact in needs.values() if artifact.kind == "classifier"]
-    absent = [artifact for artifact in classifiers if not exists(artifact, job.store)]
-    if len(absent) > 1 and job.hands.slots > 1 and not any(artifact.needs for artifact in absent):
-        _at_once(absent, job, logs, report)
+    absent = {key: a for key, a in needs.items() if a.kind == "classifier" and not exists(a, job.store)}
+    while len(absent) > 1 and job.hands.slots > 1:  # in waves: what is finetuned comes after what it starts from
+        ready = [a for a in absent.values() if all(base.key not in absent for base in a.needs)]
+        _at_once(ready, job, logs, report)
+        absent = {key: a for key, a in absent.items() if a not in ready}
     for artifact in needs.values():
         if artifact.kind == "classifier":
             _classifier(artifact, job, logs[artifact.key], report)
@@ -95,7 +96,8 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     final: dict[str, Any] = {}
     how = {"phase": "training", "of": recipe.epochs, "network": artifact.key}
     report({**how, "done": 0})
-    with closing(job.hands.stream(train, recipe, job.around)) as messages:  # a scheduler may stop it
+    start = [job.hands.put(state) for _, state in (load(base, (), job.store) for base in artifact.needs)]
+    with closing(job.hands.stream(train, recipe, job.around, *start)) as messages:  # a scheduler may stop it
         for message in messages:
             if "epoch" in message:
                 history.append(message["epoch"])

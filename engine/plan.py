@@ -20,7 +20,7 @@ import torch
 
 from engine.spec import Spec, Trial
 from engine.store import Store, content_hash, parts_of
-from tasks.parts import data, models
+from tasks.parts import adversarial_augmentation, data, models, spaces
 from tasks.parts.adversarial import Adversarial
 from tasks.parts.contract import Need, TaskConfig
 from tasks.parts.recipes import Recipe
@@ -129,6 +129,8 @@ def recipe_identity(recipe: Recipe, root: str | None) -> dict[str, Any]:
     if recipe.weights not in ("none", "DEFAULT"):
         file = Path(recipe.weights).expanduser()
         identity["weights"] = _file_hash(str(file), file.stat().st_mtime_ns)
+    if recipe.finetune_from is not None:
+        identity["finetune_from"] = recipe_identity(recipe.finetune_from, root)
     return identity
 
 
@@ -153,10 +155,12 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
 def _artifact(need: Need, root: str | None) -> Artifact:
     if isinstance(need, Adversarial):
         of = tuple(_artifact(recipe, root) for recipe in need.networks)
+        _check_space(need, root)
         key = content_hash(["adversarial", [artifact.key for artifact in of], need.identity()])
         return Artifact(key, need, of)
     _check_recipe(need, root)
-    return Artifact(content_hash(["classifier", recipe_identity(need, root)]), _anywhere(need))
+    base = () if need.finetune_from is None else (_artifact(need.finetune_from, root),)
+    return Artifact(content_hash(["classifier", recipe_identity(need, root)]), _anywhere(need), base)
 
 
 def _anywhere(recipe: Recipe) -> Recipe:
@@ -187,6 +191,31 @@ def _check_recipe(recipe: Recipe, root: str | None) -> None:
     options = json.dumps(recipe.network_options)
     with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
         _fit(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
+    if recipe.adversarial_augmentation.space != "pixel":
+        adversarial_augmentation.check(recipe, _in_memory(recipe, root))
+
+
+def _check_space(need: Adversarial, root: str | None) -> None:
+    """Raises `UserError` where a search is for a layer that its network does not have."""
+    kind, stage = spaces.parse(need.attack.space)
+    if kind != "hidden" or stage is None:
+        return
+    recipe = need.networks[0]
+    try:
+        models.hidden_stage(_in_memory(recipe, root), stage)
+    except UserError as error:
+        raise UserError(error.message, "attack.space") from None
+
+
+def _in_memory(recipe: Recipe, root: str | None) -> models.Classifier:
+    """The recipe's network with weights of some kind, for its layers can be told only of such a one."""
+    split = _split(recipe, "test", root)
+    return _with_weights(recipe.network, json.dumps(recipe.network_options), split.shape, len(split.classes))
+
+
+@lru_cache(maxsize=4)
+def _with_weights(network: str, options: str, shape: tuple[int, int, int], classes: int) -> models.Classifier:
+    return models.build(network, shape, classes, options=json.loads(options)).eval()
 
 
 def _own_data(recipe: Recipe) -> bool:

@@ -60,11 +60,16 @@ class Sought:
 _networks: OrderedDict[tuple[str, str], torch.nn.Module] = OrderedDict()
 
 
-def train(recipe: Recipe, around: Surroundings) -> Iterator[dict[str, Any]]:
-    """Yields a mapping an epoch, as `training.Epoch`, and at the end one with the network's `state` and what describes it."""
+def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[str, Any]]:
+    """Yields a mapping an epoch, as `training.Epoch`, and at the end one with the network's `state` and what describes it.
+
+    Args:
+        start: the weights of the network that is finetuned, where the recipe says so. Shared memory: read, never written.
+    """
     torch.set_num_threads(around.threads)
     split = _split(recipe, "train", around)
-    model = training.untrained(recipe, split)
+    base = {name: torch.tensor(value) for state in start for name, value in state.items()}  # torch.tensor copies
+    model = training.untrained(recipe, split, base or None)
     for epoch in training.epochs(recipe, model, split, around.device):
         yield {"epoch": dict(epoch)}
     loss, accuracy = training.score(model, _split(recipe, "test", around), around.device)

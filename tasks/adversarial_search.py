@@ -5,7 +5,7 @@ step. One that searches within a radius does so for the ladder as a whole (`curv
 it for every radius. Beside it stand its controls: the image moved as far in a random direction, and a search without gradients (Square
 Attack) at the largest radius of the ladder at which the search itself failed. What was found is classified again from its stored form.
 
-Rows: one for each example and radius.
+Rows: one for each example and radius. In a hidden space, radii and distances are in units of that space's typical magnitude.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial import RADII, Adversarial, Attack, check_target, space_of
+from tasks.parts.adversarial import Adversarial, Attack, check_target, space_of
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -33,9 +33,9 @@ COLUMNS = {
     "label": "true class",
     "predicted": "class predicted at the image",
     "correct": "image is classified correctly",
-    "radius": "radius of the search (pixel units; in a hidden space: of its typical magnitude)",
+    "radius": "radius of the search (pixel units)",
     "found": "a perturbation of at most this radius succeeds",
-    "distance": "distance of the point that was found, or came nearest to success (units of the radius)",
+    "distance": "distance of the point that was found, or came nearest to success (pixel units)",
     "forwards": "forward passes of the search",
     "backwards": "backward passes of the search, its gradient steps",
     "loss_start": "loss of the search at the image: cross-entropy (nats), towards a target its negative",
@@ -73,16 +73,13 @@ class Config(TaskConfig):
     @model_validator(mode="after")
     def _resolve(self) -> Config:
         attack = self.attack
-        given = "epsilon" in attack.model_fields_set and attack.epsilon is not None
-        if self.radii is not None and given and self.radii != [attack.epsilon]:
+        if self.radii is not None and attack.epsilon is not None and self.radii != [attack.epsilon]:
             raise ValueError("attack.epsilon: radii are given; leave one of the two out")
         assert attack.norm is not None  # resolved by the attack
         if self.radii is None:
-            alone = given or (attack.fixed_radius and attack.weight_noise.sigma > 0)
-            radii = [attack.epsilon or RADII[attack.norm]] if alone else LADDERS[attack.norm]
-            object.__setattr__(self, "radii", radii)
-        if len(self.radii or []) > 1 and attack.fixed_radius and attack.weight_noise.sigma:
-            raise ValueError("attack.weight_noise: a ladder cannot be searched with weight noise; give one radius")
+            object.__setattr__(self, "radii", [attack.epsilon] if attack.epsilon else LADDERS[attack.norm])
+        if len(self.radii or []) > 1 and attack.stop not in (None, "first"):
+            raise ValueError("attack.stop: along a ladder each search ends at the first success; give one radius")
         return self
 
     @property

@@ -260,7 +260,7 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     elsewhere = fair[fair["held_out"]]
     single = elsewhere[~elsewhere["joint"] & (elsewhere["source"] != RANDOM)]
     searched = rows[(rows["source"] == rows["target"]) & rows["source_correct"]]
-    scalars = {
+    scalars: dict[str, float] = {
         "accuracy": float(rows.drop_duplicates(["id", "target"])["target_correct"].mean()),
         "white_box": float(searched["found"].mean()),
         "transfer": float(single["fooled"].mean()),
@@ -268,6 +268,7 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     }
     if config.jointly:
         scalars["transfer_joint"] = float(elsewhere[elsewhere["joint"]]["fooled"].mean())
+    scalars = {name: value for name, value in scalars.items() if not np.isnan(value)}  # nothing there to count
     images = single.groupby(["id", "source"]).agg(flatness=("flatness", "first"), fooled=("fooled", "mean"))
     if images["flatness"].nunique() > 1 and images["fooled"].nunique() > 1:
         scalars["flatness_correlation"] = float(spearmanr(images["flatness"], images["fooled"]).statistic)
@@ -280,7 +281,7 @@ def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
     together = own.groupby(["id", "source"]).agg(fooled=("fooled", "all"), found=("found", "first"))
     wrong = int((together["fooled"] != together["found"]).sum()) if config.attack.target is None else 0
     summary = summarise(config, rows)
-    moved, random = summary["white_box"], summary["transfer_random"]
+    moved, random = summary.get("white_box", 0.0), summary.get("transfer_random", 0.0)
     return {
         "what was found is found again from its stored form": f"not so for {wrong} of {len(together)}"
         if wrong

@@ -23,7 +23,7 @@ from tasks.parts import attacks, data, door, peers, spaces
 from tasks.parts.curve import security_curve
 from tasks.parts.geometry import Norm
 from tasks.parts.losses import How, joint
-from tasks.parts.noisy_search import noisy
+from tasks.parts.noisy_search import unseen_share, with_weight_noise
 from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
 from tasks.parts.settings import NonNegative, Positive, Settings, UserError
@@ -40,7 +40,7 @@ class SearchNoise(Settings):
     """Noise on the weights of the network that a search faces, as in `noisy_search`."""
 
     sigma: NonNegative = Field(
-        default=0.0, title="weight noise in the search (relative)", description="relative to each weight"
+        default=0.0, title="weight noise in the search", description="relative to each weight"
     )
     draws: int = Field(default=1, gt=0, description="noisy networks in each step, over which the loss is averaged")
 
@@ -92,7 +92,7 @@ class Attack(Settings):
     @field_validator(*COMMON)
     @classmethod
     def _has(cls, value: Any, info: ValidationInfo) -> Any:
-        """Resolves what is null where it decides the result, and refuses what the attack lacks."""
+        """Refuses what the attack lacks, and fills in its norm."""
         name = info.data.get("name")
         if name is None:
             return value  # refused already
@@ -100,8 +100,6 @@ class Attack(Settings):
         if info.field_name == "norm":
             choices = norms_of(name)
             value = _default_norm(name) if value is None else value
-        if info.field_name == "epsilon" and value is None and "epsilon" in there:
-            return RADII[info.data.get("norm") or "Linf"]
         if value is None:
             return value
         if choices is not None and value not in choices:
@@ -163,10 +161,17 @@ class Attack(Settings):
         """Whether it searches within a radius; else for the smallest perturbation."""
         return "epsilon" in arguments_of(self.name)
 
+    @property
+    def radius(self) -> float | None:
+        """The radius of an attack that has one."""
+        assert self.norm is not None  # resolved
+        return (self.epsilon or RADII[self.norm]) if self.fixed_radius else None
+
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of the attack's function, without those of a call."""
-        given = {name: getattr(self, name) for name in COMMON if getattr(self, name) is not None}
-        return {name: value for name, value in given.items() if name in arguments_of(self.name)} | self.options
+        given = {name: getattr(self, name) for name in COMMON} | {"epsilon": self.radius}
+        there = arguments_of(self.name)
+        return {name: value for name, value in given.items() if value is not None and name in there} | self.options
 
 
 class Adversarial(Settings):
@@ -187,8 +192,6 @@ class Adversarial(Settings):
     def _possible(self) -> Adversarial:
         if self.radii is not None and not self.attack.fixed_radius:
             object.__setattr__(self, "radii", None)  # the smallest perturbation says it for every radius
-        if self.radii is not None and self.attack.weight_noise.sigma:
-            raise ValueError("a ladder of radii cannot be searched with weight noise; give one epsilon")
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -288,31 +291,31 @@ def search(
         begin = space.encode(images)
     door.network(space.classify, begin, labels, space.box)
 
-    radius = None
-    unseen = torch.full(labels.shape, torch.nan, device=images.device)
+    noise = attack.weight_noise
+    function = with_weight_noise(function, model, noise.sigma, noise.draws, seed)
     if radii is not None:
         arguments.pop("epsilon", None)
         found, radius = security_curve(function, space.classify, begin, labels, radii, **arguments)
-    elif attack.weight_noise.sigma:
-        noise = attack.weight_noise
-        found, unseen = noisy(
-            function,
-            model,
-            begin,
-            labels,
-            sigma=noise.sigma,
-            draws=noise.draws,
-            classify=None if attack.space == "pixel" else space.classify,
-            **arguments,
-        )
     else:
         found = function(space.classify, begin, labels, **arguments)
-    if radius is None:
-        reached = torch.full_like(found.distance, attack.epsilon) if attack.fixed_radius else found.distance
-        radius = torch.where(found.success, torch.where(found.distance > 0, reached, 0), torch.inf)
+        reached = found.distance if attack.radius is None else torch.full_like(found.distance, attack.radius)
+        radius = torch.where(found.success, reached, torch.inf)
+    radius = torch.where(found.success & (found.distance == 0), 0, radius)
     points = begin + found.perturbation
     if attack.space == "pixel":
         points = points.clamp(0, 1)  # adding may round out of the box
+    unseen = torch.full_like(radius, torch.nan)
+    if noise.sigma:
+        unseen = unseen_share(
+            model,
+            points,
+            labels,
+            targets=targets,
+            sigma=noise.sigma,
+            seed=seed,
+            batch=batch,
+            classify=None if attack.space == "pixel" else space.classify,
+        )
     return Searched(points, found.success, found.distance, radius, found.forwards, found.backwards, unseen)
 
 

@@ -10,6 +10,7 @@ succeed are short.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def security_curve(
     labels: Tensor,
     radii: Sequence[float],
     *,
-    steps_between: float = 0.5,
+    steps_between: float = 0.25,
     **arguments: Any,
 ) -> tuple[Found, Tensor]:
     """Runs an attack at each radius of a ladder, each from what was found at its neighbours.
@@ -45,7 +46,7 @@ def security_curve(
         images: (N, ...) in the box.
         labels: (N,) true classes.
         radii: the ladder, in any order, pixel units.
-        steps_between: the share of the attack's steps that it gets at a radius where it has a start.
+        steps_between: the share of the attack's steps (at least 3) that it gets at a radius where it has a start.
         arguments: further ones of the attack, but for `epsilon` and `stop`.
 
     Returns:
@@ -84,7 +85,7 @@ def security_curve(
     failed = torch.full_like(place, -1)  # (N,) the largest place at which an attack failed
     if "start" in parameters:
         steps = arguments.get("steps", parameters["steps"].default if "steps" in parameters else None)
-        arguments |= {} if steps is None else {"steps": max(1, round(steps_between * steps))}
+        arguments |= {} if steps is None else {"steps": min(steps, max(3, math.ceil(steps_between * steps)))}
     while True:
         left = ((place < none) & (place - 1 > failed)).nonzero().flatten()
         if not len(left):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import tasks.input_flatness as task
 from tasks.parts import data, models, training
 from tasks.parts.batching import in_batches
-from tasks.parts.contract import Batch
+from tasks.parts.contract import Batch, prepared
 from tasks.parts.recipes import Recipe
 
 ROUNDS = 7

@@ -14,10 +14,10 @@ from scipy.stats import norm as gauss
 from torch import Tensor, nn
 
 from tasks import input_flatness
-from tasks.input_flatness import COLUMNS, Config, measure, summarise
+from tasks.input_flatness import COLUMNS, Config, measure, needs, summarise
 from tasks.parts import data, training
 from tasks.parts.attacks.pgd import pgd
-from tasks.parts.contract import Batch
+from tasks.parts.contract import Batch, prepared
 from tasks.parts.flatness import ROUND
 from tasks.parts.models import Classifier
 from tasks.parts.randomness import BLOCK, normal
