@@ -53,7 +53,7 @@ LADDERS: dict[str, list[float]] = {
     "L1": [0.5, 1, 2, 3, 4, 6, 8, 12],
     "L0": [1, 2, 4, 6, 8, 12, 16, 24],
 }
-BLACK_BOX_SHARE = 0.05
+BLACK_BOX_SHARE = 0.1
 """Share of the images that withstood the search of which the black box may fool more before a self-check fails."""
 LOSS_SHARE = 0.05
 """Share of the perturbed images at which the loss may not have risen before a self-check fails."""
