@@ -30,6 +30,11 @@ class Chosen:
         """The row columns that the figure takes."""
         return list(self.module.needs(self.options))
 
+    def unfit(self, columns: Iterable[str]) -> str | None:
+        """Why rows with these columns cannot be drawn, though they may have those that it needs; None if they can."""
+        judge = getattr(self.module, "unfit", None)
+        return judge(set(columns)) if judge else None
+
 
 def names() -> list[str]:
     """The names of all figures, in order.
@@ -73,6 +78,8 @@ def parse(entry: Any, columns: Iterable[str] | None = None, settings: Iterable[s
         for column in chosen.needs:
             if column not in there:
                 raise ValueError(f"figure {name}: no row column {column!r}; there are {_among(column, there)}")
+        if reason := chosen.unfit(there):
+            raise ValueError(f"figure {name}: {reason}")
     if settings is not None:
         there = list(settings)
         for option, field in type(chosen.options).model_fields.items():
@@ -86,7 +93,7 @@ def fitting(columns: Iterable[str]) -> list[Chosen]:
     """Every figure, with its default options, that rows with these columns can be drawn as."""
     there = set(columns)
     every = [parse(name) for name in names()]
-    return [chosen for chosen in every if there.issuperset(chosen.needs)]
+    return [chosen for chosen in every if there.issuperset(chosen.needs) and chosen.unfit(there) is None]
 
 
 def _split(entry: Any) -> tuple[str, dict[str, Any]]:

@@ -72,6 +72,52 @@ def select(
     return chosen
 
 
+def left_out(results: Results, options: FigureOptions) -> str:
+    """A sentence on the examples without a moved centre, which `select` leaves out, or no words where there are none."""
+    rows = results.rows
+    if not options.only_found or "condition" not in rows:
+        return ""
+    moved = rows[(rows["condition"] != GENUINE).to_numpy()]
+    known = [column for column in ("found", "correct") if column in rows]
+    if options.only_correct and "correct" in rows:
+        moved = moved[moved["correct"].to_numpy(bool)]
+    if not known or moved.empty:
+        return ""
+    kept = moved[known].astype(bool).all(axis=1)
+    searches = kept.groupby(
+        [moved["trial"], moved["id"]], observed=True
+    ).all()  # an image without any one of its centres
+    missed = (~searches).groupby(level=0, observed=True).agg(["sum", "size"])
+    if not missed["sum"].any():
+        return ""
+    names = " and ".join(name for name in conditions(rows) if name != GENUINE)
+    low, high = int(missed["sum"].min()), int(missed["sum"].max())
+    of = spread(int(missed["size"].min()), int(missed["size"].max()), "example")
+    how_many = f"{low} to {high}" if low < high else f"{low}"
+    words = (
+        f"Around {names} centres, images that were misclassified to begin with or that the search did not fool are left "
+        f"out: {how_many} of {of}{' a trial' if len(missed) > 1 else ''}"
+    )
+    return f"{words}; there, recipes are compared on different subsets." if len(results.recipes) > 1 else f"{words}."
+
+
+def subsets(rows: pd.DataFrame) -> str:
+    """A sentence where recipes are left with different examples, or no words."""
+    sets = rows.groupby(["recipe", "trial"], observed=True)["id"].agg(frozenset)
+    if sets.index.get_level_values("recipe").nunique() < 2 or sets.nunique() < 2:
+        return ""
+    return "Each recipe is judged on those that it classifies correctly: recipes are compared on different subsets."
+
+
+def conditions_unfit(columns: set[str]) -> str | None:
+    """For a figure of searches, each with one result an example and radius: why rows by condition are none."""
+    return (
+        "the rows are measured around several centres (condition); it takes those of a search"
+        if ("condition" in columns)
+        else None
+    )
+
+
 def kinds(results: Results) -> list[str | None]:
     """The kinds of noise in the rows, in order of appearance; [None] where rows know no kinds."""
     if "kind" not in results.rows:

@@ -50,6 +50,7 @@ def render(
         title=results.sweep.get("name") or "sweep",
         about=results.sweep.get("about") or "",
         measured=_measured(results, records),
+        checks=_checks(results, records),
         headline=_headline(results, summary),
         objective=results.sweep.get("objective"),
         figures=[_figure(one) for one in drawn],
@@ -59,6 +60,7 @@ def render(
         varied=varied,
         spec=spec,
         columns=_glossary(results),
+        centres="condition" in results.rows,
         versions=_versions(records),
     )
 
@@ -162,13 +164,30 @@ def _failed(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[
     trials = results.trials[results.trials["status"] == "failed"]
     listed = []
     for _, line in trials.iterrows():
-        seed = f", seed {show(line[f'config.{results.replicates}'])}" if results.replicates else ""
         error = line["error"] if isinstance(line.get("error"), str) else "no error was recorded"
         traceback = str(records.get(line["trial"], {}).get("traceback") or "")
-        listed.append(
-            {"trial": line["trial"], "recipe": f"{line['recipe']}{seed}", "error": error, "traceback": traceback}
-        )
+        listed.append({"trial": line["trial"], "recipe": _label(results, line), "error": error, "traceback": traceback})
     return listed
+
+
+def _checks(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each self-check of the trials (`checks` of `trial.json`: words on what is wrong, or None), with those it failed in."""
+    found: dict[str, dict[str, Any]] = {}
+    for _, line in results.trials.iterrows():
+        checks = records.get(line["trial"], {}).get("checks")
+        for what, wrong in checks.items() if isinstance(checks, Mapping) else ():
+            check = found.setdefault(str(what), {"what": str(what), "trials": 0, "failed": []})
+            check["trials"] += 1
+            if wrong is not None:
+                told = {"trial": line["trial"], "label": _label(results, line), "words": str(wrong)}
+                check["failed"].append(told)
+    return list(found.values())
+
+
+def _label(results: Results, line: pd.Series) -> str:
+    """A trial in words: its recipe, and its seed where seeds repeat it."""
+    seed = f", seed {show(line[f'config.{results.replicates}'])}" if results.replicates else ""
+    return f"{line['recipe']}{seed}"
 
 
 def _settings(results: Results) -> tuple[list[tuple[str, str]], list[tuple[str, str, str]]]:

@@ -189,6 +189,41 @@ def resample_weights(count: int, resamples: int, rng: np.random.Generator) -> Fl
     return np.bincount(flat, minlength=resamples * count).reshape(resamples, count).astype(float)
 
 
+def rank_correlation(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = None) -> Floats:
+    """Spearman's rank correlation (1904) with average ranks for ties, where each pair counts as often as its weight says.
+
+    Args:
+        first, second: (N,).
+        weights: (B, N), how often each pair is there in each of B resamples; by default once.
+
+    Returns:
+        (B,), NaN where all that is there of either is tied.
+
+    >>> float(rank_correlation([1, 2, 3, 4], [1, 4, 9, 16])[0])
+    1.0
+    """
+    x, y = np.asarray(first, float), np.asarray(second, float)
+    times = np.ones((1, len(x))) if weights is None else np.asarray(weights, float)
+    total = times.sum(1, keepdims=True)
+    centred = [_weighted_ranks(values, times) - (total + 1) / 2 for values in (x, y)]  # (B, N) each
+    covariance = (times * centred[0] * centred[1]).sum(1)
+    spread = np.sqrt((times * centred[0] ** 2).sum(1) * (times * centred[1] ** 2).sum(1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(spread > 1e-9, np.clip(covariance / spread, -1, 1), np.nan)
+
+
+def _weighted_ranks(values: Floats, times: Floats) -> Floats:
+    """(N,), (B, N) -> (B, N): the mean rank of each value's ties, from 1, if each value were there that many times."""
+    order = np.argsort(values, kind="stable")
+    different, group = np.unique(values[order], return_inverse=True)
+    starts = np.searchsorted(values[order], different)
+    tied = np.add.reduceat(times[:, order], starts, axis=1) if len(values) else times  # (B, groups)
+    middle = np.cumsum(tied, axis=1) - tied + (tied + 1) / 2
+    ranks = np.empty(times.shape)
+    ranks[:, order] = middle[:, group]
+    return ranks
+
+
 def student_mean(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float, int]:
     """Mean of a few independent numbers (one a seed) with Student's t interval: (mean, low, high, n).
 

@@ -176,10 +176,19 @@ def wrap(label: str, inches: float) -> str:
     return textwrap.fill(label, max(12, int(inches * 15)))
 
 
+def legend_columns(width: float, labels: Sequence[str]) -> int:
+    """In how many columns a legend lies in a figure of that many inches."""
+    return max(1, min(len(labels), int(width * 72 / (32 + 3.8 * max(map(len, labels))))))
+
+
+def legend_height(width: float, labels: Sequence[str]) -> float:
+    """About how many inches the lines of a legend take after the first."""
+    return 0.15 * (-(-len(labels) // legend_columns(width, labels)) - 1) if labels else 0.0
+
+
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str | None = None) -> None:
     """A legend outside the panels, in as many columns as the figure's width holds."""
     if not handles:
         return
-    points = figure.get_figwidth() * 72
-    columns = max(1, min(len(labels), int(points / (32 + 3.8 * max(map(len, labels))))))
+    columns = legend_columns(figure.get_figwidth(), labels)
     figure.legend(handles, labels, title=title or "", ncols=columns, loc="outside lower center")

@@ -11,6 +11,8 @@ from tasks.parts.randomness import generator
 from tasks.parts.settings import Number, Positive, Settings
 
 MOST_TRIALS = 100_000
+STORAGES = (".db", ".journal")
+"""How the file of a study ends: SQLite, or Optuna's journal."""
 
 _Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -55,6 +57,56 @@ class Objective(Settings):
     mode: Literal["max", "min"] = "max"
 
 
+class Searcher(Settings):
+    """How the points of a search are chosen."""
+
+    name: Literal["random", "tpe", "nsga2"] = Field(
+        default="random",
+        description="tpe: tree-structured Parzen estimator (Bergstra et al., 2011; several objectives: Ozaki et al., 2020); "
+        "nsga2: genetic (Deb et al., 2002)",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of the draws")
+    startup: Annotated[int, Field(gt=0)] = Field(
+        default=10, description="tpe: points drawn at random before the first model"
+    )
+    population: Annotated[int, Field(gt=1)] = Field(default=20, description="nsga2: points in a generation")
+
+    @model_validator(mode="after")
+    def _own(self) -> Searcher:
+        _belongs(self, startup="tpe", population="nsga2")
+        return self
+
+
+class Scheduler(Settings):
+    """When a training is stopped early, by one of its epoch metrics."""
+
+    name: Literal["asha", "median"] = Field(
+        description="asha: asynchronous successive halving (Li et al., 2020); median: stopping rule of Golovin et al. (2017)"
+    )
+    metric: Literal["validation_accuracy", "validation_loss", "accuracy", "loss"] = Field(
+        default="validation_accuracy", description="of an epoch; those of validation need recipe.validation above 0"
+    )
+    grace: Annotated[int, Field(gt=0)] = Field(default=1, description="epochs before the first decision")
+    reduction: Annotated[int, Field(gt=1)] = Field(default=3, description="asha: one training in so many goes on")
+    least: Annotated[int, Field(gt=0)] = Field(default=3, description="median: other trainings needed for a decision")
+
+    @model_validator(mode="after")
+    def _own(self) -> Scheduler:
+        _belongs(self, reduction="asha", least="median")
+        return self
+
+    @property
+    def sign(self) -> int:
+        """1 where a larger metric is better, else -1."""
+        return -1 if self.metric.endswith("loss") else 1
+
+
+def _belongs(of: Searcher | Scheduler, **owners: str) -> None:
+    for field, owner in owners.items():
+        if field in of.model_fields_set and of.name != owner:
+            raise ValueError(f"{field}: belongs to {owner}, and this is {of.name}")
+
+
 class Distribution(Settings):
     """What a searched setting is drawn from; exactly one of the four."""
 
@@ -76,9 +128,19 @@ class Distribution(Settings):
             raise ValueError(f"{kind.replace('whole', 'int')}: the first number must be below the second")
         return self
 
-    def draw(self, name: str, index: int) -> Any:
-        """The value of the index-th point, decided by the setting's name and the index alone: a longer search keeps its points."""
-        random = generator(0, f"search {name}", index)
+    @property
+    def kind(self) -> str:
+        """Which of the four it is, by its name in the file."""
+        (name,) = self.model_dump(by_alias=True, exclude_none=True)
+        return str(name)
+
+    def ends(self) -> list[Any]:
+        """The values at both ends; every one of a choice."""
+        return self.choice or list(self.uniform or self.loguniform or self.whole or ())
+
+    def draw(self, name: str, index: int, seed: int = 0) -> Any:
+        """The value of the index-th point, decided by seed, setting's name and index alone: a longer search keeps its points."""
+        random = generator(seed, f"search {name}", index)
         if self.choice is not None:
             return self.choice[int(random.integers(len(self.choice)))]
         if self.whole is not None:
@@ -107,10 +169,36 @@ class Sweep(Settings):
         | Annotated[int, Field(gt=0, le=MOST_TRIALS)]
         | None
     ) = None
-    objective: Objective | None = None
+    searcher: Searcher = Searcher()
+    scheduler: Scheduler | None = None
+    storage: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
+    objective: Annotated[list[Objective], Field(min_length=1)] | None = None
     resources: Resources = Resources()
     figures: list[Any] | None = None
     data_root: str | None = None
+
+    @field_validator("searcher", "scheduler", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A name alone stands for the whole entry."""
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("scheduler", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if value in ("none", {"name": "none"}) else value
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return value if value is None or isinstance(value, list) else [value]
+
+    @field_validator("storage")
+    @classmethod
+    def _known_kind(cls, value: str | None) -> str | None:
+        if value is not None and value != "none" and not value.endswith(tuple(STORAGES)):
+            raise ValueError(f"a file that ends in {' or '.join(STORAGES)}, or none, is needed")
+        return value
 
     @model_validator(mode="after")
     def _grid_or_search(self) -> Sweep:
@@ -120,12 +208,36 @@ class Sweep(Settings):
             raise ValueError("search: needs trials, the number of points that are drawn")
         if self.trials is not None and not self.search:
             raise ValueError("trials: belongs to search; without one, all combinations of the grid are run")
+        for entry in ("searcher", "scheduler", "storage"):
+            if getattr(self, entry) and entry in self.model_fields_set and not self.search:
+                raise ValueError(f"{entry}: belongs to search, and there is none")
+        if self.adaptive and not self.objective:
+            raise ValueError(f"searcher: {self.searcher.name} needs an objective, the scalar that it makes better")
+        if self.storage and self.storage != "none" and not self.objective:
+            raise ValueError("storage: needs an objective: the study keeps its values")
+        metrics = [objective.metric for objective in self.objectives]
+        if len(set(metrics)) < len(metrics):
+            raise ValueError("objective: a metric is given twice")
         return self
 
     @property
     def varied(self) -> list[str]:
         """Dotted names of what varies, seeds left out."""
         return [*self.grid, *self.search]
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the points of the search depend on what came out of those before."""
+        return bool(self.search) and self.searcher.name != "random"
+
+    @property
+    def objectives(self) -> list[Objective]:
+        return self.objective or []
+
+    @property
+    def studied(self) -> bool:
+        """Whether the search has an Optuna study."""
+        return self.adaptive or (bool(self.search) and self.storage not in (None, "none"))
 
     @property
     def seed_list(self) -> list[int] | None:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -111,9 +111,9 @@ def explain(error: ValidationError, model: type[BaseModel], entries: Any, owner:
     own = _own_words(mine[0])
     if own and isinstance(value, dict):
         name, colon, rest = own.partition(": ")
-        return Mistake(f"{at}.{name}".lstrip("."), rest) if colon and name in value else Mistake(at, own)
+        return Mistake(f"{at}.{name}".lstrip("."), rest) if colon and _holds(value, name) else Mistake(at, own)
     if own and not own.endswith(" is needed"):
-        return Mistake(at, f"{own}, not {shown(value)}")
+        return Mistake(at, own if own.endswith(")") or shown(value) in own else f"{own}, not {shown(value)}")
     if any(
         item["type"].startswith(_BOUNDS) for item in mine
     ):  # the kind is right, and what else it might be is no help
@@ -186,6 +186,18 @@ def _own_words(item: Any) -> str | None:
     return re.sub(r" is needed, not .*", " is needed", item["msg"].removeprefix("Value error, "))
 
 
+def _holds(value: Any, name: str) -> bool:
+    """Whether nested mappings or lists have an entry at a dotted name."""
+    for part in name.split("."):
+        if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            return False
+    return True
+
+
 def _names(item: Any) -> list[str]:
     """The values that a literal allows."""
     return re.findall(r"'([^']*)'", item["ctx"]["expected"])
@@ -212,9 +224,18 @@ def _path_in(loc: tuple[int | str, ...], entries: Any) -> str:
 def _model_at(model: type[BaseModel] | None, path: Iterable[str]) -> type[BaseModel] | None:
     """The settings model at a dotted path; of a mapping of models, whose names may have dots, the model of its values."""
     for name in path:
+        if name.isdecimal():
+            continue  # an entry of a list of models
         info = model.model_fields.get(name) if model else None
-        candidates = [info.annotation, *typing.get_args(info.annotation)] if info else []
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        model = next(_models_in(info.annotation), None) if info else None
         if info and typing.get_origin(info.annotation) is dict:
             return model
     return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The settings models that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from _models_in(part)

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,25 +20,39 @@ import torch
 
 from engine.spec import Spec, Trial
 from engine.store import Store, content_hash, parts_of
-from tasks.parts import data, models
-from tasks.parts.contract import TaskConfig
+from tasks.parts import adversarial_augmentation, data, door, models, spaces
+from tasks.parts.adversarial import Adversarial
+from tasks.parts.contract import Need, TaskConfig
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
 
-Status = Literal["done", "failed", "begun", "new"]
+Status = Literal["done", "stopped", "failed", "begun", "new"]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something to make once: a classifier by its recipe. `folder` is where it lives in the store."""
+    """Something to make once: a classifier by its recipe, or adversarial examples. `folder` is where it lives in the store.
 
-    kind: str
+    `needs` are the artifacts it is made of, in order.
+    """
+
     key: str
-    recipe: Recipe
+    of: Need
+    needs: tuple[Artifact, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        return "classifier" if isinstance(self.of, Recipe) else "adversarial"
 
     @property
     def folder(self) -> str:
         return f"artifacts/{self.kind}/{self.key}"
+
+    def chain(self) -> Iterator[Artifact]:
+        """Itself, after all that it is made of."""
+        for artifact in self.needs:
+            yield from artifact.chain()
+        yield self
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,10 @@ class Planned:
     needs: dict[str, Artifact]
     classes: tuple[str, ...]
 
+    def artifacts(self) -> dict[str, Artifact]:
+        """All that must exist, by key, each after what it is made of."""
+        return {artifact.key: artifact for need in self.needs.values() for artifact in need.chain()}
+
 
 def plan(spec: Spec) -> list[Planned]:
     """Resolves every trial and checks all that can be checked before the work: data, networks, weights, examples.
@@ -61,10 +79,7 @@ def plan(spec: Spec) -> list[Planned]:
     """
     planned: dict[str, Planned] = {}
     for trial in spec.trials:
-        try:
-            item = _planned(spec, trial)
-        except UserError as error:
-            raise spec.error(error, trial) from None
+        item = plan_one(spec, trial)
         if item.key not in planned:
             planned[item.key] = item
         elif not spec.sweep.search:  # a search may draw a point again: it is run once
@@ -74,22 +89,34 @@ def plan(spec: Spec) -> list[Planned]:
     return list(planned.values())
 
 
+def plan_one(spec: Spec, trial: Trial) -> Planned:
+    """One trial, resolved and checked."""
+    try:
+        return _planned(spec, trial)
+    except UserError as error:
+        raise spec.error(error, trial) from None
+
+
 def status(planned: Planned, store: Store) -> Status:
     """How far a trial is."""
     if store.exists(f"{planned.folder}/trial.json"):
-        return "done" if store.read_json(f"{planned.folder}/trial.json")["status"] == "done" else "failed"
+        ended = store.read_json(f"{planned.folder}/trial.json")["status"]
+        return ended if ended in ("done", "stopped") else "failed"
     return "begun" if store.names(f"{planned.folder}/rows") else "new"
 
 
-def missing(planned: Planned, store: Store) -> list[int]:
-    """The examples of a trial that no stored part of rows covers."""
+def missing(folder: str, ids: Sequence[int], store: Store) -> list[int]:
+    """The examples that no part of rows in the folder of a trial, or of adversarial examples, covers."""
     covered: set[int] = set()
-    for _, ids in parts_of(store, f"{planned.folder}/rows"):
-        covered.update(ids)
-    return [example for example in planned.ids if example not in covered]
+    for _, there in parts_of(store, f"{folder}/rows"):
+        covered.update(there)
+    return [example for example in ids if example not in covered]
 
 
-def exists(artifact: Artifact, store: Store) -> bool:
+def exists(artifact: Artifact, store: Store, ids: Sequence[int] = ()) -> bool:
+    """Whether an artifact is there; adversarial examples of these ids."""
+    if artifact.kind == "adversarial":
+        return not missing(artifact.folder, ids, store)
     return store.exists(f"{artifact.folder}/artifact.json")  # written last
 
 
@@ -102,6 +129,8 @@ def recipe_identity(recipe: Recipe, root: str | None) -> dict[str, Any]:
     if recipe.weights not in ("none", "DEFAULT"):
         file = Path(recipe.weights).expanduser()
         identity["weights"] = _file_hash(str(file), file.stat().st_mtime_ns)
+    if recipe.finetune_from is not None:
+        identity["finetune_from"] = recipe_identity(recipe.finetune_from, root)
     return identity
 
 
@@ -113,17 +142,40 @@ def _task_identity(task: ModuleType) -> list[str]:
 
 def _planned(spec: Spec, trial: Trial) -> Planned:
     config, root = trial.config, spec.data_root
+    needs = {name: _needed(name, need, config, root) for name, need in spec.task.needs(config).items()}
     split, ids = _examples(config, root)
     if hasattr(spec.task, "check"):
         spec.task.check(config, split)
     identity = config.model_dump(mode="json", exclude=set(config.performance))
     identity["recipe"] = recipe_identity(config.recipe, root)
-    key = content_hash([_task_identity(spec.task), identity])
-    needs = {
-        name: Artifact("classifier", content_hash(["classifier", recipe_identity(recipe, root)]), _anywhere(recipe))
-        for name, recipe in spec.task.needs(config).items()
-    }
+    made = {name: need.key for name, need in needs.items()}  # by content, which the settings may name by a path
+    key = content_hash([_task_identity(spec.task), identity, made])
     return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes)
+
+
+def _needed(name: str, need: Need, config: TaskConfig, root: str | None) -> Artifact:
+    try:
+        return _artifact(need, root)
+    except UserError as error:
+        recipes = (need,) if isinstance(need, Recipe) else need.networks
+        at_recipe = (error.field or "").startswith("recipe") and config.recipe not in recipes
+        if at_recipe and "networks" in type(config).model_fields:
+            raise UserError(f"{name}: {error.message}", "networks") from None  # where this recipe is written
+        raise
+
+
+def _artifact(need: Need, root: str | None) -> Artifact:
+    if isinstance(need, Adversarial):
+        of = tuple(_artifact(recipe, root) for recipe in need.networks)
+        need.attack.try_options()
+        _check_space(need, root)
+        for recipe in need.networks:
+            _check_searchable(recipe, need, root)
+        key = content_hash(["adversarial", [artifact.key for artifact in of], need.identity()])
+        return Artifact(key, need, of)
+    _check_recipe(need, root)
+    base = () if need.finetune_from is None else (_artifact(need.finetune_from, root),)
+    return Artifact(content_hash(["classifier", recipe_identity(need, root)]), _anywhere(need), base)
 
 
 def _anywhere(recipe: Recipe) -> Recipe:
@@ -135,10 +187,17 @@ def _anywhere(recipe: Recipe) -> Recipe:
 
 def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[int, ...]]:
     recipe = config.recipe
-    own_data = ":" in recipe.dataset and recipe.dataset.partition(":")[0] not in data.names()
-    with _told("recipe.dataset", recipe.dataset, own_data):
-        data.check(recipe.dataset, root=root)
+    with _told("recipe.dataset", recipe.dataset, _own_data(recipe)):
         split = _split(recipe, config.split, root)
+    chosen = json.dumps([config.examples, config.classes])
+    return split, _ids(recipe.dataset, config.split, root, recipe.image_size, json.dumps(recipe.classes), chosen)
+
+
+def _check_recipe(recipe: Recipe, root: str | None) -> None:
+    """Raises `UserError` unless data, weights and network of a classifier are there and fit each other."""
+    with _told("recipe.dataset", recipe.dataset, _own_data(recipe)):
+        data.check(recipe.dataset, root=root)
+        split = _split(recipe, "test", root)
         if recipe.train_examples is not None:
             data.choose(_split(recipe, "train", root), recipe.train_examples, field="recipe.train_examples")
     with _told("recipe.weights", recipe.weights):
@@ -147,8 +206,68 @@ def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[i
     options = json.dumps(recipe.network_options)
     with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
         _fit(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
-    chosen = json.dumps([config.examples, config.classes])
-    return split, _ids(recipe.dataset, config.split, root, recipe.image_size, json.dumps(recipe.classes), chosen)
+    if recipe.adversarial_augmentation.space != "pixel":
+        adversarial_augmentation.check(recipe, _in_memory(recipe, root))
+
+
+def _check_space(need: Adversarial, root: str | None) -> None:
+    """Raises `UserError` where a search is for a layer that its network does not have."""
+    kind, stage = spaces.parse(need.attack.space)
+    if kind != "hidden" or stage is None:
+        return
+    recipe = need.networks[0]
+    try:
+        models.hidden_stage(_in_memory(recipe, root), stage)
+    except UserError as error:
+        raise UserError(error.message, "attack.space") from None
+
+
+def _check_searchable(recipe: Recipe, need: Adversarial, root: str | None) -> None:
+    """Raises `UserError` where a network of the user's own, or weights from a file, cannot be searched with: see `door.network`."""
+    if ":" not in recipe.network and recipe.weights in ("none", "DEFAULT"):
+        return  # our networks return logits, which have gradients
+    with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
+        split = _split(recipe, need.split, root)
+        images, labels = data.take(split, split.ids[: door.FEW])
+        options, content = json.dumps(recipe.network_options), recipe_identity(recipe, root)["weights"]
+        model = _searchable(recipe.network, options, recipe.weights, content, split.shape, len(split.classes))
+        try:
+            door.network(model, images, labels, follows=need.attack.follows_gradient)
+        except UserError as error:
+            raise UserError(f"{recipe.network}: {error.message}", "recipe.network") from None
+
+
+@lru_cache(maxsize=4)
+def _searchable(
+    network: str, options: str, weights: str, _content: str, shape: tuple[int, int, int], classes: int
+) -> models.Classifier:
+    """The network as it will be, as far as that can be told before the training.
+
+    Untrained weights are moved a little: a network may well begin with zeros, through which no gradient flows, and not stay there.
+    """
+    model = models.build(network, shape, classes, weights=weights, options=json.loads(options)).eval()
+    if weights == "none":
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def _in_memory(recipe: Recipe, root: str | None) -> models.Classifier:
+    """The recipe's network with weights of some kind, for its layers can be told only of such a one."""
+    split = _split(recipe, "test", root)
+    return _with_weights(recipe.network, json.dumps(recipe.network_options), split.shape, len(split.classes))
+
+
+@lru_cache(maxsize=4)
+def _with_weights(network: str, options: str, shape: tuple[int, int, int], classes: int) -> models.Classifier:
+    return models.build(network, shape, classes, options=json.loads(options)).eval()
+
+
+def _own_data(recipe: Recipe) -> bool:
+    """Whether the data set is read by code of the user's own."""
+    return ":" in recipe.dataset and recipe.dataset.partition(":")[0] not in data.names()
 
 
 @lru_cache

@@ -5,9 +5,12 @@ task: input_flatness           what is measured: a file in tasks/, or package.mo
 about: ...                     one or two sentences for the report
 fixed: {...}                   settings of the task's Config; dotted names reach inside (recipe.optimiser)
 grid: {name: [values]}         all combinations, or
-search: {name: {uniform: [a, b]}}  + trials: N    points drawn at random: uniform, loguniform, int (both ends), choice
+search: {name: {uniform: [a, b]}}  + trials: N    points drawn from uniform, loguniform, int (both ends), choice
+searcher: tpe                  random, tpe or nsga2; or {name: tpe, seed: 0, startup: 10}, {name: nsga2, population: 20}
+scheduler: asha                none, asha or median; or {name: asha, metric: validation_accuracy, grace: 1, reduction: 3}
+storage: study.db              the study's file for optuna-dashboard, in the results' folder (.db or .journal), or none
 seeds: 3                       a number (0 .. 2) or a list
-objective: {metric: ..., mode: max}
+objective: {metric: ..., mode: max}     or a list of them
 resources: {cpus: 1, gpus: auto, chunk: null, max_concurrent: null, retries: 3, nodes_may_join: false}
 figures: [...]                 names, or {name: {option: value}}
 data_root: ...                 where data sets are; INPUTSCAPE_DATA or ~/.cache/inputscape where absent
@@ -29,11 +32,12 @@ from typing import Any
 
 import tasks
 from analysis import catalogue
-from engine.entries import MOST_TRIALS, Sweep
+from engine.entries import MOST_TRIALS, Scheduler, Sweep
 from engine.explain import Mistake, alike, leaves, settings_of, shown, unknown, validated
 from engine.source import Source, SpecError, meant, obstacle, override, place, read
 from tasks.parts import data
 from tasks.parts.contract import TaskConfig
+from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError, as_number
 
 
@@ -61,7 +65,21 @@ class Spec:
     sweep: Sweep
     task: ModuleType
     trials: list[Trial]
+    """All of them; of a search whose points are not known before it runs, points at the ends of the settings' ranges."""
     source: Source
+
+    @property
+    def ended(self) -> tuple[str, ...]:
+        """The states of trials that are not run again: a stopped one goes on where no scheduler is asked for."""
+        return ("done", "stopped") if self.sweep.scheduler else ("done",)
+
+    def at(self, values: Mapping[str, Any]) -> list[Trial]:
+        """The trials of one point: one for each seed.
+
+        Raises:
+            SpecError: the settings do not go together.
+        """
+        return _at(values, self.sweep, self.task.Config, self.source)
 
     @property
     def data_root(self) -> str:
@@ -175,7 +193,8 @@ def _apply(text: str, entries: dict[str, Any], source: Source) -> None:
                 del varied[name]  # what is fixed by hand varies no more
                 source.forget(f"{section}.{name}")
         if not entries.get("search"):
-            entries.pop("trials", None)
+            for entry in ("trials", "searcher", "scheduler", "storage"):
+                entries.pop(entry, None)
         path = ["fixed", *path]
     full = ".".join(path)
     barrier = obstacle(entries, path)
@@ -199,12 +218,21 @@ def _sweep(entries: dict[str, Any], source: Source) -> Sweep:
 
 
 def _points(sweep: Sweep) -> Iterable[dict[str, Any]]:
-    if sweep.search:
+    if sweep.adaptive:
+        yield from _ends(sweep)
+    elif sweep.search:
         for index in range(sweep.trials or 0):
-            yield {name: distribution.draw(name, index) for name, distribution in sweep.search.items()}
+            yield {name: drawn.draw(name, index, sweep.searcher.seed) for name, drawn in sweep.search.items()}
     else:
         for values in itertools.product(*sweep.grid.values()):
             yield dict(zip(sweep.grid, values, strict=True))
+
+
+def _ends(sweep: Sweep) -> Iterable[dict[str, Any]]:
+    """Points of a search in which each setting has its first, its last, and every one of its choices once."""
+    ends = {name: distribution.ends() for name, distribution in sweep.search.items()}
+    for number in range(max(map(len, ends.values()))):
+        yield {name: values[min(number, len(values) - 1)] for name, values in ends.items()}
 
 
 def _below(name: str, path: str) -> bool:
@@ -220,17 +248,41 @@ def _trials(sweep: Sweep, module: ModuleType, source: Source) -> list[Trial]:
     """All points of the sweep as checked configs."""
     model: type[TaskConfig] = module.Config
     _check_varied(sweep, model, source)
-    trials: list[Trial] = []
-    for point in _points(sweep):
-        for full in [{**point, model.replicates: seed} for seed in sweep.seed_list or []] or [point]:
-            values = copy.deepcopy(sweep.fixed)
-            for name, value in full.items():
-                place(values, name.split("."), copy.deepcopy(value))
-            try:
-                trials.append(Trial(validated(model, values, sweep.task), full))
-            except Mistake as mistake:
-                raise source.error(_place(sweep, mistake.path, full, source), mistake.message) from None
+    trials = [trial for point in _points(sweep) for trial in _at(point, sweep, model, source)]
+    if sweep.scheduler is not None:
+        _check_scheduler(sweep.scheduler, module, trials, source)
     return trials
+
+
+def _at(values: Mapping[str, Any], sweep: Sweep, model: type[TaskConfig], source: Source) -> list[Trial]:
+    """The checked configs of one point, one for each seed."""
+    trials: list[Trial] = []
+    for point in [{**values, model.replicates: seed} for seed in sweep.seed_list or []] or [dict(values)]:
+        entries = copy.deepcopy(sweep.fixed)
+        for name, value in point.items():
+            place(entries, name.split("."), copy.deepcopy(value))
+        try:
+            trials.append(Trial(validated(model, entries, sweep.task), point))
+        except Mistake as mistake:
+            raise source.error(_place(sweep, mistake.path, point, source), mistake.message) from None
+    return trials
+
+
+def _check_scheduler(scheduler: Scheduler, module: ModuleType, trials: list[Trial], source: Source) -> None:
+    """Trainings report what the scheduler looks at, and are long enough to be stopped."""
+    recipes = [trial.config.recipe for trial in trials]
+    if scheduler.metric.startswith("validation") and any(recipe.validation == 0 for recipe in recipes):
+        message = (
+            f"trainings report {scheduler.metric} where recipe.validation is above 0; set it, or use accuracy or loss"
+        )
+        raise source.error("scheduler.metric", message)
+    longest = max(recipe.epochs for recipe in recipes)
+    if scheduler.grace >= longest:
+        message = f"{scheduler.grace} epochs, but no training has more than {longest}: none would ever be stopped"
+        raise source.error("scheduler.grace", message)
+    networks = sum(isinstance(need, Recipe) for need in module.needs(trials[0].config).values())
+    if networks != 1:
+        raise source.error("scheduler", f"stops trials that train one network; one of this task has {networks}")
 
 
 def _check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
@@ -255,6 +307,7 @@ def _check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None
     if count > MOST_TRIALS:
         raise source.error(section, f"{count} trials; at most {MOST_TRIALS} are run")
     lists = {f"grid.{name}": values for name, values in sweep.grid.items()}
+    lists |= {f"search.{name}.choice": drawn.choice for name, drawn in sweep.search.items() if drawn.choice}
     for path, values in (lists | {"seeds": sweep.seed_list or []}).items():
         seen: list[Any] = []
         for number, value in enumerate(values):

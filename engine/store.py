@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-FORMAT = 1
+FORMAT = 2
 """Enters every hash: counted up when what is stored, or what a stored number means, changes."""
 
 

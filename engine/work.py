@@ -1,4 +1,4 @@
-"""What the workers do: train a classifier, measure a chunk of examples. Plain functions; the same in a Ray task and in this process."""
+"""What the workers do: train a classifier, search around or measure a chunk of examples. Plain functions; the same in a Ray task and in this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import platform
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,19 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from tasks.parts import data, models, training
+from tasks.parts import adversarial, data, models, training
+from tasks.parts.adversarial import Adversarial, Searched
 from tasks.parts.contract import Batch, TaskConfig
 from tasks.parts.recipes import Recipe
+from tasks.parts.settings import UserError
+from tasks.parts.spaces import magnitudes
 
 State = dict[str, np.ndarray]
-"""A network's weights and buffers by name, as arrays: what Ray shares between the processes of a node without a copy."""
+"""A network's weights and buffers by name, or adversarial examples by field: what Ray shares between the processes of a node
+without a copy."""
 
-NETWORKS_KEPT = 4
+NETWORKS_KEPT = 16
+EXAMPLES_FOR_MAGNITUDES = 512
 
 
 @dataclass(frozen=True)
@@ -36,22 +41,35 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Made:
-    """A made artifact, ready to be rebuilt: `key` identifies it, `recipe`, `shape` and `classes` its network."""
+    """A trained classifier, ready to be rebuilt: `key` identifies it; `magnitudes` are those of its hidden spaces."""
 
     key: str
     recipe: Recipe
     shape: tuple[int, int, int]
     classes: int
+    magnitudes: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Adversarial examples that were found. Their state holds `ids`, in rising order, and the fields of `Searched`."""
+
+    key: str
 
 
 _networks: OrderedDict[tuple[str, str], torch.nn.Module] = OrderedDict()
 
 
-def train(recipe: Recipe, around: Surroundings) -> Iterator[dict[str, Any]]:
-    """Yields a mapping an epoch, as `training.Epoch`, and at the end one with the network's `state` and what describes it."""
+def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[str, Any]]:
+    """Yields a mapping an epoch, as `training.Epoch`, and at the end one with the network's `state` and what describes it.
+
+    Args:
+        start: the weights of the network that is finetuned, where the recipe says so. Shared memory: read, never written.
+    """
     torch.set_num_threads(around.threads)
     split = _split(recipe, "train", around)
-    model = training.untrained(recipe, split)
+    base = {name: torch.tensor(value) for state in start for name, value in state.items()}  # torch.tensor copies
+    model = training.untrained(recipe, split, base or None)
     for epoch in training.epochs(recipe, model, split, around.device):
         yield {"epoch": dict(epoch)}
     loss, accuracy = training.score(model, _split(recipe, "test", around), around.device)
@@ -60,27 +78,53 @@ def train(recipe: Recipe, around: Surroundings) -> Iterator[dict[str, Any]]:
         "state": state,
         "shape": split.shape,
         "classes": len(split.classes),
+        "magnitudes": _magnitudes(model, split, around.device),
         "test": {"loss": loss, "accuracy": accuracy},
         "device": device_name(around.device),
     }
 
 
+def search(ids: Sequence[int], wanted: Adversarial, around: Surroundings, made: Sequence[Made], *states: State) -> pa.Table:
+    """The adversarial examples of one chunk, a line each: `id` and the fields of `Searched`.
+
+    Args:
+        made: the networks to fool, and `states` their weights in the same order. Shared memory: read, never written.
+    """
+    torch.set_num_threads(around.threads)
+    images, labels = data.take(_split(wanted.networks[0], wanted.split, around), ids, device=around.device)
+    networks = [_network(of, state, around.device) for of, state in zip(made, states, strict=True)]
+    found = adversarial.made(wanted, networks, images, labels, ids)
+    columns = {field.name: getattr(found, field.name).cpu().numpy() for field in fields(found)}
+    points = columns.pop("points")
+    numbers = pa.array(points.astype(np.float32).reshape(-1))
+    lines = pa.table({"id": pa.array(ids, pa.int64()), **columns})
+    lines = lines.append_column("points", pa.FixedSizeListArray.from_arrays(numbers, int(np.prod(points.shape[1:]))))
+    about = {"ids": _json(ids), "device": device_name(around.device), "shape": json.dumps(points.shape[1:])}
+    return lines.replace_schema_metadata(about)
+
+
 def measure(
-    ids: Sequence[int], task: str, config: TaskConfig, around: Surroundings, made: dict[str, Made], *states: State
+    ids: Sequence[int],
+    task: str,
+    config: TaskConfig,
+    around: Surroundings,
+    made: dict[str, Made | Sought],
+    *states: State,
 ) -> pa.Table:
     """The rows of one chunk of examples.
 
     Args:
         task: the task's module.
-        made: name -> artifact, and `states` their weights in the same order. Shared memory: read, never written.
+        made: name -> what was made, and `states` their arrays in the same order. Shared memory: read, never written.
     """
     torch.set_num_threads(around.threads)
     module = importlib.import_module(task)
     images, labels = data.take(_split(config.recipe, config.split, around), ids, device=around.device)
-    networks = {
-        name: _network(of, state, around.device) for (name, of), state in zip(made.items(), states, strict=True)
+    there = {
+        name: _network(of, state, around.device) if isinstance(of, Made) else _searched(ids, state, around.device)
+        for (name, of), state in zip(made.items(), states, strict=True)
     }
-    columns = module.measure(config, networks, Batch(tuple(ids), images, labels))
+    columns = module.measure(config, there, Batch(tuple(ids), images, labels))
     return table(columns, module.COLUMNS, ids, device_name(around.device))
 
 
@@ -89,7 +133,11 @@ def table(columns: dict[str, Any], labels: dict[str, str], ids: Sequence[int], d
     if set(columns) != set(labels):
         raise ValueError(f"measure returned the columns {sorted(columns)}, but COLUMNS has {sorted(labels)}")
     frame = pa.Table.from_pandas(pd.DataFrame({name: columns[name] for name in labels}), preserve_index=False)
-    return frame.replace_schema_metadata({"ids": json.dumps([int(i) for i in ids]), "device": device})
+    return frame.replace_schema_metadata({"ids": _json(ids), "device": device})
+
+
+def _json(ids: Sequence[int]) -> str:
+    return json.dumps([int(i) for i in ids])
 
 
 def device_name(device: str) -> str:
@@ -114,8 +162,25 @@ def _network(made: Made, state: State, device: str) -> torch.nn.Module:
             options=made.recipe.network_options,
         )
         model.load_state_dict({name: torch.tensor(value) for name, value in state.items()})  # torch.tensor copies
+        model.magnitudes = made.magnitudes
         _networks[key] = model.to(device).eval().requires_grad_(False)
         while len(_networks) > NETWORKS_KEPT:
             _networks.popitem(last=False)
     _networks.move_to_end(key)
     return _networks[key]
+
+
+def _searched(ids: Sequence[int], state: State, device: str) -> Searched:
+    """The adversarial examples of these ids."""
+    rows = np.searchsorted(state["ids"], ids)
+    names = [field.name for field in fields(Searched)]
+    return Searched(**{name: torch.tensor(state[name][rows], device=device) for name in names})  # indexing copies
+
+
+def _magnitudes(model: torch.nn.Module, split: data.Split, device: str) -> tuple[float, ...]:
+    """Of the hidden spaces, over the first training images; none for a network that has no hidden spaces."""
+    images, _ = data.take(split, split.ids[:EXAMPLES_FOR_MAGNITUDES], device=device)
+    try:
+        return magnitudes(model, images)
+    except UserError:
+        return ()

@@ -2,8 +2,8 @@
 
 Around each centre, noise of each kind and each radius of a ladder is drawn, and the probabilities of the true class, of the class
 predicted at the centre and of a chosen target class are averaged, with how often the class persists and what the loss does. Centres of
-an example: the image itself (`genuine`), the end of an adversarial search (`adversarial`; Madry et al. 2018), and the image moved as far
-in a random direction (`random`), the control. All of them, at all radii, see the same noise directions.
+an example: the image itself (`genuine`), the end of an adversarial search (`adversarial`), and the image moved as far in a random
+direction (`random`), the control. All of them, at all radii, see the same noise directions.
 
 Rows: one for each example, condition, kind and radius; radius 0 is the centre itself.
 """
@@ -15,20 +15,18 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.attacks.pgd import Loss, Stop, pgd
+from tasks.parts.adversarial import Adversarial, Attack, Searched, check_classes
 from tasks.parts.batching import batch_size, in_batches
-from tasks.parts.contract import Batch, TaskConfig
+from tasks.parts.contract import Batch, Needs, TaskConfig
+from tasks.parts.control import randomly_moved
 from tasks.parts.flatness import Cell, Statistics, at_centres, statistics
-from tasks.parts.geometry import Ball, norm_of, within_box
+from tasks.parts.geometry import norm_of
 from tasks.parts.noise import Kind
-from tasks.parts.randomness import normal
-from tasks.parts.recipes import Recipe
-from tasks.parts.search import Found
-from tasks.parts.settings import NonNegative, Positive, Probability, Settings, Several, UserError
+from tasks.parts.settings import NonNegative, Probability, Several, UserError
 
 COLUMNS = {
     "id": "example (index in the split)",
@@ -67,23 +65,6 @@ TYPES = {
 Condition = Literal["genuine", "adversarial", "random"]
 
 
-class Attack(Settings):
-    """The search that finds the adversarial centres: PGD with restarts."""
-
-    norm: Ball = Field(default="Linf", description="of the perturbation")
-    epsilon: Positive = Field(
-        default=0.15, title="attack radius (pixel units)", description="largest norm of the perturbation (pixel units)"
-    )
-    steps: int = Field(default=20, gt=0, description="gradient steps a restart")
-    step_size: Positive | None = Field(default=None, description="pixel units; 2.5 epsilon / steps where null")
-    restarts: int = Field(default=1, gt=0, description="independent starts; the first starts at the image itself")
-    loss: Loss = Field(default="ce", description="what is maximised: cross-entropy or logit margin")
-    stop: Stop = Field(
-        default="first",
-        description="at the first point that succeeds, just beyond the boundary, or after the last step, deeper in",
-    )
-
-
 class Config(TaskConfig):
     """Settings of `input_flatness`."""
 
@@ -106,9 +87,26 @@ class Config(TaskConfig):
     only_correct: bool = Field(default=False, description="leave out examples that are misclassified to begin with")
     attack: Attack = Field(default=Attack(), description="how adversarial centres are found")
 
+    @model_validator(mode="after")
+    def _images(self) -> Config:
+        if self.attack.space != "pixel":
+            raise ValueError("attack.space: noise goes around images; take pixel")
+        return self
 
-def needs(config: Config) -> dict[str, Recipe]:
-    return {"classifier": config.recipe}
+    @property
+    def searched(self) -> bool:
+        """Whether any centre is the end of a search, or as far away as one."""
+        return bool({"adversarial", "random"} & set(self.conditions))
+
+
+def needs(config: Config) -> Needs:
+    classifier: Needs = {"classifier": config.recipe}
+    if not config.searched:
+        return classifier
+    wanted = Adversarial(
+        networks=(config.recipe,), attack=config.attack, split=config.split, seed=config.seed, batch=config.batch
+    )
+    return {**classifier, "adversarial": wanted}
 
 
 def check(config: Config, split: data.Split) -> None:
@@ -117,6 +115,8 @@ def check(config: Config, split: data.Split) -> None:
     Raises:
         UserError: with the field `target`.
     """
+    if config.searched:
+        check_classes(config.attack, split, config.classes)
     if config.target is not None and config.target >= len(split.classes):
         raise UserError(f"{config.target} is no class; the classes are 0 to {len(split.classes) - 1}", "target")
 
@@ -125,22 +125,21 @@ def passes(config: Config) -> int:
     """Forward passes for one example at most."""
     cells = len(config.conditions) * len(config.kinds) * sum(radius > 0 for radius in config.radii)
     noisy = cells * (config.max_samples if config.tolerance else config.samples)
-    searched = {"adversarial", "random"} & set(config.conditions)
-    search = config.attack.restarts * (config.attack.steps + 1) if searched else 0
-    return 1 + search + len(config.conditions) + noisy  # the image, the search, the centres, the noise around them
+    return 1 + len(config.conditions) + noisy  # the image, the centres, the noise around them
 
 
 def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:
     """One row for each example, condition, kind and radius.
 
     Args:
-        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode.
+        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the `Searched` of
+            the batch, where a condition wants it.
         batch: the examples.
 
     Returns:
         Columns, NumPy arrays of one length, as `COLUMNS` names them.
     """
-    model = made["classifier"]
+    model, searched = made["classifier"], made.get("adversarial")
     images, labels, ids = batch.images, batch.labels, list(batch.ids)
     size = config.batch or batch_size(images[0].numel(), images.device)
     logits = in_batches(model, images, size)
@@ -150,12 +149,11 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     if config.only_correct:
         kept = (predicted == labels).nonzero().flatten()
         images, labels, predicted, ids = images[kept], labels[kept], predicted[kept], [ids[i] for i in kept.tolist()]
+        searched = None if searched is None else searched[kept]
     if not ids:
         return {name: np.empty(0, TYPES.get(name, np.float64)) for name in COLUMNS}
 
-    centres, found, distance = _centres(
-        config, model, images, labels, ids, size
-    )  # (B * conditions, ...), condition fastest
+    centres, found, distance = _centres(config, images, searched, ids)  # (B * conditions, ...), condition fastest
     conditions = len(config.conditions)
     example = torch.arange(len(ids), device=images.device).repeat_interleave(conditions)
     logits = in_batches(model, centres, size)
@@ -188,38 +186,20 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
 
 
 def _centres(
-    config: Config, model: Any, images: Tensor, labels: Tensor, ids: list[int], size: int
+    config: Config, images: Tensor, searched: Searched | None, ids: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The centres (B * conditions, C, H, W), whether their search succeeded, and how far they are from the images."""
-    attack = config.attack
-    delta = {"genuine": torch.zeros_like(images)}
+    norm = config.attack.norm
+    assert norm is not None  # resolved by the settings
+    centres = {"genuine": images}
     success = {"genuine": torch.ones(len(ids), dtype=torch.bool, device=images.device)}
-    if {"adversarial", "random"} & set(config.conditions):
-        outcome: Found = pgd(
-            model,
-            images,
-            labels,
-            epsilon=attack.epsilon,
-            norm=attack.norm,
-            steps=attack.steps,
-            step_size=attack.step_size,
-            restarts=attack.restarts,
-            loss=attack.loss,
-            stop=attack.stop,
-            ids=ids,
-            seed=config.seed,
-            batch=size,
-        )
-        straight = normal(config.seed, "random control", ids, images.shape[1:]).to(images)
-        straight = straight.sign() if attack.norm == "Linf" else straight
-        delta |= {
-            "adversarial": outcome.perturbation,
-            "random": within_box(images, straight, outcome.distance, attack.norm),
-        }
-        success |= {"adversarial": outcome.success, "random": outcome.success}
-    deltas = torch.stack([delta[name] for name in config.conditions], 1)  # (B, conditions, C, H, W)
+    if searched is not None:
+        moved = randomly_moved(images, searched.distance, norm, ids=ids, seed=config.seed)
+        centres |= {"adversarial": searched.points, "random": images + moved}
+        success |= {"adversarial": searched.success, "random": searched.success}
+    every = torch.stack([centres[name] for name in config.conditions], 1)  # (B, conditions, C, H, W)
     found = torch.stack([success[name] for name in config.conditions], 1).flatten()
-    return (images[:, None] + deltas).flatten(0, 1), found, norm_of(deltas.flatten(0, 1), attack.norm)
+    return every.flatten(0, 1), found, norm_of((every - images[:, None]).flatten(0, 1), norm)
 
 
 def _columns(

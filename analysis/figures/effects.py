@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import caption, conditions, cubes, kinds, mean_over, select
+from analysis.cube import caption, conditions, cubes, kinds, left_out, mean_over, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, recipe_labels, sentence, short_names, show
 
@@ -196,6 +196,7 @@ def _attributes(
         f"{sentence(y)}{how}, against {of}{f'; measured with {kind} noise' if kind else ''}.",
         "Faint points: single seeds." if means["seeds"].max() > 1 else "",
         f"Not told apart: {', '.join(short_names(others))}." if hidden else "",
+        left_out(results, options),
         caption(means, options, resampled, "Bars"),
     ]
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, final
 
 import torch
@@ -28,6 +28,10 @@ class Classifier(nn.Module):
         freeze_backbone: train nothing but the last layer. The other layers' batch normalisation then keeps its running
             statistics and uses them: `train()` leaves it in evaluation mode.
 
+    Attributes:
+        magnitudes: the typical size of the numbers in hidden space k = 1, 2, ... (see `spaces.magnitudes`), in which radii in
+            these spaces are counted; empty until whoever made the network sets it.
+
     Raises:
         UserError: `freeze_backbone`, and no last layer can be told.
     """
@@ -51,6 +55,7 @@ class Classifier(nn.Module):
         self.network = network
         self.shape = shape
         self.classes = classes
+        self.magnitudes: tuple[float, ...] = ()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self._frozen: list[nn.Module] = []
@@ -106,6 +111,13 @@ class Classifier(nn.Module):
         """The logits (B, classes) for a value h (B, ...) after the first k stages; h itself is not written to."""
         k = hidden_stage(self, k)
         return self(h) if k == 0 else run(self.network, self._split()[k:], h)
+
+    def hidden_values(self, x: Tensor) -> Iterator[Tensor]:
+        """`head(x, k)` for k = 1, 2, ... up to the logits, in one pass, for images x (B, C, H, W)."""
+        value = self.normalise(x)
+        for stage in self._split():
+            value = run(self.network, (stage,), value)
+            yield value
 
     def _split(self) -> tuple[Stage, ...]:
         """The stages in the mode in which each module is now: a traced operation can differ between the modes."""

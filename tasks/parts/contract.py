@@ -13,15 +13,20 @@ def passes(config)                 optional: forward passes for one example at m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from tasks.parts.adversarial import Adversarial, made
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import Settings
+
+Need = Recipe | Adversarial
+Needs = Mapping[str, Need]
+"""What a task's `needs` returns."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,22 @@ class Batch:
     ids: Sequence[int]
     images: Tensor
     labels: Tensor
+
+
+def prepared(needs: Needs, model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What `measure` needs of one classifier, without the engine: in a notebook, or a test.
+
+    Args:
+        needs: of a task that looks at one classifier.
+        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
+        batch: around whose images the task measures.
+    """
+    return {
+        name: made(need, [model] * len(need.networks), batch.images, batch.labels, batch.ids)
+        if isinstance(need, Adversarial)
+        else model
+        for name, need in needs.items()
+    }
 
 
 class TaskConfig(Settings):

@@ -70,13 +70,16 @@ def arguments(
         )
 
 
-def network(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, box: Box = PIXELS) -> None:
+def network(
+    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, box: Box = PIXELS, *, follows: bool = True
+) -> None:
     """Tries a network at a few of the points: one forward and one backward pass.
 
     Args:
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks.
         images: (N, ...) in the box.
         labels: (N,) classes.
+        follows: whether the search follows the gradient; else there need be none.
 
     Raises:
         UserError: it returns something else than logits, numbers that are not finite, or probabilities; a label is not one of its
@@ -95,6 +98,8 @@ def network(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, b
         raise UserError(
             f"label {int(labels.max())} is out of range: the network has the classes 0..{classes - 1}", "labels"
         )
+    if not follows:
+        return
     if gradient is None or not gradient.any():
         how = "no gradient with respect to its input" if gradient is None else "a gradient that is zero everywhere"
         raise UserError(

@@ -1,21 +1,21 @@
 """Training a classifier by its recipe, one epoch at a time.
 
 All randomness is keyed by the recipe's seed and its purpose, so that switching one kind of noise on does not change what another draws:
-with radius, sigma or probability 0 a noisy training is the plain one, bit for bit. Results repeat exactly on one kind of device with one
-number of threads.
+with radius, epsilon, sigma or probability 0 a noisy or augmented training is the plain one, bit for bit. Results repeat exactly on one
+kind of device with one number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tasks.parts import augmentation, data, models
+from tasks.parts import adversarial_augmentation, augmentation, data, models, robust_training
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.noise import direction, moved
 from tasks.parts.randomness import torch_generator
@@ -26,13 +26,21 @@ from tasks.parts.weight_noise import noisy_weights
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, as torchvision's own networks expect them."""
 
+LOOKS = 2
+"""Batches of an epoch whose moved examples are classified once more: what the augmentation does is told from them."""
+
 
 class TrainingDiverged(RuntimeError):
     """The training loss is not a finite number any more."""
 
 
 class Epoch(TypedDict, total=False):
-    """What one epoch of training says of itself; losses in nats, accuracies as shares of 1."""
+    """What one epoch of training says of itself; losses in nats, accuracies as shares of 1.
+
+    Loss and accuracy are those of the images trained on: noisy, augmented, or the worst of a ball (of TRADES: accuracy of the clean ones).
+    With adversarial augmentation: `augmented`, the share of examples that were moved, and of a sample of these `label_changed`, the share
+    whose predicted class the move changes, and the mean margin (true class's logit minus the largest other) before and after.
+    """
 
     epoch: int
     loss: float
@@ -40,17 +48,45 @@ class Epoch(TypedDict, total=False):
     learning_rate: float
     validation_loss: float
     validation_accuracy: float
+    augmented: float
+    label_changed: float
+    margin_before: float
+    margin_after: float
 
 
-def untrained(recipe: Recipe, train: data.Split) -> models.Classifier:
-    """The recipe's network before training, with its normalisation and its initial (or loaded) weights."""
+def trained(recipe: Recipe, train: data.Split, device: torch.device | str = "cpu") -> models.Classifier:
+    """The recipe's network after training, in evaluation mode; the network it is finetuned from is trained first.
+
+    Args:
+        train: the whole training split.
+    """
+    start = None if recipe.finetune_from is None else trained(recipe.finetune_from, train, device).state_dict()
+    model = untrained(recipe, train, start)
+    for _ in epochs(recipe, model, train, device):
+        pass
+    return model.to(device).eval()
+
+
+def untrained(recipe: Recipe, train: data.Split, start: Mapping[str, Tensor] | None = None) -> models.Classifier:
+    """The recipe's network before training, with its normalisation and its initial (or loaded) weights.
+
+    Args:
+        train: the training split, of which normalisation and shapes are taken.
+        start: with `recipe.finetune_from`, the state of that recipe's trained network, which is copied.
+
+    Raises:
+        ValueError: a recipe that finetunes is not given where to start, or another one is.
+        UserError: as `models.build`; or the state does not fit the network.
+    """
+    if (recipe.finetune_from is None) != (start is None):
+        raise ValueError("the state of a network to start from belongs to a recipe with finetune_from")
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     if recipe.normalisation == "data":
         mean, std = data.statistics(train)
     elif recipe.normalisation == "imagenet":
         mean, std = IMAGENET
-    return models.build(
+    model = models.build(
         recipe.network,
         train.shape,
         len(train.classes),
@@ -61,6 +97,12 @@ def untrained(recipe: Recipe, train: data.Split) -> models.Classifier:
         options=recipe.network_options,
         generator_seed=recipe.seed,
     )
+    if start is not None:
+        try:
+            model.load_state_dict(dict(start))
+        except RuntimeError as error:
+            raise UserError(f"its network does not fit {recipe.network}: {error}", "recipe.finetune_from") from error
+    return model
 
 
 def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.device | str = "cpu") -> Iterator[Epoch]:
@@ -72,7 +114,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
         train: the training split, of which the recipe's subset and validation share are taken here.
 
     Raises:
-        UserError: no training examples are left.
+        UserError: no training examples are left, or the network lacks the layer to augment.
         TrainingDiverged: the loss became infinite or NaN.
     """
     device = torch.device(device)
@@ -83,6 +125,8 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
         raise UserError(
             f"a share of {recipe.validation} for validation leaves no training examples", "recipe.validation"
         )
+    adversarial_augmentation.check(recipe, model)
+    stage = adversarial_augmentation.stage(recipe.adversarial_augmentation, model)
     model.to(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = _optimiser(recipe, parameters)
@@ -91,7 +135,9 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
     for epoch in range(recipe.epochs):
         model.train()
         order = torch.randperm(len(train.labels), generator=torch_generator(recipe.seed, "order", epoch))
+        batch_loss = _losses(recipe, epoch, len(sizes), stage)
         totals = torch.zeros(2, dtype=torch.float64, device=device)
+        sums = torch.zeros(5, dtype=torch.float64, device=device)
         rate = float(scheduler.get_last_lr()[0])
         with _deterministic(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(
@@ -102,21 +148,23 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
                 labels = torch.tensor(train.labels[positions.numpy()], device=device)
                 images = _augmented(recipe, images, epoch, step)
                 optimiser.zero_grad(set_to_none=True)
-                weights_generator = torch_generator(recipe.seed, "weight noise", epoch, step)
-                with noisy_weights(model, recipe.weight_noise.sigma, weights_generator):
-                    logits = model(images)
-                    loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                with _noisy(recipe, model, epoch, step):
+                    loss, logits, moves = batch_loss(model, images, labels, step)
                     loss.backward()
                 if recipe.clip_norm is not None:
                     nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
                 optimiser.step()
                 scheduler.step()
                 totals += torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()]).double()
+                if moves is not None:
+                    sums += moves
         mean_loss, accuracy = (totals / len(order)).tolist()
         if not torch.isfinite(totals).all():
             raise TrainingDiverged(f"the training loss is {mean_loss} after epoch {epoch + 1} of {recipe.epochs}")
         model.eval()
         report = Epoch(epoch=epoch + 1, loss=mean_loss, accuracy=accuracy, learning_rate=rate)
+        if recipe.adversarial_augmentation.active:
+            report |= _told(sums, len(order))
         if len(validation.labels):
             report["validation_loss"], report["validation_accuracy"] = score(model, validation, device)
         yield report
@@ -176,6 +224,55 @@ def _scheduler(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> 
             )
 
 
+def _losses(
+    recipe: Recipe, epoch: int, steps: int, stage: int
+) -> Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor | None]]:
+    """The function of an epoch from (model, images, labels, step) to a batch's loss, its logits, and the sums that
+    `adversarial_augmentation.forward` returns."""
+    smoothing, settings, robust = recipe.label_smoothing, recipe.adversarial_augmentation, recipe.robust
+    if robust.active:
+
+        def found(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, None]:
+            start = torch_generator(recipe.seed, "robust start", epoch, step)
+            return *robust_training.loss(robust, model, images, labels, start, smoothing), None
+
+        return found
+    if settings.active:
+        radius = adversarial_augmentation.radius_in(settings, epoch, recipe.epochs)
+        generator = torch_generator(recipe.seed, "adversarial augmentation", epoch)
+
+        def moved(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+            look = step % -(-steps // LOOKS) == 0
+            logits, sums = adversarial_augmentation.forward(
+                settings, model, stage, images, labels, radius=radius, generator=generator, look=look
+            )
+            return cross_entropy(logits, labels, label_smoothing=smoothing), logits, sums
+
+        return moved
+
+    def plain(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, None]:
+        logits = model(images)
+        return cross_entropy(logits, labels, label_smoothing=smoothing), logits, None
+
+    return plain
+
+
+def _noisy(recipe: Recipe, model: nn.Module, epoch: int, step: int) -> AbstractContextManager[None]:
+    """The network with the weight noise of a step."""
+    if recipe.weight_noise.sigma == 0:
+        return nullcontext()
+    return noisy_weights(model, recipe.weight_noise.sigma, torch_generator(recipe.seed, "weight noise", epoch, step))
+
+
+def _told(sums: Tensor, examples: int) -> Epoch:
+    """The sums of an epoch as shares and means."""
+    moved, looked, changed, before, after = sums.tolist()
+    report = Epoch(augmented=moved / examples)
+    if looked:
+        report |= Epoch(label_changed=changed / looked, margin_before=before / looked, margin_after=after / looked)
+    return report
+
+
 def _augmented(recipe: Recipe, images: Tensor, epoch: int, step: int) -> Tensor:
     """The batch with the recipe's crops, flips and input noise, each with random numbers of its own."""
     if recipe.augmentation.crop:
@@ -183,6 +280,8 @@ def _augmented(recipe: Recipe, images: Tensor, epoch: int, step: int) -> Tensor:
         images = augmentation.random_crop(images, recipe.augmentation.crop, generator)
     if recipe.augmentation.flip:
         images = augmentation.random_flip(images, torch_generator(recipe.seed, "flip", epoch, step))
+    if recipe.input_noise.radius == 0 or recipe.input_noise.probability == 0:
+        return images
     return with_input_noise(images, recipe.input_noise, torch_generator(recipe.seed, "input noise", epoch, step))
 
 

@@ -6,15 +6,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
 
 def noisy_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The trainable parameters that take noise: all but those of normalisation layers."""
+    return [p for p in weights(model).values() if p.requires_grad]
+
+
+def weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """By name, all parameters but those of normalisation layers, trainable or not."""
     left_out = {id(p) for m in model.modules() if isinstance(m, NORMALISATION) for p in m.parameters(recurse=False)}
-    return [p for p in model.parameters() if p.requires_grad and id(p) not in left_out]
+    return {name: p for name, p in model.named_parameters() if id(p) not in left_out}
+
+
+def noisy_copy(model: nn.Module, sigma: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """The noisy values of the network's `weights`, by name, as new tensors; the network is left alone.
+
+    Args:
+        sigma: relative to each weight.
+        generator: a CPU generator.
+    """
+    with torch.no_grad():
+        return {
+            name: p * (1 + sigma * torch.randn(p.shape, generator=generator).to(p))
+            for name, p in weights(model).items()
+        }
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +109,14 @@ def write(
     sweep: Mapping[str, Any] | None = None,
     error: str = "RuntimeError: loss is nan",
     fixed: Mapping[str, Any] | None = None,
+    measure: Callable[..., pd.DataFrame] | None = None,
+    checks: Sequence[Mapping[str, str | None] | None] = (),
     **how: Any,
 ) -> Path:
-    """Writes a sweep with one trial a point; the trials at the positions `failed` and `missing` have no rows."""
+    """Writes a sweep with one trial a point; the trials at the positions `failed` and `missing` have no rows.
+
+    `measure(point, **how)` gives a trial's rows, `rows` by default; `checks` what each trial says of its self-checks.
+    """
     store = Store(folder)
     names = list(dict.fromkeys(name for point in points for name in point))
     replicates = SEED if SEED in names else None
@@ -135,12 +140,16 @@ def write(
             "seconds": 12.5,
         }
         if status == "done":
-            measured = rows(given, **how)
-            genuine = measured[(measured["condition"] == measured["condition"].iloc[0]) & (measured["radius"] == 0.1)]
-            line |= {
-                "summary.accuracy": float(measured["correct"].mean()),
-                "summary.flatness": float(genuine["persistence"].mean()),
-            }
+            measured = (measure or rows)(given, **how)
+            if "correct" in measured:
+                line |= {"summary.accuracy": float(measured["correct"].mean())}
+            if "persistence" in measured:
+                first = measured["condition"] == measured["condition"].iloc[0]
+                line |= {
+                    "summary.flatness": float(measured.loc[first & (measured["radius"] == 0.1), "persistence"].mean())
+                }
+            if place < len(checks) and checks[place] is not None:
+                record["checks"] = dict(checks[place] or {})
             for part, ids in enumerate(np.array_split(measured["id"].unique(), 2)):
                 piece = pa.Table.from_pandas(measured[measured["id"].isin(ids)], preserve_index=False)
                 piece = piece.replace_schema_metadata({b"ids": json.dumps(ids.tolist()).encode()})

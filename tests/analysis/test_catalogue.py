@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from linear_sweeps import rows
+from planted_searches import searched, transferred
 
 from analysis import catalogue
 
@@ -66,9 +68,35 @@ def test_column_that_a_default_needs_is_checked() -> None:
 
 
 def test_fitting_leaves_out_what_lacks_columns() -> None:
-    assert [chosen.name for chosen in catalogue.fitting(COLUMNS)] == catalogue.names()
+    assert [chosen.name for chosen in catalogue.fitting(COLUMNS)] == [
+        "conditions",
+        "effects",
+        "flatness_curves",
+        "recipes",
+    ]
     assert [chosen.name for chosen in catalogue.fitting(["id", "persistence"])] == ["effects"]
     assert catalogue.fitting(["id", "loss"]) == []
+
+
+FLATNESS = {"conditions", "effects", "flatness_curves", "recipes"}
+SEARCH = {"distances", "search_cost", "security_curve"}
+TRANSFER = {"flatness_and_transfer", "shared_examples", "transfer_matrix"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "drawn"), [(rows, FLATNESS), (searched, SEARCH), (transferred, TRANSFER)], ids=lambda one: str(one)[:20]
+)
+def test_every_task_has_its_figures_and_no_other(columns: Any, drawn: set[str]) -> None:
+    """Of these ten: rows of one task are not drawn as what another measured."""
+    fits = {chosen.name for chosen in catalogue.fitting(list(columns({}, examples=10)))}
+    assert fits & (FLATNESS | SEARCH | TRANSFER) == drawn
+
+
+@pytest.mark.parametrize("entry", ["distances", {"security_curve": {"random": None}}])
+def test_rows_around_several_centres_are_no_search(entry: Any) -> None:
+    """They have the columns, but their distances are those of the centres."""
+    with pytest.raises(ValueError, match=r"measured around several centres \(condition\)"):
+        catalogue.parse(entry, columns=list(rows({}, examples=1)))
 
 
 def test_checking_loads_neither_matplotlib_nor_torch_nor_ray() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from linear_sweeps import NOISE, OPTIMISER, grid, write
+from linear_sweeps import NOISE, OPTIMISER, grid, rows, write
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from planted_searches import NAMES, SEARCH_COLUMNS, searched, transferred
 
 from analysis import catalogue, style
 from analysis.drawing import draw, from_csv
@@ -44,29 +45,90 @@ SWEEPS: dict[str, dict[str, Any]] = {
         "points": grid(recipe__optimiser=["$x_", '#1, "a" \n<b>']),
         "sweep": {"classes": [f"${i} #\\frac" for i in range(10)], "labels": {OPTIMISER: "the $ optimiser"}},
     },
+    "attacks": {
+        "points": grid(attack__name=["pgd", "apgd", "square"], recipe__seed=[0, 1]),
+        "measure": searched,
+        "sweep": {"columns": SEARCH_COLUMNS},
+    },
+    "one attack": {"points": grid(recipe__seed=[0]), "measure": searched, "examples": 2},
+    "norms": {
+        "points": grid(attack__norm=["Linf", "L2"], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1]),
+        "measure": searched,
+    },
+    "norms alone": {"points": grid(attack__norm=["Linf", "L2"]), "measure": searched, "ladder": [0.3]},
+    "many searches": {
+        "points": grid(
+            attack__name=["pgd", "apgd", "square"],
+            attack__norm=["Linf", "L2"],
+            recipe__optimiser=["sgd", "adam"],
+            **{RADIUS: [0.0, 0.1]},
+        ),
+        "measure": searched,
+    },
+    "transfer": {"points": grid(attack__seed=[0]), "measure": transferred},
+    "transfer of two": {
+        "points": grid(attack__epsilon=[0.1, 0.2], recipe__seed=[0, 1]),
+        "measure": transferred,
+        "names": NAMES[2:4],
+    },
+    "transfer of many": {
+        "points": grid(attack__seed=[0]),
+        "measure": transferred,
+        "names": [f"a network with a long name seed {i}" for i in range(14)],
+    },
+    "transfer of odd words": {
+        "points": grid(attack__seed=[0]),
+        "measure": transferred,
+        "names": ["$x_", '#1, "a" \n<b>', "all but"],
+        "joint": False,
+    },
 }
 
 
-RARE = {"seeds", "one number", "three", "one radius", "one example", "odd words"}
+RARE = {
+    *("seeds", "one number", "three", "one radius", "one example", "odd words"),
+    *("norms alone", "many searches", "transfer of many", "transfer of odd words"),
+}
 """Sweeps that seldom are; all of them together take some ten seconds."""
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name in RARE else name for name in SWEEPS]
-)
+def figures_of(sweep: str) -> list[str]:
+    """The figures that the rows of a sweep can be drawn as."""
+    measured = SWEEPS[sweep].get("measure", rows)({}, examples=1)
+    return [chosen.name for chosen in catalogue.fitting([*measured, "trial", "recipe"])]
+
+
+PAIRS = [
+    pytest.param(sweep, name, marks=[pytest.mark.slow] if sweep in RARE else [])
+    for sweep in SWEEPS
+    for name in figures_of(sweep)
+]
+
+
+def test_every_figure_is_drawn_in_some_sweep() -> None:
+    drawn = {name for sweep in SWEEPS if sweep not in RARE for name in figures_of(sweep)}
+    assert drawn == set(catalogue.names())
+
+
+@pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     how = {"examples": 30, **SWEEPS[request.param]}
     return load(write(tmp_path_factory.mktemp("sweep"), how.pop("points"), **how))
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Results:
+def each(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
+    """A sweep of each task."""
     points = grid(**{RADIUS: [0.0, 0.05, 0.1, 0.2], "recipe__optimiser": ["sgd", "adam"], "recipe__seed": [0, 1, 2]})
-    return load(write(tmp_path_factory.mktemp("two"), points, examples=40))
+    flatness = write(tmp_path_factory.mktemp("flatness"), points, examples=40)
+    points = grid(attack__norm=["Linf", "L2"], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1])
+    searches = write(tmp_path_factory.mktemp("searches"), points, measure=searched)
+    transfer = write(tmp_path_factory.mktemp("transfer"), grid(attack__seed=[0]), measure=transferred)
+    return [load(folder) for folder in (flatness, searches, transfer)]
 
 
-@pytest.mark.parametrize("name", catalogue.names())
-def test_figure_keeps_the_contract(name: str, results: Results) -> None:
+@pytest.mark.parametrize(("results", "name"), PAIRS, indirect=["results"])
+def test_figure_keeps_the_contract(results: Results, name: str) -> None:
     chosen = catalogue.parse(name, columns=list(results.rows))
     assert chosen.options.model_config["frozen"]
     frame = chosen.module.compute(results, chosen.options)
@@ -78,25 +140,26 @@ def test_figure_keeps_the_contract(name: str, results: Results) -> None:
     assert (frame["n"] >= 1).all()
     caption = frame.attrs["caption"]
     assert "n = " in caption
-    assert "resamples of " in caption
+    assert "resamples of " in caption or "Wilson" in caption
     assert "95 %" in caption
 
     before = frame.copy()
     figure = chosen.module.draw(frame, chosen.options)
     pd.testing.assert_frame_equal(frame, before)  # drawing changes no number
-    drawn = {round(float(y), 9) for ax in figure.axes for line in ax.lines for y in line.get_ydata()}
+    drawn = _heights(figure)
     bold = frame[frame["level"] != "example"] if "level" in frame else frame
     missed = {round(y, 9) for y in bold["mean"]} - drawn
-    assert not missed, "computed but not drawn"
+    assert not missed or "Only " in caption, "computed but not drawn"
     for ax in figure.axes:
-        assert ax.get_xlabel() or ax is not figure.axes[-1] or not frame.attrs["x"]
+        assert ax.get_xlabel() or ax is not figure.axes[-1] or figure.get_supxlabel() or not frame.attrs["x"]
     _labels_stay_inside_and_apart(figure, name)
 
 
 @pytest.mark.parametrize("name", catalogue.names())
-def test_figure_can_be_drawn_from_its_csv(name: str, two: Results) -> None:
+def test_figure_can_be_drawn_from_its_csv(name: str, each: list[Results]) -> None:
     chosen = catalogue.parse(name)
-    drawn = draw(chosen, two, name)
+    results = next(one for one in each if name in {figure.name for figure in catalogue.fitting(one.rows)})
+    drawn = draw(chosen, results, name)
     assert drawn.error is None, drawn.details
     assert drawn.csv is not None
     frame = from_csv(drawn.csv)
@@ -110,6 +173,16 @@ def test_figure_can_be_drawn_from_its_csv(name: str, two: Results) -> None:
     assert b"/Type3" not in drawn.pdf  # text stays text
 
 
+def _heights(figure: Figure) -> set[float]:
+    """Every number that is drawn: along lines, in the cells of matrices, as heights of bars."""
+    numbers: list[float] = []
+    for ax in figure.axes:
+        numbers += [y for line in ax.lines for y in np.asarray(line.get_ydata(), float)]
+        numbers += [y for image in ax.images for y in np.ma.filled(image.get_array(), np.nan).ravel()]
+        numbers += [bar.get_height() for bars in ax.containers for bar in bars]
+    return {round(float(y), 9) for y in numbers}
+
+
 def _labels_stay_inside_and_apart(figure: Figure, name: str) -> None:
     """No word is cut off at the figure's edge, and no two labels of an axis touch."""
     canvas = FigureCanvasAgg(figure)
@@ -117,7 +190,7 @@ def _labels_stay_inside_and_apart(figure: Figure, name: str) -> None:
         canvas.draw()
     renderer = canvas.get_renderer()
     edge = figure.bbox
-    for ax in figure.axes:
+    for ax in (ax for ax in figure.axes if ax.get_visible()):
         labels = [label for label in ax.get_xticklabels() if label.get_visible() and label.get_text()]
         shown = [box for box in (label.get_window_extent(renderer) for label in labels) if box.width]
         inside = [box for box in shown if ax.bbox.x0 - 2 <= (box.x0 + box.x1) / 2 <= ax.bbox.x1 + 2]

@@ -171,3 +171,33 @@ def test_what_is_not_there_is_told_in_a_line(entry: Any, said: str, two: Results
     assert drawn.error is not None
     assert said in drawn.error
     assert drawn.png is None
+
+
+@pytest.mark.parametrize("name", ["effects", "recipes"])
+def test_caption_tells_how_many_centres_are_left_out(name: str, two: Results, tmp_path: Path) -> None:
+    missed = sum(i % 10 == 9 or i % 7 == 3 for i in range(40))
+    chosen = catalogue.parse(name)
+    caption = chosen.module.compute(two, chosen.options).attrs["caption"]
+    assert f"did not fool are left out: {missed} of 40 examples a trial" in caption
+    assert "recipes are compared on different subsets" in caption
+    every = catalogue.parse({name: {"only_found": False}})
+    assert "left out" not in every.module.compute(two, every.options).attrs["caption"]
+    correct = catalogue.parse({name: {"only_correct": True}})
+    right = sum(i % 7 != 3 for i in range(40))
+    told = correct.module.compute(two, correct.options).attrs["caption"]
+    assert f"{sum(i % 10 == 9 and i % 7 != 3 for i in range(40))} of {right} examples" in told
+    alone = load(write(tmp_path, grid(recipe__seed=[0]), examples=10, conditions=["genuine"]))
+    assert "left out" not in chosen.module.compute(alone, chosen.options).attrs["caption"]
+
+
+def test_a_failure_in_some_recipes_only_is_told_as_a_range(two: Results) -> None:
+    """Of one recipe every search succeeds: the recipes' subsets differ in size."""
+    rows = two.rows.copy()
+    rows["found"] = rows["found"].to_numpy() | (rows["recipe"] == two.recipes[0]).to_numpy()
+    results = Results(two.sweep, two.trials, rows, two.varied, two.replicates)
+    chosen = catalogue.parse("recipes")
+    wrong, missed = sum(i % 7 == 3 for i in range(40)), sum(i % 10 == 9 or i % 7 == 3 for i in range(40))
+    assert (
+        f"left out: {wrong} to {missed} of 40 examples"
+        in chosen.module.compute(results, chosen.options).attrs["caption"]
+    )

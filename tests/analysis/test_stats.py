@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from analysis.stats import bootstrap_crossed, bootstrap_mean, clopper_pearson, resample_weights, student_mean, wilson
+from analysis.stats import (
+    bootstrap_crossed,
+    bootstrap_mean,
+    clopper_pearson,
+    rank_correlation,
+    resample_weights,
+    student_mean,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("method", "ours"), [("wilson", wilson), ("exact", clopper_pearson)])
@@ -176,3 +184,17 @@ def test_student_mean_agrees_with_scipy() -> None:
     assert mean == pytest.approx(0.82)
     assert (low, high) == pytest.approx((theirs.low, theirs.high))
     assert np.isnan(student_mean([0.5])[1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 30), st.integers(1, 8), st.integers(0, 99))
+def test_rank_correlation_is_that_of_the_repeated_pairs(n: int, different: int, seed: int) -> None:
+    """Each pair written down as often as its weight says, ties and all, given to scipy."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(0, different, n), rng.normal(size=n).round(1)
+    weights = resample_weights(n, 5, rng)
+    ours = rank_correlation(first, second, weights)
+    for counts, rho in zip(weights.astype(int), ours, strict=True):
+        x, y = np.repeat(first, counts), np.repeat(second, counts)
+        tied = len(set(x)) < 2 or len(set(y)) < 2
+        assert np.isnan(rho) if tied else rho == pytest.approx(reference.spearmanr(x, y).statistic)

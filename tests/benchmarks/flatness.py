@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import tasks.input_flatness as task
 from tasks.parts import data, models, training
 from tasks.parts.batching import in_batches
-from tasks.parts.contract import Batch
+from tasks.parts.contract import Batch, prepared
 from tasks.parts.recipes import Recipe
 
 ROUNDS = 7
@@ -55,6 +55,7 @@ def speed(name: str, model: nn.Module, batch: Batch, examples: int, batches: lis
     passes = examples * len(config.radii) * config.samples
     loop_passes = max(1, examples // 20) * len(config.radii) * config.samples
     several: dict[str, list[float]] = {}
+    made = prepared(task.needs(config), model, few)
     flat = torch.rand(max(batches) * 2, *few.images.shape[1:], device=few.images.device)
     for _ in range(ROUNDS):
         for size in batches:
@@ -65,7 +66,7 @@ def speed(name: str, model: nn.Module, batch: Batch, examples: int, batches: lis
                 repeats * size,
                 lambda size=size, n=repeats: [_bare(model, flat[:size]) for _ in range(n)],
             )
-        _note(several, "ours", passes, lambda: task.measure(config, {"classifier": model}, few))
+        _note(several, "ours", passes, lambda: task.measure(config, made, few))
         _note(several, "loop", loop_passes, lambda: plain_loop(model, few, config, max(1, examples // 20)))
     median = {key: st.median(values) for key, values in several.items()}
     best = max((key for key in median if key.startswith("bare")), key=lambda key: median[key])
@@ -89,7 +90,7 @@ def plain_loop(model: nn.Module, batch: Batch, config: task.Config, examples: in
 def adaptive(model: nn.Module, batch: Batch, conditions: list[task.Condition], tolerance: float) -> None:
     """Passes of the adaptive sampler, and of a fixed number for every cell that reaches the same largest interval."""
     config = task.Config(conditions=conditions, tolerance=tolerance, max_samples=20_000)
-    rows = task.measure(config, {"classifier": model}, batch)
+    rows = task.measure(config, prepared(task.needs(config), model, batch), batch)
     noisy = rows["radius"] > 0
     width = rows["p_true_high"] - rows["p_true_low"]
     largest, spent, most = width[noisy].max(), rows["samples"][noisy].sum(), rows["samples"][noisy].max()

@@ -83,7 +83,7 @@ def _chunk(number: int, kind: str) -> int:
 
     from tasks.parts import data, training
     from tasks.parts.attacks.apgd import apgd
-    from tasks.parts.contract import Batch
+    from tasks.parts.contract import Batch, prepared
 
     torch.set_num_threads(1)
     config = task.Config(samples=64, recipe=Recipe(epochs=1))
@@ -97,7 +97,8 @@ def _chunk(number: int, kind: str) -> int:
     images, labels = data.take(data.load("digits", "test"), ids)
     if kind == "search":  # at a radius at which about half of the images hold, with all their steps
         return int(apgd(_network[0], images, labels, epsilon=0.1, steps=100, restarts=5, ids=ids).success.sum())
-    return len(task.measure(config, {"classifier": _network[0]}, Batch(ids, images, labels))["id"])
+    batch = Batch(ids, images, labels)
+    return len(task.measure(config, prepared(task.needs(config), _network[0], batch), batch)["id"])
 
 
 _network: list = []

@@ -122,7 +122,7 @@ FILES = {
     ),
     "unknown in the attack": (
         "fixed:\n  attack:\n    epsilom: 0.1 #!",
-        "fixed.attack.epsilom: unknown field; attack has norm, ...; did you mean epsilon?",
+        "fixed.attack.epsilom: unknown field; attack has name, norm, ...; did you mean epsilon?",
     ),
     "unknown in input noise": (
         "fixed:\n  recipe:\n    input_noise: {kind: additive,\n      radios: 1} #!",
@@ -554,7 +554,7 @@ WHOLE = {
     ),
     "unknown task": (
         "task: input_flatnes\n",
-        "x.yaml:1: task: unknown task input_flatnes; there are input_flatness...; did you mean input_flatness?",
+        "x.yaml:1: task: unknown task input_flatnes; there are adversarial_search, ...; did you mean input_flatness?",
     ),
     "task that is none": (
         "task: os.path\n",
@@ -576,9 +576,9 @@ WHOLE = {
     "escape beyond Unicode": ('task: "\\UFFFFFFFF"\n', "x.yaml...: ..."),
     "control characters": (
         'task: "\\e[31m\\n\\u2028"\n',
-        "x.yaml:1: task: unknown task \\x1b[31m...; there are input_flatness...",
+        "x.yaml:1: task: unknown task \\x1b[31m ; there are adversarial_search, ...",
     ),
-    "half a character": ('task: "\\ud800"\n', "x.yaml:1: task: unknown task \\ud800; there are input_flatness..."),
+    "half a character": ('task: "\\ud800"\n', "x.yaml:1: task: unknown task \\ud800; there are adversarial_search, ..."),
 }
 
 
@@ -621,7 +621,7 @@ OVERRIDES = {
     "a" + ".a" * 60 + "=1": "override a.a.a...: nested more than 30 levels deep",
     "a\nb=1": "override a b=1: fixed.a b: unknown field; ...",
     "figures=[nope]": "override figures=[nope]: figures.0: unknown figure 'nope'; there are ...",
-    "task=nope": "override task=nope: task: unknown task nope; there are input_flatness...",
+    "task=nope": "override task=nope: task: unknown task nope; there are adversarial_search, ...",
 }
 
 

@@ -174,7 +174,7 @@ def test_an_override_of_a_group_fixes_all_in_it(written: Any) -> None:
 def test_overrides_come_in_order_and_the_last_wins(written: Any) -> None:
     spec = written(NESTED, "samples=3", "attack.steps=9", "attack={epsilon: 0.2}", "samples=4")
     config = spec.trials[0].config
-    assert (config.samples, config.attack.steps, config.attack.epsilon) == (4, 20, 0.2)
+    assert (config.samples, config.attack.steps, config.attack.epsilon) == (4, None, 0.2)
 
 
 def test_an_override_of_the_grid_and_of_the_sweep(written: Any) -> None:

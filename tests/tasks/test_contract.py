@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 import tasks
-from tasks.parts import attacks, data, training
+from tasks.parts import adversarial, attacks, data, training
 from tasks.parts.batching import in_batches
 from tasks.parts.contract import Batch, TaskConfig
 from tasks.parts.geometry import norm_of
@@ -76,12 +76,20 @@ def examples(ids: Sequence[int] = IDS) -> Batch:
     return Batch(tuple(ids), images, labels)
 
 
-def made(task: ModuleType, config: TaskConfig) -> dict[str, Any]:
-    return {name: trained(recipe) for name, recipe in task.needs(config).items()}
+def made(task: ModuleType, config: TaskConfig, batch: Batch) -> dict[str, Any]:
+    there: dict[str, Any] = {}
+    for name, need in task.needs(config).items():
+        if isinstance(need, Recipe):
+            there[name] = trained(need)
+        else:
+            networks = [trained(recipe) for recipe in need.networks]
+            there[name] = adversarial.made(need, networks, batch.images, batch.labels, batch.ids)
+    return there
 
 
 def measured(task: ModuleType, config: TaskConfig, ids: Sequence[int] = IDS) -> pd.DataFrame:
-    return pd.DataFrame(task.measure(config, made(task, config), examples(ids)))
+    batch = examples(ids)
+    return pd.DataFrame(task.measure(config, made(task, config, batch), batch))
 
 
 def shared_generators() -> list[bytes]:
@@ -150,17 +158,21 @@ def test_the_fields_that_the_settings_name_exist(task: ModuleType) -> None:
 
 
 @every_task
-def test_needs_are_recipes(task: ModuleType) -> None:
+def test_needs_are_classifiers_of_the_data_and_what_is_made_of_these(task: ModuleType) -> None:
     needs = task.needs(task.Config(recipe=BLOBS[0]))
-    assert BLOBS[0] in needs.values()
-    assert all(isinstance(name, str) and isinstance(recipe, Recipe) for name, recipe in needs.items())
+    recipes = [need for need in needs.values() if isinstance(need, Recipe)]
+    assert recipes
+    assert all(recipe.dataset == BLOBS[0].dataset and recipe.epochs == BLOBS[0].epochs for recipe in recipes)
+    for name, need in needs.items():
+        assert isinstance(name, str)
+        assert isinstance(need, Recipe) or set(map(repr, need.networks)) <= set(map(repr, recipes))
 
 
 @every_network
 @every_task
 def test_columns_and_summary(task: ModuleType, recipe: Recipe) -> None:
     config = task.Config(recipe=recipe)
-    columns = task.measure(config, made(task, config), examples())
+    columns = task.measure(config, made(task, config, examples()), examples())
     assert list(columns) == list(task.COLUMNS)
     assert all(isinstance(column, np.ndarray) and column.ndim == 1 for column in columns.values())
     assert len({len(column) for column in columns.values()}) == 1
@@ -208,20 +220,24 @@ def test_rows_depend_on_the_seed_and_on_nothing_global(task: ModuleType) -> None
 @every_task
 def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
     config, batch = task.Config(recipe=BLOBS[1]), examples()
-    given = made(task, config)
+    given = made(task, config, batch)
     settings, images, labels = config.model_dump_json(), batch.images.clone(), batch.labels.clone()
-    states = {
-        name: {key: value.clone() for key, value in network.state_dict().items()} for name, network in given.items()
-    }
+    states = {name: {key: value.clone() for key, value in tensors(thing).items()} for name, thing in given.items()}
     task.measure(config, given, batch)
     assert config.model_dump_json() == settings
     assert torch.equal(batch.images, images)
     assert torch.equal(batch.labels, labels)
     assert set(given) == set(states)
-    for name, network in given.items():
-        assert not network.training
-        assert all(torch.equal(value, states[name][key]) for key, value in network.state_dict().items())
-        assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+    for name, thing in given.items():
+        assert all(torch.equal(value.nan_to_num(), states[name][key].nan_to_num()) for key, value in tensors(thing).items())
+        if isinstance(thing, nn.Module):
+            assert not thing.training
+            assert all(p.grad is None and not p.requires_grad for p in thing.parameters())
+
+
+def tensors(thing: Any) -> dict[str, Tensor]:
+    """Of a network, or of adversarial examples."""
+    return dict(thing.state_dict()) if isinstance(thing, nn.Module) else vars(thing)
 
 
 @every_task
@@ -276,7 +292,7 @@ def test_an_attack_is_called_like_every_other(attack: str) -> None:
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:3])
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters[3:])
     assert {p.name for p in parameters[3:] if p.default is p.empty} <= {"epsilon"}
-    assert get_type_hints(function)["return"] is Found
+    assert issubclass(get_type_hints(function)["return"], Found)
 
 
 @every_network

@@ -14,10 +14,10 @@ from scipy.stats import norm as gauss
 from torch import Tensor, nn
 
 from tasks import input_flatness
-from tasks.input_flatness import COLUMNS, Config, measure, summarise
+from tasks.input_flatness import COLUMNS, Config, measure, needs, summarise
 from tasks.parts import data, training
 from tasks.parts.attacks.pgd import pgd
-from tasks.parts.contract import Batch
+from tasks.parts.contract import Batch, prepared
 from tasks.parts.flatness import ROUND
 from tasks.parts.models import Classifier
 from tasks.parts.randomness import BLOCK, normal
@@ -60,9 +60,13 @@ class Recorder(nn.Module):
         return self.model(x)
 
 
+def measured(config: Config, model: Any, batch: Batch) -> dict[str, Any]:
+    return measure(config, prepared(needs(config), model, batch), batch)
+
+
 def rows_of(config: Config, model: Callable[[Tensor], Tensor], split: data.Split, ids: Sequence[int]) -> pd.DataFrame:
     images, labels = data.take(split, ids)
-    return pd.DataFrame(measure(config, {"classifier": model}, Batch(tuple(ids), images, labels)))
+    return pd.DataFrame(measured(config, model, Batch(tuple(ids), images, labels)))
 
 
 def assert_same_rows(rows: pd.DataFrame, wanted: pd.DataFrame) -> None:
@@ -101,7 +105,7 @@ def test_linear_model_around_genuine_adversarial_and_random_centres() -> None:
     difference = (model[1].weight[0] - model[1].weight[1]).double()
     config = Config(radii=[0.1, 0.3], samples=n, clip=False, attack={"norm": "L2", "epsilon": 0.1, "steps": 5})
     batch = Batch(range(count), image.expand(count, 1, 8, 8), torch.zeros(count, dtype=torch.long))
-    rows = pd.DataFrame(measure(config, {"classifier": model}, batch))
+    rows = pd.DataFrame(measured(config, model, batch))
     m = 2.0
     assert 0.1 < m / float(difference.norm()) < 0.3  # the search fails, and ends on the sphere of 0.1
     assert not rows["found"][rows["condition"] != "genuine"].any()
@@ -124,9 +128,8 @@ def test_the_search_succeeds_just_above_the_distance_to_the_boundary() -> None:
     for norm, size in (("L2", difference.norm()), ("Linf", difference.abs().sum())):
         for factor in (1.003, 0.997):
             attack = {"norm": norm, "epsilon": 2.0 / float(size) * factor, "steps": 8, "restarts": 2}
-            rows = measure(
-                Config(attack=attack, radii=[0.1]), {"classifier": model}, Batch([0], image, torch.tensor([0]))
-            )
+            config = Config(attack=attack, radii=[0.1])
+            rows = measured(config, model, Batch([0], image, torch.tensor([0])))
             adversarial = rows["condition"] == "adversarial"
             assert (rows["found"][adversarial] == (factor > 1)).all()
             assert (rows["centre"][adversarial] == int(factor > 1)).all()
@@ -144,7 +147,7 @@ def twin(config: Config, model: Classifier, split: data.Split, ids: Sequence[int
         genuine = int(exact(image[None].double()).argmax())
         if config.only_correct and genuine != int(label):
             continue
-        how = config.attack.model_dump()
+        how = config.attack.arguments()
         found = pgd(model.float(), image[None], label[None], ids=[example], seed=config.seed, **how)
         exact = model.double()
         step = normal(config.seed, "random control", [example], image.shape)[0].double()
@@ -298,7 +301,7 @@ def test_a_chunk_without_rows_joins_the_others(convnet: Classifier, digits: data
     images, labels = data.take(digits, range(6))
     labels = (convnet(images).argmax(1) + 1) % 10  # all are misclassified
     config = Config(only_correct=True, radii=[0.1], samples=2)
-    nothing = pd.DataFrame(measure(config, {"classifier": convnet}, Batch(range(6), images, labels)))
+    nothing = pd.DataFrame(measured(config, convnet, Batch(range(6), images, labels)))
     something = rows_of(config, convnet, digits, range(6))
     assert list(nothing) == list(COLUMNS)
     assert len(nothing) == 0

@@ -110,7 +110,8 @@ def test_the_known_adversarial_example_is_found(
         found: Found = function(model, image[None], torch.tensor([0]), **arguments)
         assert found.success.all(), row
         assert model(image + found.perturbation).argmax(1).tolist() == [1]
-        assert float(found.distance) <= EPSILON[norm] + 1e-6
+        if type(found) is Found:  # a walk that is traced has no ball
+            assert float(found.distance) <= EPSILON[norm] + 1e-6
 
 
 @pytest.mark.parametrize("norm", get_args(Ball))

@@ -1,0 +1,176 @@
+"""What a search costs and what it finds: passes through the network an example, against the share that is fooled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from analysis import style, telling
+from analysis.cube import caption, conditions_unfit, select, subsets
+from analysis.options import SETTING, FigureOptions
+from analysis.results import ReportError, Results, show
+from analysis.stats import bootstrap_crossed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COSTS = {"forwards": "forward passes an example", "backwards": "backward passes an example"}
+
+
+class Options(FigureOptions):
+    """The options of `search_cost`."""
+
+    radius: float | None = Field(None, description="success within this radius of the ladder; by default the largest")
+    by: str | None = Field(
+        None,
+        description="varied setting that the colour tells; by default the recipe, or the attack where many vary",
+        json_schema_extra=SETTING,
+    )
+
+
+def needs(options: Options) -> list[str]:
+    """The row columns it takes."""
+    return ["id", "correct", "radius", "found", *COSTS]
+
+
+def unfit(columns: set[str]) -> str | None:
+    """Rows around several centres are no rows of a search."""
+    return conditions_unfit(columns)
+
+
+def compute(results: Results, options: Options) -> pd.DataFrame:
+    """One line a recipe and kind of pass: `what` (forwards, backwards), `recipe`, `colour`, `column`, `dash`, `x`, ...
+
+    `x`, `x_low` and `x_high` are the median and the quartiles of the passes over correctly classified examples (what a
+    whole search took, all radii together); `mean`, `low` and `high` the share of these that it fooled, with its interval.
+    """
+    rows = select(results, options)
+    rows = rows[rows["correct"].to_numpy(bool)]
+    told = telling.lines(results, options.by)
+    parts, resampled, radii = [], set(), set()
+    for recipe in results.recipes:
+        of_recipe = rows[rows["recipe"] == recipe]
+        if of_recipe.empty:
+            continue
+        radius = _radius(of_recipe, options.radius)
+        radii.add(radius)
+        reached = of_recipe[of_recipe["radius"].to_numpy(float) == radius]
+        success = reached.assign(success=reached["found"].astype(float))
+        cube = success.pivot_table(index="trial", columns="id", values="success", observed=True).to_numpy(float)
+        estimate = bootstrap_crossed(cube[:, :, None], level=options.level, resamples=options.resamples)
+        resampled.add(estimate.resampled)
+        spent = of_recipe.groupby(["trial", "id"], observed=True)[list(COSTS)].max()
+        for what in COSTS:
+            low, median, high = np.quantile(spent[what].to_numpy(float), (0.25, 0.5, 0.75))
+            costs = {"x": median, "x_low": low, "x_high": high}
+            parts.append(pd.DataFrame({"what": what, **told.of(results, recipe), **costs, **estimate.columns()}))
+    if not parts:
+        raise ReportError("no example is classified correctly")
+    frame = pd.concat(parts, ignore_index=True).sort_values("what", ascending=False, kind="stable", ignore_index=True)
+    within = show(radii.pop()) if len(radii) == 1 else "the largest radius of each"
+    words = [
+        f"Share of the correctly classified examples that the search fooled within radius {within}, against the passes "
+        "through the network that it took for an example (all radii together).",
+        "Along the horizontal axis: median and quartiles over examples and seeds, which is their spread and no interval "
+        "of confidence.",
+        subsets(rows),
+        told.untold(),
+        caption(frame, options, resampled, "Vertical bars"),
+    ]
+    frame.attrs = {
+        "caption": " ".join(filter(None, words)),
+        "x": COSTS,
+        "mean": "share of examples fooled",
+        "colour": told.title(results),
+    }
+    return frame
+
+
+def _radius(rows: pd.DataFrame, wanted: float | None) -> float:
+    radii = np.unique(rows["radius"].to_numpy(float))
+    if wanted is None:
+        return float(radii[-1])
+    nearest = float(radii[np.abs(radii - wanted).argmin()])
+    if not np.isclose(nearest, wanted, rtol=1e-3, atol=1e-9):
+        raise ReportError(f"radius {wanted:g} was not searched; there are {', '.join(f'{one:.3g}' for one in radii)}")
+    return nearest
+
+
+def draw(frame: pd.DataFrame, options: Options) -> Figure:
+    """One panel for each kind of pass: a point a recipe, with its quartiles and its interval."""
+    from matplotlib.lines import Line2D
+
+    with style.paper():
+        frame = telling.named(frame)
+        whats = [
+            what for what in dict.fromkeys(frame["what"]) if (frame.loc[frame["what"] == what, "x_high"] > 0).any()
+        ]
+        whats = whats or list(dict.fromkeys(frame["what"]))[:1]
+        width = style.COLUMN if len(whats) == 1 else style.DOUBLE
+        order, numeric = telling.colours(frame)
+        groups = list(dict.fromkeys(frame["column"].str.cat(frame["dash"], sep=", ").str.strip(", ")))
+        if frame.groupby("colour")["recipe"].nunique().max() == 1:
+            groups = []  # the colour tells all
+        height = 2.6 + telling.legend_height(width, order, groups)
+        figure, axes = style.panels(1, len(whats), width=width, height=height, sharey=True)
+        handles: dict[Any, Any] = {}
+        for ax, what in zip(axes[0], whats, strict=True):
+            here = frame[frame["what"] == what]
+            for _, point in here.iterrows():
+                how = style.look(order.index(point["colour"]), len(order), numeric)
+                if len(groups) > 1:
+                    group = f"{point['column']}, {point['dash']}".strip(", ")
+                    how["marker"] = style.MARKERS[groups.index(group) % len(style.MARKERS)]
+                drawn = _point(ax, point, how)
+                handles.setdefault(point["colour"], drawn)
+            _cost_axis(ax, here)
+            labels = frame.attrs.get("x")
+            ax.set_xlabel(labels[what] if isinstance(labels, dict) else what)
+            ax.set_ylim(-0.05, 1.05)
+        axes[0, 0].set_ylabel(frame.attrs.get("mean", "share of examples fooled"))
+        more = {}
+        if len(groups) > 1:
+            for place, group in enumerate(groups):
+                marker = style.MARKERS[place % len(style.MARKERS)]
+                more[group] = Line2D([], [], color=style.GREY, linestyle="", marker=marker, markerfacecolor="none")
+        telling.legend(figure, handles, order, [], frame.attrs.get("colour") or None, more)
+    return figure
+
+
+def _point(ax: Axes, point: pd.Series, how: dict[str, Any]) -> Any:
+    thin = {"color": how["color"], "linewidth": 0.9}
+    ax.plot([point["x_low"], point["x_high"]], [point["mean"]] * 2, **thin)
+    ax.plot([point["x"]] * 2, [point["low"], point["high"]], **thin)
+    hollow = {
+        "linestyle": "",
+        "markersize": 5,
+        "markerfacecolor": "none",
+        "markeredgewidth": 1.2,
+    }  # equal ones stay seen
+    return ax.plot([point["x"]], [point["mean"]], zorder=4, **{**how, **hollow})[0]
+
+
+def _cost_axis(ax: Axes, here: pd.DataFrame) -> None:
+    """Logarithmic where the costs span a factor of 10, with 0 on it where an attack takes none."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
+
+    ends = here[["x_low", "x", "x_high"]].to_numpy(float).ravel()
+    positive = ends[ends > 0]
+    if not len(positive) or positive.max() < 10 * positive.min():
+        ax.set_xlim(left=-0.04 * max(ends.max(), 1) if (ends == 0).any() else 0)
+        return
+    if len(positive) < len(ends):
+        threshold = float(10 ** np.floor(np.log10(positive.min())))
+        ax.set_xscale("symlog", linthresh=threshold, linscale=0.5)
+        ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=threshold))
+        ax.set_xlim(left=-0.3 * threshold)
+    else:
+        ax.set_xscale("log")
+        decades = np.log10(positive.max() / positive.min())
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -1,0 +1,142 @@
+"""Robust accuracy against the radius of the attack, beside what a random step of the same length does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from analysis import style, telling
+from analysis.cube import caption, conditions_unfit, counted, cubes, select
+from analysis.options import SETTING, FigureOptions
+from analysis.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Options(FigureOptions):
+    """The options of `security_curve`."""
+
+    found: str = Field("found", description="row column that tells whether the attack succeeded within the radius")
+    random: str | None = Field("fooled_random", description="row column of the random control; null to draw none")
+    by: str | None = Field(
+        None,
+        description="varied setting that the colour tells; by default the recipe, or the attack where many vary",
+        json_schema_extra=SETTING,
+    )
+
+
+def needs(options: Options) -> list[str]:
+    """The row columns it takes."""
+    return ["id", "correct", "radius", options.found, *([options.random] if options.random is not None else [])]
+
+
+def unfit(columns: set[str]) -> str | None:
+    """Rows around several centres are no rows of a search."""
+    return conditions_unfit(columns)
+
+
+def compute(results: Results, options: Options) -> pd.DataFrame:
+    """One line a curve and radius: `what` (search, random), `recipe`, `colour`, `column`, `dash`, `x`, `mean`, ...
+
+    An example is robust at a radius where its image is classified correctly and no perturbation of at most that radius
+    was found. At radius 0 that is the accuracy.
+    """
+    rows = select(results, options)
+    told = telling.lines(results, options.by)
+    parts, resampled = [], set()
+    for recipe in results.recipes:
+        of_recipe = rows[rows["recipe"] == recipe]
+        if of_recipe.empty:
+            continue
+        for what, column in (("search", options.found), ("random", options.random)):
+            if column is None:
+                continue
+            standing = _standing(of_recipe, column)
+            if not np.isfinite(standing["robust"]).any():  # a control that was not tried
+                continue
+            cube = cubes(standing, "robust", by=None)[""]
+            estimate = cube.estimate(options)
+            resampled.add(estimate.resampled)
+            labels = {"what": what, **told.of(results, recipe), "x": cube.points}
+            parts.append(pd.DataFrame({**labels, **estimate.columns()}))
+    frame = pd.concat(parts, ignore_index=True)
+    frame = frame[frame["n"] > 0].reset_index(drop=True)
+    control = bool((frame["what"] == "random").any())
+    words = [
+        f"Robust accuracy of {counted(frame['recipe'].nunique(), 'recipe')}: share of examples that are classified "
+        "correctly and for which the search found no adversarial image within the radius. At radius 0: accuracy.",
+        "Dotted: the same share when the image is moved as far as the radius in one random direction (its intervals are "
+        "in the table of numbers)."
+        if control
+        else "",
+        told.untold(),
+        caption(frame, options, resampled, "Bands"),
+    ]
+    frame.attrs = {
+        "caption": " ".join(filter(None, words)),
+        "x": results.length_label("radius"),
+        "mean": "robust accuracy",
+        "colour": told.title(results),
+        "own_x": telling.is_norm(told.column),
+    }
+    return frame
+
+
+def _standing(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """`robust` at each radius, 1 or 0, NaN where the column has no value; with radius 0, where nothing is moved."""
+    fallen = (
+        pd.to_numeric(rows[column], errors="coerce").to_numpy(float) if rows[column].dtype != bool else rows[column]
+    )
+    fallen = np.asarray(fallen, float)
+    correct = rows["correct"].to_numpy(float)
+    robust = np.where(np.isfinite(fallen), correct * (1 - fallen), np.nan)
+    standing = rows[["trial", "id", "radius"]].assign(robust=robust)
+    still = rows[["trial", "id"]].assign(radius=0.0, robust=np.where(np.isfinite(robust), correct, np.nan))
+    moved = standing[standing["radius"] > 0]
+    return pd.concat([still.dropna().drop_duplicates(["trial", "id"]), moved], ignore_index=True)
+
+
+def draw(frame: pd.DataFrame, options: Options) -> Figure:
+    """One panel, or one for each value of a setting: searches with bands, the random control as thin dotted lines."""
+    from matplotlib.lines import Line2D
+
+    with style.paper():
+        frame = telling.named(frame)
+        columns = list(dict.fromkeys(frame["column"]))
+        own = bool(frame.attrs.get("own_x"))
+        width = style.COLUMN if len(columns) == 1 else style.DOUBLE
+        order, numeric = telling.colours(frame)
+        dashes = list(dict.fromkeys(frame["dash"]))
+        height = 2.6 + telling.legend_height(width, order, dashes)
+        figure, axes = style.panels(1, len(columns), width=width, height=height, sharey=True, sharex=not own)
+        handles: dict[Any, Any] = {}
+        for ax, column in zip(axes[0], columns, strict=True):
+            here = frame[frame["column"] == column]
+            crowded = here["recipe"].nunique() > telling.CROWD
+            for (what, _, colour, dash), line in here.groupby(["what", "recipe", "colour", "dash"], sort=False):
+                how = style.look(order.index(colour), len(order), numeric)
+                if what == "random":
+                    ax.plot(
+                        line["x"], line["mean"], color=how["color"], linestyle=":", linewidth=0.5 if crowded else 0.8
+                    )
+                    continue
+                if len(dashes) > 1:
+                    how["linestyle"] = style.DASHES[dashes.index(dash) % len(style.DASHES)]
+                if crowded:
+                    how |= {"marker": "", "linewidth": 0.8}
+                alpha = 0.03 if crowded else 0.14 if here["recipe"].nunique() <= telling.FEW else 0.08
+                style.curve(ax, line["x"], line["mean"], line["low"], line["high"], alpha=alpha, **how)
+                handles.setdefault(colour, ax.lines[-1])
+            ax.set_title(column)
+            style.number_axis(ax, here["x"].unique() if own else frame["x"].unique())
+            ax.set_xlabel(style.wrap(frame.attrs.get("x", "radius"), width / len(columns) - 0.5))
+            ax.set_ylim(-0.03, 1.03)
+        axes[0, 0].set_ylabel(frame.attrs.get("mean", "robust accuracy"))
+        control = Line2D([], [], color=style.GREY, linestyle=":", linewidth=0.8)
+        more = {"random direction": control} if (frame["what"] == "random").any() else {}
+        telling.legend(figure, handles, order, dashes, frame.attrs.get("colour") or None, more)
+    return figure

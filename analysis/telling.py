@@ -1,0 +1,179 @@
+"""How recipes are told apart in a picture: which varied setting is the colour, which the panel, which the dash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import style
+from analysis.results import ReportError, Results, is_number, short_names, show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FEW = 4
+"""At most so many columns of panels, and so many dashes."""
+LINES = 6
+"""At most so many recipes are told apart by colour alone."""
+NORM = "attack.norm"
+"""The setting that says in what norm a search measures."""
+CROWD = 10
+"""More lines than this in a panel are drawn thin, with faint bands."""
+LISTED = 8
+"""At most so many colours in the legend."""
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What tells recipes apart.
+
+    Attributes:
+        colour: the settings that the colour tells; none of them: the recipe as a whole.
+        column: the setting with a panel for each of its values.
+        dashes: the settings that the dash tells.
+        hidden: the settings that nothing tells.
+    """
+
+    colour: tuple[str, ...] = ()
+    column: str | None = None
+    dashes: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+    def of(self, results: Results, recipe: str) -> dict[str, Any]:
+        """The columns `recipe`, `colour`, `column` and `dash` of a recipe's lines."""
+        if len(self.colour) == 1:
+            value = results.setting_of(recipe, self.colour[0])
+            colour: Any = float(value) if is_number(value) else show(value)
+        else:
+            colour = words(results, recipe, self.colour) or ("" if self.column else recipe)
+        column = words(results, recipe, (self.column,) if self.column else ())
+        return {"recipe": recipe, "colour": colour, "column": column, "dash": words(results, recipe, self.dashes)}
+
+    def title(self, results: Results) -> str:
+        """The legend's title, where the colour tells one setting."""
+        return results.setting_label(self.colour[0]) if len(self.colour) == 1 else ""
+
+    def untold(self) -> str:
+        """A sentence on what nothing tells, or no words."""
+        return f"Not told apart: {', '.join(short_names(self.hidden))}." if self.hidden else ""
+
+
+def roles(results: Results, by: str | None = None) -> Telling:
+    """Colour for one setting, by default the first numeric one; panels and dashes for others with few values.
+
+    Raises:
+        ReportError: `by` does not differ between the recipes.
+    """
+    settings = _differing(results, by)
+    colour = by or next((name for name in settings if results.is_numeric(name)), settings[0] if settings else None)
+    others = sorted((name for name in settings if name != colour), key=results.is_numeric)
+    column = next((name for name in others if len(results.values(name)) <= FEW), None)
+    return _with_dashes(results, settings, colour, column)
+
+
+def lines(results: Results, by: str | None = None) -> Telling:
+    """One coloured line a recipe where there are few, with a panel for each norm: their radii cannot be compared.
+
+    Of many recipes the colour tells the attack where attacks differ, and panels and dashes the rest, as in `roles`.
+
+    Raises:
+        ReportError: `by` does not differ between the recipes.
+    """
+    settings = _differing(results, by)
+    norm = next((name for name in settings if is_norm(name) and name != by), None)
+    if norm is None and f"config.{NORM}" in results.trials and len(results.values(NORM)) > 1:
+        norm = NORM  # each attack's own, where none is given
+    others = [name for name in settings if name != norm]
+    count = len(results.recipes) / (len(results.values(norm)) if norm in settings else 1)
+    if by is None and count <= LINES:
+        return Telling(tuple(others) if norm or len(others) == 1 else (), norm)
+    attack = next((name for name in others if name.endswith("attack.name")), None)
+    if norm is None:
+        return roles(results, by or attack)
+    colour = by or attack or next((name for name in others if results.is_numeric(name)), others[0] if others else None)
+    return _with_dashes(results, settings, colour, norm)
+
+
+def is_norm(setting: str | None) -> bool:
+    """
+    >>> is_norm("attack.norm"), is_norm("recipe.seed"), is_norm(None)
+    (True, False, False)
+    """
+    return setting is not None and setting.rpartition(".")[2] == "norm"
+
+
+def _differing(results: Results, by: str | None) -> list[str]:
+    settings = [name for name in results.varied if len(results.values(name)) > 1]
+    if by is not None and by not in settings:
+        raise ReportError(f"by: {by} does not differ between the recipes; {', '.join(settings) or 'nothing'} does")
+    return settings
+
+
+def _with_dashes(results: Results, settings: list[str], colour: str | None, column: str | None) -> Telling:
+    dashes: list[str] = []
+    for name in sorted((name for name in settings if name not in (colour, column)), key=results.is_numeric):
+        if np.prod([len(results.values(other)) for other in [*dashes, name]]) <= FEW:
+            dashes.append(name)
+    hidden = tuple(name for name in settings if name not in (colour, column, *dashes))
+    return Telling((colour,) if colour else (), column, tuple(dashes), hidden)
+
+
+def words(results: Results, recipe: str, settings: tuple[str, ...]) -> str:
+    """The values of some settings in a recipe: a word speaks for itself, a number needs its name."""
+    values = [results.setting_of(recipe, name) for name in settings]
+    names = short_names(settings)
+    return ", ".join(
+        show(value) if isinstance(value, str) else f"{name} {show(value)}"
+        for name, value in zip(names, values, strict=True)
+    )
+
+
+def colours(frame: pd.DataFrame) -> tuple[list[Any], bool]:
+    """The different colour values in order, and whether they are numbers."""
+    values = list(dict.fromkeys(frame["colour"]))
+    numeric = len(values) > 1 and all(isinstance(value, float | int) for value in values)
+    return (sorted(values) if numeric else values), numeric
+
+
+def named(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with empty words where a column of words has none, as it was before it went through a CSV."""
+    return frame.assign(**{name: frame[name].fillna("") for name in ("colour", "column", "dash")})
+
+
+def _listed(order: list[Any]) -> list[Any]:
+    step = np.unique(np.linspace(0, len(order) - 1, min(len(order), LISTED)).round().astype(int))
+    return [order[place] for place in step] if len(order) > 1 else []
+
+
+def legend_height(width: float, order: list[Any], others: Sequence[str]) -> float:
+    """About how many inches the legend of colours and of other words takes after its first line."""
+    return style.legend_height(width, [*map(show, _listed(order)), *(others if len(others) > 1 else ())])
+
+
+def legend(
+    figure: Figure,
+    handles: dict[Any, Any],
+    order: list[Any],
+    dashes: list[str],
+    title: str | None,
+    more: dict[str, Any] | None = None,
+) -> None:
+    """The legend of colours and dashes, and of `more`; of many colours some are listed."""
+    from matplotlib.lines import Line2D
+
+    listed = _listed(order)
+    drawn = [handles[colour] for colour in listed]
+    labels = [show(colour) for colour in listed]
+    if len(dashes) > 1:
+        drawn += [
+            Line2D([], [], color=style.GREY, linestyle=style.DASHES[place % len(style.DASHES)])
+            for place in range(len(dashes))
+        ]
+        labels += dashes
+    drawn += list((more or {}).values())
+    labels += list(more or {})
+    style.legend(figure, drawn, labels, title if listed else None)

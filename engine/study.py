@@ -1,0 +1,477 @@
+"""The points of a search, and the Optuna study that chooses them.
+
+`results/<sweep>/search.json` lists every point in the order in which they were chosen, and is written before a point's trials start. It
+and the trials' records decide what the study holds: at the start of a run the study is compared with them and, where it says something
+else (a run was killed, seeds were added, a failed trial is tried again), filled anew. So a study file may be lost, and a search resumes
+on a store without files too. Each choice is seeded by its number: a search that is resumed goes on as if it had not been interrupted.
+
+A point has one trial for each seed. It is told to the study when all of them have ended: complete with the means of its objectives,
+pruned where a training was stopped, failed where a trial failed or its settings do not go together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import warnings
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from analysis.stats import student_mean
+from engine.entries import Distribution, Sweep
+from engine.explain import leaves, shown
+from engine.plan import Planned, plan_one
+from engine.source import SpecError
+from engine.spec import Spec
+from engine.store import Store, content_hash
+from tasks.parts.settings import UserError
+
+if TYPE_CHECKING:
+    import optuna
+
+RESAMPLES = 100
+"""Resamples of the points for the intervals of importances."""
+TREES = 16
+"""Trees of a forest."""
+NEW = "put that back, or begin a new study with --fresh or in other --results"
+
+
+@dataclass
+class Point:
+    """Values of the searched settings, and the trials that measure them.
+
+    Attributes:
+        system: what Optuna's sampler remembers of the point.
+        refused: why the settings do not go together, where they do not.
+    """
+
+    values: dict[str, Any]
+    system: dict[str, Any] = field(default_factory=dict)
+    trials: list[Planned] = field(default_factory=list)
+    refused: str | None = None
+
+
+class Study:
+    """The points of one search.
+
+    Args:
+        fresh: forget the points of before.
+
+    Raises:
+        SpecError: the storage is of another sweep or cannot be used; space, objective or searcher are not those of before.
+    """
+
+    def __init__(self, spec: Spec, store: Store, *, fresh: bool = False):
+        self._spec, self._store, self._fresh = spec, store, fresh
+        self._path = f"{spec.name}/search.json"
+        self._records: dict[str, Mapping[str, Any]] = {}
+        self._file = self._storage_file()
+        _refuse_others(self._file, spec)
+        saved: dict[str, Any] | None = None
+        if not fresh:
+            saved = store.read_json(self._path) if store.exists(self._path) else self._adopted()
+        if saved:
+            self._refuse_changes(saved["study"])
+        self.points = [self._point(entry["values"], entry["system"]) for entry in (saved or {"points": []})["points"]]
+
+    @property
+    def planned(self) -> list[Planned]:
+        """The trials of the points that are known, each once."""
+        here = self.points[: self._spec.sweep.trials]
+        return list({item.key: item for point in here for item in point.trials}.values())
+
+    @property
+    def refused(self) -> list[str]:
+        return [point.refused for point in self.points[: self._spec.sweep.trials] if point.refused]
+
+    @property
+    def left(self) -> int:
+        """How many points are still to be chosen."""
+        return max(0, (self._spec.sweep.trials or 0) - len(self.points))
+
+    def ask(self) -> list[Planned]:
+        """Chooses a point; returns its trials (none where its settings do not go together)."""
+        import optuna
+
+        sweep, number = self._spec.sweep, len(self.points)
+        if sweep.adaptive:
+            self._study.sampler = self._sampler(number)
+            self._study.ask(distributions(sweep))
+            trial = self._study.get_trials(deepcopy=False)[number]
+            point = self._point(self._decoded(trial.params), dict(trial.system_attrs))
+        else:
+            point = self._point(
+                {name: d.draw(name, number, sweep.searcher.seed) for name, d in sweep.search.items()}, {}
+            )
+            self._study.add_trial(self._frozen(point))
+        self.points.append(point)
+        self._save()
+        if sweep.adaptive:
+            handle = optuna.trial.Trial(self._study, trial._trial_id)
+            handle.set_user_attr("trials", [item.key for item in point.trials])
+        self._tell(number)
+        return point.trials
+
+    def take(self, planned: Planned, record: Mapping[str, Any]) -> None:
+        """Takes the record of a trial that has ended; tells the study every point that ends with it."""
+        self._records[planned.key] = record
+        for number, point in enumerate(self.points):
+            if any(item.key == planned.key for item in point.trials):
+                self._tell(number)
+
+    def open(self) -> None:
+        """Opens the study, so that what is wrong with its storage is said before the work."""
+        if not self._store.exists(self._path) or self._fresh:
+            self._save()
+        assert self._study is not None
+
+    def _tell(self, number: int) -> None:
+        import optuna
+
+        state, values = self._outcome(self.points[number])
+        trial = self._study.get_trials(deepcopy=False)[number]
+        if state == "RUNNING" or trial.state.is_finished():
+            return
+        handle = optuna.trial.Trial(self._study, trial._trial_id)
+        for name, value in self._told(self.points[number]).items():
+            handle.set_user_attr(name, value)
+        self._study.tell(number, values, state=optuna.trial.TrialState[state])
+
+    def _outcome(self, point: Point) -> tuple[str, list[float] | None]:
+        """The name of a point's state in the study, and its values."""
+        records = [self._record(item) for item in point.trials]
+        states = [record["status"] if record else "running" for record in records]
+        if point.refused or "failed" in states:
+            return "FAIL", None
+        if "running" in states:
+            return "RUNNING", None
+        if "stopped" in states:
+            return "PRUNED", None
+        return "COMPLETE", [student_mean(self._values(point, o.metric))[0] for o in self._spec.sweep.objectives]
+
+    def _values(self, point: Point, metric: str) -> list[float]:
+        """One value for each seed; NaN from an earlier run that had another objective, and left none."""
+        summaries = [(self._record(item) or {}).get("summary") or {} for item in point.trials]
+        return [float("nan") if summary.get(metric) is None else float(summary[metric]) for summary in summaries]
+
+    def _told(self, point: Point) -> dict[str, Any]:
+        """What the dashboard shows of a point: its trials and, with several seeds, the intervals of its objectives."""
+        told: dict[str, Any] = {"trials": [item.key for item in point.trials]}
+        if len(point.trials) > 1 and self._outcome(point)[0] == "COMPLETE":
+            for objective in self._spec.sweep.objectives:
+                _, low, high, seeds = student_mean(self._values(point, objective.metric))
+                told[objective.metric] = f"95 % interval {low:.4g} to {high:.4g} over {seeds} seeds"
+        return told | ({"refused": point.refused} if point.refused else {})
+
+    def _record(self, item: Planned) -> Mapping[str, Any] | None:
+        """A trial's record where it has ended and is not tried again."""
+        if item.key not in self._records:
+            path = f"{item.folder}/trial.json"
+            record = self._store.read_json(path) if not self._fresh and self._store.exists(path) else {}
+            if record.get("status") not in self._spec.ended:
+                return None
+            self._records[item.key] = record
+        return self._records[item.key]
+
+    def _point(self, values: dict[str, Any], system: dict[str, Any]) -> Point:
+        try:
+            trials = [plan_one(self._spec, trial) for trial in self._spec.at(values)]
+        except UserError as error:
+            return Point(values, system, [], error.message)
+        return Point(values, system, trials)
+
+    def _save(self) -> None:
+        points = [{"values": point.values, "system": point.system} for point in self.points]
+        self._store.write_json(self._path, {"study": self._identity, "points": points})
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What decides which study it is."""
+        sweep = self._spec.sweep
+        return {
+            "sweep": self._spec.name,
+            "task": sweep.task,
+            "search": {
+                name: d.model_dump(mode="json", by_alias=True, exclude_none=True) for name, d in sweep.search.items()
+            },
+            "objective": [objective.model_dump() for objective in sweep.objectives],
+            "searcher": sweep.searcher.model_dump(),
+            "fixed": json.loads(json.dumps(sweep.fixed)),
+        }
+
+    def _refuse_changes(self, before: Mapping[str, Any]) -> None:
+        """Points were chosen by what came out of others: those must have been drawn from one space and judged alike."""
+        now, error = self._identity, self._spec.source.error
+        for entry in ("task", "objective", "searcher"):
+            if before[entry] != now[entry]:
+                raise error(entry, f"was {shown(before[entry])} when this study was begun; {NEW}")
+        for entry in ("search", "fixed"):
+            old, new = (
+                {name: _at(held[entry], name) for name in (held[entry] if entry == "search" else leaves(held[entry]))}
+                for held in (before, now)
+            )
+            for name in [*new, *old]:
+                if name not in new:
+                    raise error(entry, f"had {name}: {shown(old[name])} when this study was begun; {NEW}")
+                if name not in old:
+                    raise error(f"{entry}.{name}", f"was not there when this study was begun; {NEW}")
+                if old[name] != new[name]:
+                    raise error(f"{entry}.{name}", f"was {shown(old[name])} when this study was begun; {NEW}")
+
+    # The study in Optuna
+
+    def _storage_file(self) -> Path | None:
+        """Where the study is kept, or None: in memory."""
+        given, folder = self._spec.sweep.storage, self._store.folder
+        if given == "none" or (given is None and folder is None):
+            return None
+        file = Path(given or "study.db").expanduser()
+        if file.is_absolute():
+            if not os.access(file.parent, os.W_OK):
+                raise self._spec.source.error("storage", f"{file.parent} is no folder that can be written to")
+            return file
+        if folder is None:
+            message = f"{given}: in {self._store.uri} no such file can be kept open; give a full path on this machine, or none"
+            raise self._spec.source.error("storage", message)
+        return folder / self._spec.name / file
+
+    @cached_property
+    def _study(self) -> optuna.Study:
+        """The study in its storage, holding what the points and their trials' records say."""
+        import optuna
+
+        _quiet()
+        study = self._created()
+        wanted = [self._frozen(point) for point in self.points]
+        if [(t.state, t.params, t.values) for t in study.get_trials()] != [
+            (t.state, t.params, t.values) for t in wanted
+        ]:
+            optuna.delete_study(study_name=self._spec.name, storage=self._storage)
+            study = self._created()
+            study.add_trials(wanted)
+        return study
+
+    @cached_property
+    def _storage(self) -> Any:
+        try:
+            return _open(self._file)
+        except Exception as error:  # of SQLAlchemy, of the file system, of Optuna for a file of another version
+            raise _unusable(self._spec, self._file, error) from None
+
+    def _created(self) -> optuna.Study:
+        import optuna
+
+        objectives = self._spec.sweep.objectives
+        study = optuna.create_study(
+            study_name=self._spec.name,
+            storage=self._storage,
+            directions=[{"max": "maximize", "min": "minimize"}[objective.mode] for objective in objectives],
+            load_if_exists=True,
+        )
+        if study.user_attrs.get("study") != self._identity:
+            study.set_user_attr("study", self._identity)
+            study.set_metric_names([objective.metric for objective in objectives])
+        return study
+
+    def _frozen(self, point: Point) -> optuna.trial.FrozenTrial:
+        """A point as the study is to hold it."""
+        import optuna
+
+        state, values = self._outcome(point)
+        return optuna.trial.create_trial(
+            state=optuna.trial.TrialState[state],
+            values=values,
+            params=encoded(self._spec.sweep, point.values),
+            distributions=distributions(self._spec.sweep),
+            system_attrs=point.system,
+            user_attrs=self._told(point),
+        )
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        import optuna
+
+        searcher = self._spec.sweep.searcher
+        seed = int(content_hash([searcher.seed, number])[:8], 16)
+        if searcher.name == "nsga2":
+            return optuna.samplers.NSGAIISampler(population_size=searcher.population, seed=seed)
+        return optuna.samplers.TPESampler(n_startup_trials=searcher.startup, seed=seed, constant_liar=True)
+
+    def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: decoded(drawn, params[name]) for name, drawn in self._spec.sweep.search.items()}
+
+    def _adopted(self) -> dict[str, Any] | None:
+        """The points of the study in the storage, where the results have none: they were moved, or deleted."""
+        if self._file is None or not self._file.exists():
+            return None
+        import optuna
+
+        _quiet()
+        if self._spec.name not in optuna.get_all_study_names(self._storage):
+            return None
+        study = optuna.load_study(study_name=self._spec.name, storage=self._storage)
+        self._refuse_changes(study.user_attrs["study"])
+        points = [{"values": self._decoded(t.params), "system": dict(t.system_attrs)} for t in study.get_trials()]
+        return {"study": study.user_attrs["study"], "points": points}
+
+
+def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
+    """The searched space in Optuna's terms."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, optuna.distributions.BaseDistribution] = {}
+    for name, drawn in sweep.search.items():
+        if drawn.choice is not None:
+            found[name] = CategoricalDistribution(_words(drawn.choice))
+        elif drawn.whole is not None:
+            found[name] = IntDistribution(*drawn.whole)
+        else:
+            low, high = drawn.ends()
+            found[name] = FloatDistribution(low, high, log=drawn.loguniform is not None)
+    return found
+
+
+def encoded(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A point's values as a study holds them."""
+    found = {}
+    for name, drawn in sweep.search.items():
+        value = found[name] = values[name]
+        if drawn.choice is not None:
+            found[name] = _words(drawn.choice)[list(map(json.dumps, drawn.choice)).index(json.dumps(value))]
+    return found
+
+
+def decoded(drawn: Distribution, value: Any) -> Any:
+    return value if drawn.choice is None else drawn.choice[_words(drawn.choice).index(value)]
+
+
+def _words(choice: list[Any]) -> list[str]:
+    """A choice's values as text, since a study holds no lists or mappings and takes 1 and true for the same."""
+    words = [value if isinstance(value, str) else json.dumps(value) for value in choice]
+    return words if len(set(words)) == len(words) else [json.dumps(value) for value in choice]
+
+
+def importance(spec: Spec, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How much of an objective's variance over the searched space each setting explains: fANOVA (Hutter et al., 2014), by Optuna.
+
+    Args:
+        records: of the trials (`trial.json`).
+
+    Returns:
+        For each objective and setting: `objective`, `setting`, `mean`, percentile interval (95 %) `low` and `high` over resamples of
+        the points, `n` points, `seeds` of a point at most, `resamples`. Nothing for an objective with fewer than five complete points, or
+        the same at all.
+    """
+    sweep, seed = spec.sweep, spec.task.Config.replicates
+    points: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        if record["status"] == "done":
+            searched = {name: value for name, value in record["point"].items() if name != seed}
+            points.setdefault(json.dumps(searched, sort_keys=True), []).append(record)
+    params = [encoded(sweep, point[0]["point"]) for point in points.values()]
+    random = np.random.default_rng(0)
+    lines: list[dict[str, Any]] = []
+    for objective in sweep.objectives:
+        values = [
+            float(np.mean([record["summary"].get(objective.metric, np.nan) for record in point]))
+            for point in points.values()
+        ]
+        n = len(values)
+        if n < 5 or len(set(values)) < 2 or not np.isfinite(values).all():
+            continue
+        whole = _explained(sweep, params, values)
+        draws = [random.integers(n, size=n) for _ in range(RESAMPLES)]
+        drawn = [
+            _explained(sweep, [params[i] for i in draw], [values[i] for i in draw])
+            for draw in draws
+            if len({values[i] for i in draw}) > 1
+        ]
+        for name, mean in whole.items():
+            low, high = np.quantile([one[name] for one in drawn], (0.025, 0.975))
+            told = {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean), "n": n}
+            seeds = max(map(len, points.values()))
+            lines.append(
+                {"objective": objective.metric, "setting": name, **told, "seeds": seeds, "resamples": len(drawn)}
+            )
+    return lines
+
+
+def _explained(sweep: Sweep, params: list[dict[str, Any]], values: list[float]) -> dict[str, float]:
+    import optuna
+
+    _quiet()
+    study = optuna.create_study(direction="maximize")
+    space = distributions(sweep)
+    study.add_trials(
+        [
+            optuna.trial.create_trial(value=value, params=point, distributions=space)
+            for point, value in zip(params, values, strict=True)
+        ]
+    )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(space))
+    return {name: float(found[name]) for name in space}
+
+
+def _at(entries: Mapping[str, Any], name: str) -> Any:
+    if name in entries:
+        return entries[name]
+    for part in name.split("."):
+        entries = entries[part]
+    return entries
+
+
+def _quiet() -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def _open(file: Path | None) -> Any:
+    import optuna
+    from sqlalchemy import URL
+
+    if file is None:
+        return optuna.storages.InMemoryStorage()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".db":
+        return optuna.storages.RDBStorage(URL.create("sqlite", database=str(file)).render_as_string())
+    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
+
+
+def _refuse_others(file: Path | None, spec: Spec) -> None:
+    """A storage holds the study of one sweep, and is a storage; nothing is written to find that out."""
+    if file is None or not file.exists() or (file.is_file() and file.stat().st_size == 0):
+        return
+    if file.is_dir():
+        raise spec.source.error("storage", f"{file} is a folder")
+    try:
+        if file.suffix == ".db":
+            with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+                names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
+        else:
+            with file.open() as lines:
+                if "op_code" not in json.loads(next(lines)):
+                    raise ValueError("no journal of Optuna's")
+            import optuna
+
+            names = optuna.get_all_study_names(_open(file))
+    except Exception as error:
+        raise _unusable(spec, file, error) from None
+    others = [name for name in names if name != spec.name]
+    if others:
+        message = f"{file} holds the study of the sweep {others[0]}; give {spec.name} a file of its own"
+        raise spec.source.error("storage", message)
+
+
+def _unusable(spec: Spec, file: Path | None, error: Exception) -> SpecError:
+    said = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).strip().splitlines()
+    return spec.source.error("storage", f"{file} cannot be used: {said[0] if said else type(error).__name__}")

@@ -1,0 +1,261 @@
+"""How far adversarial examples are: which images a search fools at each radius of a ladder, and what that costs.
+
+The search is any attack (`tasks/parts/attacks`), among pixels or in a hidden space, and optionally faces another noisy network at each
+step. One that searches within a radius does so for the ladder as a whole (`curve`); one that searches for the smallest perturbation says
+it for every radius. Beside it stand its controls: the image moved as far in a random direction, and a search without gradients (Square
+Attack) at the largest radius of the ladder at which the search itself failed. What was found is classified again from its stored form.
+
+Rows: one for each example and radius. In a hidden space, radii and distances are in units of that space's typical magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from tasks.parts import data
+from tasks.parts.adversarial import Adversarial, Attack, check_classes, space_of
+from tasks.parts.attacks.square import square
+from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.contract import Batch, Needs, TaskConfig
+from tasks.parts.control import randomly_moved
+from tasks.parts.geometry import Ball, norm_of
+from tasks.parts.losses import cross_entropy, verdict
+from tasks.parts.settings import Positive, Several
+from tasks.parts.spaces import Space
+
+COLUMNS = {
+    "id": "example (index in the split)",
+    "label": "true class",
+    "predicted": "class predicted at the image",
+    "correct": "image is classified correctly",
+    "radius": "radius of the search (pixel units)",
+    "found": "a perturbation of at most this radius succeeds",
+    "distance": "distance of the point that was found, or came nearest to success (pixel units)",
+    "forwards": "forward passes of the search",
+    "backwards": "backward passes of the search, its gradient steps",
+    "loss_start": "loss of the search at the image: cross-entropy (nats), towards a target its negative",
+    "loss_end": "loss of the search at the point that was found",
+    "verified": "the stored point is as near, and classified, as the search said",
+    "fooled_random": "the image moved as far as the radius at random succeeds as well",
+    "fooled_black_box": "a search without gradients succeeds at this radius; missing where it was not tried",
+    "unseen": "share of noisy networks, not met in the search, that the point fools; missing without weight noise",
+}
+LADDERS: dict[str, list[float]] = {
+    "Linf": [0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.2, 0.3],
+    "L2": [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0],
+    "L1": [0.5, 1, 2, 3, 4, 6, 8, 12],
+    "L0": [1, 2, 4, 6, 8, 12, 16, 24],
+}
+BLACK_BOX_SHARE = 0.05
+"""Share of the images that withstood the search of which the black box may fool more before a self-check fails."""
+LOSS_SHARE = 0.05
+"""Share of the perturbed images at which the loss may not have risen before a self-check fails."""
+
+
+class Config(TaskConfig):
+    """Settings of `adversarial_search`."""
+
+    attack: Attack = Field(default=Attack(), description="the search")
+    radii: Several[Positive] | None = Field(
+        default=None,
+        description="ladder of radii (pixel units; in a hidden space: of its typical magnitude); where null the attack's radius"
+        f" alone if one is given, else by norm: {LADDERS}",
+    )
+    black_box: Annotated[int, Field(ge=0)] = Field(
+        default=200, description="queries of the search without gradients for an example (pixels, L-inf and L2); 0: none"
+    )
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Config:
+        attack = self.attack
+        if self.radii is not None and attack.epsilon is not None and self.radii != [attack.epsilon]:
+            raise ValueError("attack.epsilon: radii are given; leave one of the two out")
+        assert attack.norm is not None  # resolved by the attack
+        if self.radii is None:
+            object.__setattr__(self, "radii", [attack.epsilon] if attack.epsilon else LADDERS[attack.norm])
+        if len(self.radii or []) > 1 and attack.stop not in (None, "first"):
+            raise ValueError("attack.stop: along a ladder each search ends at the first success; give one radius")
+        return self
+
+    @property
+    def ladder(self) -> list[float]:
+        assert self.radii is not None  # resolved
+        return sorted(self.radii)
+
+
+def needs(config: Config) -> Needs:
+    attack, ladder = config.attack, tuple(config.ladder)
+    if len(ladder) == 1 and attack.fixed_radius:
+        attack = attack.model_copy(update={"epsilon": ladder[0]})
+    radii = ladder if len(ladder) > 1 else None
+    wanted = Adversarial(
+        networks=(config.recipe,), attack=attack, radii=radii, split=config.split, seed=config.seed, batch=config.batch
+    )
+    return {"classifier": config.recipe, "adversarial": wanted}
+
+
+def check(config: Config, split: data.Split) -> None:
+    """Refuses a target that is no class of the data, or the label of measured examples."""
+    check_classes(config.attack, split, config.classes)
+
+
+def passes(config: Config) -> int:
+    """Forward passes for one example at most, the search aside."""
+    return 3 + len(config.ladder) + config.black_box
+
+
+def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    """One row for each example and radius.
+
+    Args:
+        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the `Searched` of
+            the batch.
+        batch: the examples.
+
+    Returns:
+        Columns, NumPy arrays of one length, as `COLUMNS` names them.
+    """
+    model, searched, labels = made["classifier"], made["adversarial"], batch.labels
+    size = config.batch or batch_size(batch.images[0].numel(), batch.images.device)
+    space = space_of(config.attack, [model])
+    targets = None if config.attack.target is None else torch.full_like(labels, config.attack.target)
+    begin = in_batches(space.encode, batch.images, size).clone()
+    logits, at_end = in_batches(space.classify, begin, size), in_batches(space.classify, searched.points, size)
+    predicted = logits.argmax(1)
+
+    radii = torch.tensor(config.ladder, device=begin.device)
+    found = searched.radius[:, None] <= radii * (1 + 1e-6)  # (B, R)
+    moved = [_random(config, space, begin, batch.ids, radius) for radius in radii]
+    random = torch.stack([verdict(in_batches(space.classify, x, size), labels, targets)[1] for x in moved], 1)
+    assert config.attack.norm is not None  # resolved
+    length = norm_of(searched.points - begin, config.attack.norm)
+    as_said = (verdict(at_end, labels, targets)[1] == searched.success) & (
+        length <= searched.distance * (1 + 1e-3) + 1e-5
+    )
+    one_each: dict[str, Any] = {
+        "id": np.asarray(batch.ids, dtype=np.int64),
+        "label": labels,
+        "predicted": predicted,
+        "correct": predicted == labels,
+        "distance": searched.distance,
+        "forwards": searched.forwards,
+        "backwards": searched.backwards,
+        "loss_start": _loss(logits, labels, targets),
+        "loss_end": _loss(at_end, labels, targets),
+        "verified": as_said,
+        "unseen": searched.unseen.double(),
+    }
+    columns = {name: np.repeat(_array(values), len(radii)) for name, values in one_each.items()}
+    columns |= {
+        "radius": np.tile(np.array(config.ladder), len(labels)),
+        "found": _array(found).reshape(-1),
+        "fooled_random": _array(random).reshape(-1),
+        "fooled_black_box": _black_box(config, model, batch, predicted == labels, found, size).reshape(-1),
+    }
+    return {name: columns[name] for name in COLUMNS}
+
+
+def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+    loss = cross_entropy(logits, labels) if targets is None else -cross_entropy(logits, targets)
+    return loss.double()
+
+
+def _random(config: Config, space: Space, begin: Tensor, ids: Sequence[int], radius: Tensor) -> Tensor:
+    """The points moved at random, as far as the radius, (B, ...)."""
+    norm = config.attack.norm
+    assert norm is not None
+    return begin + randomly_moved(begin, radius.expand(len(begin)), norm, ids=ids, seed=config.seed, box=space.box)
+
+
+def _black_box(
+    config: Config, model: Any, batch: Batch, correct: Tensor, found: Tensor, size: int
+) -> np.ndarray:
+    """Whether Square Attack succeeds, (B, R), at the largest radius at which the search failed; NaN at the others."""
+    outcome = np.full(found.shape, np.nan)
+    attack = config.attack
+    possible = attack.space == "pixel" and attack.norm in get_args(Ball) and attack.target is None
+    tried = (correct & ~found[:, 0]).nonzero().flatten()
+    if not possible or not config.black_box or not len(tried):
+        return outcome
+    last = (~found).sum(1)[tried] - 1  # (T,) found is monotone along the ladder
+    radii = torch.tensor(config.ladder, device=found.device, dtype=batch.images.dtype)
+    blind = square(
+        model,
+        batch.images[tried],
+        batch.labels[tried],
+        epsilon=radii[last],
+        norm=attack.norm,
+        queries=config.black_box,
+        ids=[int(batch.ids[row]) for row in tried.tolist()],
+        seed=config.seed,
+        batch=size,
+    )
+    outcome[tried.cpu().numpy(), last.cpu().numpy()] = _array(blind.success)
+    return outcome
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
+    """Accuracy, robust accuracy (correct, and not found) at each radius and on their average, and what a search costs.
+
+    `median_distance` is over the correctly classified examples, a search that failed counting as infinitely far.
+    """
+    standing = rows["correct"] & ~rows["found"]
+    by_radius = standing.groupby(rows["radius"]).mean()
+    each = rows[rows["radius"] == rows["radius"].min()]
+    searched = each[each["correct"]]
+    ends = rows[(rows["radius"] == rows["radius"].max()) & rows["correct"]]
+    scalars = {"accuracy": float(each["correct"].mean()), "robust_accuracy": float(by_radius.mean())}
+    if len(by_radius) > 1:
+        scalars |= {f"robust_accuracy_{radius:g}": float(value) for radius, value in by_radius.items()}
+    if len(searched):
+        scalars["attack_success"] = float(ends["found"].mean())
+        scalars["median_distance"] = float(np.median(np.where(ends["found"], ends["distance"], np.inf)))
+        scalars["passes"] = float((searched["forwards"] + searched["backwards"]).mean())
+    if searched["unseen"].notna().any():
+        scalars["unseen"] = float(searched["unseen"].mean())
+    return scalars
+
+
+def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
+    """What must hold for the numbers to mean anything."""
+    rows = rows.sort_values(["id", "radius"])
+    each = rows.drop_duplicates("id")
+    falls = (rows.groupby("id")["found"].diff() < 0).sum()
+    wrong = int((~each["verified"]).sum())
+    success = rows[rows["found"]]
+    too_far = int((success["distance"] > success["radius"] * (1 + 1e-5) + 1e-6).groupby(success["id"]).any().sum())
+    tried = rows["fooled_black_box"].dropna()
+    correct = rows[rows["correct"]]
+    at_random, by_search = correct["fooled_random"].mean(), correct["found"].mean()
+    moved = each[each["correct"] & (each["distance"] > 0)]
+    flat = int((moved["loss_end"] <= moved["loss_start"]).sum())
+    held: dict[str, str | None] = {
+        "success never falls with the radius": f"it falls {falls} times" if falls else None,
+        "what was found is found again from its stored form": f"not so for {wrong} of {len(each)}" if wrong else None,
+        "no perturbation is longer than the radius at which it succeeds": f"{too_far} are" if too_far else None,
+        "moving at random fools less often than the search": None
+        if not len(correct) or at_random <= by_search
+        else f"it fools {at_random:.1%}, the search {by_search:.1%}",
+        "the loss rises along the search": None
+        if flat <= LOSS_SHARE * len(moved)
+        else f"it does not for {flat} of {len(moved)} examples",
+    }
+    if len(tried):
+        fooled = int(tried.sum())
+        held["the black box is not stronger"] = (
+            f"it fools {fooled} of {len(tried)} images that withstood the search: its gradients may be masked"
+            if fooled > max(1, BLACK_BOX_SHARE * len(tried))
+            else None
+        )
+    return held

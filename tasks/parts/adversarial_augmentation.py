@@ -1,0 +1,277 @@
+"""Adversarial augmentation: while training, a representation is moved before the rest of the network sees it.
+
+    h = head(x, k)                          the pixels, or the values after the first k stages
+    h <- h + delta                          for the examples chosen, |delta| <= epsilon
+    loss = cross_entropy(tail(h, k), y)     one batch of moved and unmoved examples
+
+delta climbs the logit of a class, the same class at every step: of the runner-up (the likeliest besides the true one, before the
+move) or of a random other class; or it descends the true class's logit (`away`). `random` is the control: a random sign vector (L-inf) or
+a normal direction (L2) of length epsilon. Each example has its own class and its own gradient: the logits of all are gathered and
+summed, and since no example feels another in evaluation mode (`inner_search`), one backward pass gives all gradients. delta is a
+constant for the training's own backward pass.
+
+Beyond a plain step, this costs `steps` forward passes of the tail, and backward passes to h but not to the weights, for the chosen
+examples alone; the head runs once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tasks.parts.classifier import Classifier, hidden_stage
+from tasks.parts.geometry import ascent_direction, per_example
+from tasks.parts.inner_search import Classify, climb, gradient_at, without_trace
+from tasks.parts.losses import at, margin, without
+from tasks.parts.recipes import AdversarialAugmentation, Recipe
+from tasks.parts.settings import UserError
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What was done to n examples of a batch.
+
+    Attributes:
+        rows: their places in the batch (n,).
+        delta: their perturbations (n, ...), detached; zero where `kept` is false.
+        kept: whether they pass the condition of `only` (n,).
+        before: their logits (n, K) before the move, in evaluation mode; None where nothing needed them.
+    """
+
+    rows: Tensor
+    delta: Tensor
+    kept: Tensor
+    before: Tensor | None
+
+
+def check(recipe: Recipe, model: nn.Module) -> None:
+    """Refuses a hidden layer that the network does not have, before any training.
+
+    Args:
+        model: the recipe's network, with weights in memory; trained or not.
+
+    Raises:
+        UserError: lists the stages, with the field; also for the recipes that this one finetunes from.
+    """
+    field = "recipe"
+    while True:
+        settings = recipe.adversarial_augmentation
+        try:
+            stage(settings, model)
+        except UserError as error:
+            raise UserError(error.message, f"{field}.adversarial_augmentation.space") from error
+        if recipe.finetune_from is None:
+            return
+        recipe, field = recipe.finetune_from, f"{field}.finetune_from"
+
+
+def stage(settings: AdversarialAugmentation, model: nn.Module) -> int:
+    """How many stages lie before what is moved.
+
+    Raises:
+        UserError: the network has no such stage, or no stages at all.
+    """
+    if settings.space == "pixel":
+        return 0
+    if not isinstance(model, Classifier):
+        raise UserError(f"a {type(model).__name__} has no hidden layers, a Classifier has")
+    return hidden_stage(model, settings.stage)
+
+
+def radius_in(settings: AdversarialAugmentation, epoch: int, epochs: int) -> float:
+    """Epsilon in an epoch, counted from 0, of so many.
+
+    >>> [radius_in(AdversarialAugmentation(epsilon=1, schedule="rising"), epoch, 4) for epoch in range(4)]
+    [0.25, 0.5, 0.75, 1.0]
+    """
+    match settings.schedule:
+        case "constant":
+            return settings.epsilon
+        case "rising":
+            return settings.epsilon * (epoch + 1) / epochs
+        case "falling":
+            return settings.epsilon * (epochs - epoch) / epochs
+
+
+def forward(
+    settings: AdversarialAugmentation,
+    model: nn.Module,
+    k: int,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    radius: float,
+    generator: torch.Generator,
+    look: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The logits of a training batch of which some examples are moved.
+
+    Args:
+        model: in training mode; its logits have gradients to the parameters.
+        k: what `stage` gave.
+        images: (B, C, H, W) in [0, 1], labels: (B,).
+        radius: what `radius_in` gave.
+        generator: a CPU generator, for who is moved, and the random classes and directions.
+        look: classify the moved examples once more, in evaluation mode, to see what the move does.
+
+    Returns:
+        Logits (B, K), and sums over examples (5,), float64: examples moved; of those that were looked at their number, how many change
+        their predicted class, and their margins (true class's logit minus the largest other) before and after.
+    """
+    points = model.head(images, k) if k and isinstance(model, Classifier) else images
+    classify = tail(model, k)
+    moves = moved(settings, model, classify, points, labels, radius=radius, generator=generator, clip=k == 0)
+    if not len(moves.rows):
+        return classify(points), torch.zeros(5, dtype=torch.float64, device=images.device)
+    there = points.index_add(0, moves.rows, moves.delta)
+    if k == 0:
+        there.clamp_(0, 1)
+    sums = torch.zeros(5, dtype=torch.float64, device=points.device)
+    sums[0] = len(moves.rows) if settings.only == "all" else moves.kept.sum()
+    if look:
+        sums[1:] = _looked(model, classify, points, there, labels, moves)
+    return classify(there), sums
+
+
+def tail(model: nn.Module, k: int) -> Classify:
+    """The part of the network after k stages."""
+    if k == 0:
+        return model
+    assert isinstance(model, Classifier)
+    return lambda points: model.tail(points, k)
+
+
+def moved(
+    settings: AdversarialAugmentation,
+    model: nn.Module,
+    classify: Classify,
+    points: Tensor,
+    labels: Tensor,
+    *,
+    radius: float,
+    generator: torch.Generator,
+    clip: bool,
+) -> Moves:
+    """Chooses examples of a batch and finds their perturbations; see `forward`.
+
+    Args:
+        classify: points to logits, through `model`.
+        points: representations (B, ...) of the whole batch, whose root mean square is the unit of a relative radius.
+        clip: the points are images, which stay in [0, 1].
+    """
+    places = (torch.rand(len(points), generator=generator) < settings.probability).nonzero().flatten()
+    rows = places.to(points.device)
+    everything = points.detach()
+    start, label = everything.index_select(0, rows), labels[rows]
+    if not len(rows):
+        return Moves(rows, start, torch.ones_like(rows, dtype=torch.bool), None)
+    unit = everything.square().mean().sqrt() if settings.relative else everything.new_ones(())
+    lots: Tensor | None = None
+    before: Tensor | None = None
+    delta: Tensor | None = None
+    if (
+        settings.direction == "random"
+    ):  # drawn for the whole batch, so that an example's does not depend on who else is chosen
+        normal = torch.randn(points.shape, generator=generator)[places].to(start)
+        delta = radius * unit * ascent_direction(normal, settings.norm)
+    elif settings.direction == "random_class":
+        lots = torch.rand(len(points), generator=generator)[places].to(points.device)
+    with without_trace(model, points.device):
+        if delta is None or settings.equal_cost:
+            before, kept, climbed = _climbed(settings, classify, start, label, lots, radius, unit, clip)
+            delta = climbed if delta is None else delta
+        elif settings.only != "all":
+            with torch.no_grad():
+                before = classify(start)
+            kept = _eligible(settings, before, label)
+        else:
+            kept = torch.ones_like(rows, dtype=torch.bool)
+    if settings.only != "all":
+        delta = torch.where(per_example(kept, delta), delta, 0)
+    return Moves(rows, delta, kept, before)
+
+
+def _climbed(
+    settings: AdversarialAugmentation,
+    classify: Classify,
+    start: Tensor,
+    labels: Tensor,
+    lots: Tensor | None,
+    radius: float,
+    unit: Tensor,
+    clip: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...), unfinished for all others.
+
+    Args:
+        lots: numbers uniform in [0, 1) (n,) that decide random classes.
+        unit: of the radius, ().
+    """
+    sign = 1.0 if settings.direction in ("runner_up", "random_class") else -1.0
+    step_size = 2.5 * radius / settings.steps
+    if settings.step_size is not None:
+        step_size = settings.step_size * radius / settings.epsilon  # shrinks with the radius of a schedule
+
+    def height(logits: Tensor) -> Tensor:
+        return sign * at(logits, _classes(settings, logits.detach(), labels, lots))
+
+    before, gradient = gradient_at(classify, start, height)
+    kept = _eligible(settings, before, labels)
+    delta = min(step_size, radius) * unit * ascent_direction(gradient, settings.norm)
+    if settings.steps == 1:
+        return before, kept, delta
+    still = torch.arange(len(start), device=start.device) if settings.only == "all" else kept.nonzero().flatten()
+    if len(still):
+        classes, here, there = _classes(settings, before, labels, lots)[still], start[still], delta[still]
+        delta[still] = climb(
+            classify,
+            here,
+            (here + there).clamp_(0, 1).sub_(here) if clip else there,
+            lambda logits: sign * at(logits, classes),
+            steps=settings.steps - 1,
+            radius=(radius * unit)[None],
+            step_size=step_size * unit,
+            norm=settings.norm,
+            clip=clip,
+        )
+    return before, kept, delta
+
+
+def _classes(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor, lots: Tensor | None) -> Tensor:
+    """The class whose logit is climbed, or descended, by each example (n,), for numbers `lots` (n,) uniform in [0, 1)."""
+    match settings.direction:
+        case "runner_up":
+            return without(logits, labels).argmax(1)
+        case "random_class":
+            assert lots is not None
+            others = logits.shape[1] - 1
+            other = (lots * others).long().clamp_max(others - 1)
+            return other + (other >= labels)
+        case "away" | "random":  # the random direction only takes the time
+            return labels
+
+
+def _eligible(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor) -> Tensor:
+    """Which examples the option `only` lets through (n,)."""
+    match settings.only:
+        case "all":
+            return torch.ones_like(labels, dtype=torch.bool)
+        case "correct":
+            return logits.argmax(1) == labels
+        case "confident":
+            return at(logits.softmax(1), labels) >= settings.confidence
+
+
+def _looked(
+    model: nn.Module, classify: Classify, points: Tensor, there: Tensor, labels: Tensor, moves: Moves
+) -> Tensor:
+    """The last four of the sums that `forward` returns, for points (B, ...) that were moved to `there`."""
+    label, kept = labels[moves.rows], moves.kept
+    with without_trace(model, points.device), torch.no_grad():
+        before = classify(points[moves.rows]) if moves.before is None else moves.before
+        after = classify(there[moves.rows])
+    changed = before.argmax(1) != after.argmax(1)
+    values = [kept, changed, -margin(before, label), -margin(after, label)]
+    return torch.stack([torch.where(kept, value, 0).sum().double() for value in values])

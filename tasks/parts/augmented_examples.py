@@ -1,0 +1,138 @@
+"""Some training images and what adversarial augmentation makes of them, for people to look at.
+
+In pixels these are images. A point moved in a hidden layer is no image's: what it has become is told by the training images whose
+representations in that layer are nearest to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.parts import data
+from tasks.parts.adversarial_augmentation import moved, stage, tail
+from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.classifier import Classifier
+from tasks.parts.losses import margin
+from tasks.parts.randomness import torch_generator
+from tasks.parts.recipes import Recipe
+from tasks.parts.stages import evaluating
+
+AMONG = 1024
+"""Training images among which examples are chosen and neighbours are sought."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training images before and after the move, n of them, on the CPU.
+
+    Attributes:
+        ids: in the training split (n,).
+        labels, predicted, moved_to: true class, and class predicted before and after the move (n,).
+        margin_before, margin_after: true class's logit minus the largest other (n,).
+        images: (n, C, H, W) in [0, 1].
+        moved: the moved images (n, C, H, W) in [0, 1]; None where a hidden layer is moved.
+        neighbours: ids of the training images nearest to the moved representation (n, neighbours), nearest first, the image itself
+            among them where it is near; None where pixels are moved.
+        neighbour_labels: their classes (n, neighbours).
+        distances: L2, from the moved representation to the neighbours' (n, neighbours), in units of the root mean square of the layer's
+            values; None where pixels are moved.
+        distance: the same to the image's own representation, how far it was moved (n,).
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    moved_to: np.ndarray
+    margin_before: np.ndarray
+    margin_after: np.ndarray
+    images: np.ndarray
+    moved: np.ndarray | None
+    neighbours: np.ndarray | None
+    neighbour_labels: np.ndarray | None
+    distances: np.ndarray | None
+    distance: np.ndarray | None
+
+
+def examples_of(
+    recipe: Recipe, model: Classifier, train: data.Split, count: int = 8, neighbours: int = 3
+) -> Examples | None:
+    """What the recipe's augmentation, at its full epsilon, does to some training images; None for a recipe without.
+
+    Args:
+        model: trained by the recipe, on any device; it is used in evaluation mode, and keeps its mode.
+        train: the whole training split. Examples and neighbours are of the first 1024 images, balanced over the classes, that were
+            trained on.
+        count: examples at most: fewer where the option `only` lets fewer through.
+    """
+    settings = recipe.adversarial_augmentation
+    if not settings.active:
+        return None
+    if recipe.train_examples is not None:
+        train = data.subset(train, data.choose(train, recipe.train_examples))
+    train, _ = data.divide(train, recipe.validation)
+    ids = data.choose(train, min(AMONG, len(train)))
+    device = next(model.parameters()).device
+    images, labels = data.take(train, ids, device=device)
+    k = stage(settings, model)
+    always = settings.model_copy(update={"probability": 1.0})
+    size = batch_size(images[0].numel(), device)
+    with evaluating(model):
+        points = in_batches(
+            lambda x: model.head(x, k), images, size
+        ).clone()  # no tensor of inference mode has gradients
+        classify = tail(model, k)
+        moves = moved(
+            always,
+            model,
+            classify,
+            points,
+            labels,
+            radius=settings.epsilon,
+            generator=torch_generator(recipe.seed, "examples of adversarial augmentation"),
+            clip=k == 0,
+        )
+        rows = _spread(labels[moves.rows], moves.kept, count)
+        there = points[rows] + moves.delta[rows]
+        if k == 0:
+            there = there.clamp(0, 1)
+        before, after = (in_batches(classify, x, size) for x in (points[rows], there))
+    near = distances = distance = None
+    if k:
+        unit = points.square().mean().sqrt()
+        apart = torch.cdist(there.flatten(1), points.flatten(1), compute_mode="donot_use_mm_for_euclid_dist") / unit
+        near = apart.argsort(dim=1, stable=True)[:, :neighbours]
+        distances, distance = apart.gather(1, near), apart.gather(1, rows[:, None]).flatten()
+    label = labels[rows]
+    return Examples(
+        ids=ids[_array(rows)],
+        labels=_array(label),
+        predicted=_array(before.argmax(1)),
+        moved_to=_array(after.argmax(1)),
+        margin_before=_array(-margin(before, label)),
+        margin_after=_array(-margin(after, label)),
+        images=_array(images[rows]),
+        moved=None if k else _array(there),
+        neighbours=None if near is None else ids[_array(near)],
+        neighbour_labels=None if near is None else _array(labels[near]),
+        distances=None if distances is None else _array(distances),
+        distance=None if distance is None else _array(distance),
+    )
+
+
+def _spread(labels: Tensor, kept: Tensor, count: int) -> Tensor:
+    """Rows of `count` examples that are kept, taken in turn from each class."""
+    rows = kept.nonzero().flatten()
+    of_class = torch.zeros_like(rows)
+    for label in labels[rows].unique():
+        mine = labels[rows] == label
+        of_class[mine] = torch.arange(int(mine.sum()), device=rows.device)
+    order = torch.argsort(of_class * (int(labels.max()) + 1) + labels[rows])
+    return rows[order[:count]]
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()

@@ -1,0 +1,313 @@
+"""Are adversarial examples shared between classifiers? Those found at each network of a pool, scored on all of them.
+
+The networks differ in architecture, recipe and seed. For each of them (`source`) adversarial examples are searched; each is then classified
+by every network (`target`). Beside the single networks stand the joint searches, which fool all networks but one at once and are scored on
+that one, and images moved as far at random. Noise around the found image says how flat the source is there: does that predict transfer?
+
+Rows: one for each example, source and target.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field, ValidationError, model_validator
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from tasks.parts import data
+from tasks.parts.adversarial import Adversarial, Attack, check_classes
+from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.contract import Batch, Needs, TaskConfig
+from tasks.parts.control import randomly_moved
+from tasks.parts.flatness import Cell, statistics
+from tasks.parts.recipes import INHERITED, LEARNING_RATES, Recipe
+from tasks.parts.settings import NonNegative
+
+COLUMNS = {
+    "id": "example (index in the split)",
+    "label": "true class",
+    "source": "network, or networks, at which the search was made",
+    "target": "network that classifies what was found",
+    "joint": "the search fooled several networks at once",
+    "held_out": "the target had no part in the search",
+    "source_correct": "image is classified correctly by the source (by all of them)",
+    "target_correct": "image is classified correctly by the target",
+    "found": "the search succeeded at the source (at all of them)",
+    "distance": "distance of the found image (pixel units, the attack's norm)",
+    "fooled": "the target misclassifies the found image",
+    "flatness": "flatness at the source (share of noisy copies of the found image that keep its class)",
+    "shared": "networks that misclassify the found image",
+}
+TYPES = {**dict.fromkeys(["id", "label", "shared"], np.int64), **dict.fromkeys(["source", "target"], np.str_)}
+IMAGES = ("dataset", "image_size", "classes")
+"""What the networks have in common: the images."""
+RANDOM = "random"
+
+
+class Config(TaskConfig):
+    """Settings of `transfer`."""
+
+    networks: Annotated[list[dict[str, Any]], Field(min_length=1)] = Field(
+        default=[{"network": "convnet"}, {"network": "mlp"}],
+        description="for each kind of network, the settings that differ from `recipe`",
+    )
+    members: Annotated[int, Field(gt=0)] = Field(
+        default=3, description="networks of each kind, with the recipe's seed and the next ones"
+    )
+    attack: Attack = Field(default=Attack(stop="last"), description="how adversarial examples are found")
+    joint: bool = Field(
+        default=True, description="also search at all networks but one, and score on that one; three networks or more"
+    )
+    noise: NonNegative = Field(
+        default=0.1, description="standard deviation of the noise around found images (pixel units)"
+    )
+    samples: Annotated[int, Field(ge=2)] = Field(default=64, description="noisy copies of each found image")
+
+    @model_validator(mode="after")
+    def _pool(self) -> Config:
+        if self.attack.space != "pixel":
+            raise ValueError("attack.space: networks share no hidden space; take pixel")
+        if self.jointly and ":" in self.attack.name:
+            raise ValueError(f"joint: {self.attack.name} faces one network only; set joint: false")
+        pool = self.pool()
+        if len(pool) < 2:
+            raise ValueError("networks: two networks at least are compared; add one, or members")
+        for number, settings in enumerate(self.networks):
+            for name in IMAGES:
+                if name in settings:
+                    raise ValueError(f"networks.{number}.{name}: all networks see the same images; give it in recipe")
+        return self
+
+    def pool(self) -> dict[str, Recipe]:
+        """The networks by name.
+
+        >>> list(Config(members=2).pool())
+        ['convnet, seed 0', 'convnet, seed 1', 'mlp, seed 0', 'mlp, seed 1']
+        """
+        found: dict[str, Recipe] = {}
+        for number, settings in enumerate(self.networks):
+            for member in range(self.members):
+                seed = settings.get("seed", self.recipe.seed)
+                seed = seed + member if type(seed) is int else seed  # else the recipe refuses it
+                recipe = _changed(self.recipe, {**settings, "seed": seed}, f"networks.{number}")
+                words = [str(v) if k == "network" else f"{k} {v}" for k, v in _leaves(settings) if k != "seed"]
+                words += [f"seed {recipe.seed}"] if self.members > 1 or "seed" in settings else []
+                name = ", ".join(words) or recipe.network
+                if name in found:
+                    raise ValueError(f"networks.{number}: the network {name} is there twice")
+                found[name] = recipe
+        return found
+
+    @property
+    def jointly(self) -> bool:
+        """Whether there are joint searches."""
+        return self.joint and len(self.networks) * self.members > 2
+
+
+def _changed(recipe: Recipe, settings: Mapping[str, Any], where: str = "networks") -> Recipe:
+    """The recipe with other settings, nested ones too; what the recipe left to be chosen is chosen anew.
+
+    So are the options of another network, and what `finetune_from` has from the recipe around it.
+    """
+    values = recipe.model_dump(exclude_unset=True)
+    if "optimiser" in settings and recipe.learning_rate == LEARNING_RATES[recipe.optimiser]:
+        values.pop("learning_rate", None)
+    if settings.get("network", recipe.network) != recipe.network:
+        values.pop("network_options", None)
+    if isinstance(base := values.get("finetune_from"), dict):
+        same = {name for name in INHERITED if name in base and base[name] == getattr(recipe, name)}
+        values["finetune_from"] = {name: value for name, value in base.items() if name not in same}
+    try:
+        return Recipe.model_validate(_merged(values, settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join([where, *map(str, first["loc"])])
+        told = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        if first["type"] == "extra_forbidden":
+            told = "unknown field" + ("" if len(first["loc"]) > 1 else f"; a recipe has {', '.join(Recipe.model_fields)}")
+            near = difflib.get_close_matches(str(first["loc"][-1]), Recipe.model_fields, n=1)
+            told += f"; did you mean {near[0]}?" if near else ""
+        elif told.startswith("must be"):
+            told += f", not {first['input']}"
+        raise ValueError(f"{name}: {told}") from None
+
+
+def _merged(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for name, value in settings.items():
+        inside = merged.get(name)
+        merged[name] = _merged(inside, value) if isinstance(inside, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _leaves(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The innermost names of nested settings, with their values."""
+    leaves: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        leaves += _leaves(value) if isinstance(value, dict) else [(name, value)]
+    return leaves
+
+
+def needs(config: Config) -> Needs:
+    pool = config.pool()
+    sources = {name: (recipe,) for name, recipe in pool.items()}
+    if config.jointly:
+        sources |= {
+            f"all but {left}": tuple(recipe for name, recipe in pool.items() if name != left) for left in pool
+        }
+    searches = {
+        f"found at {name}": Adversarial(
+            networks=networks, attack=config.attack, split=config.split, seed=config.seed, batch=config.batch
+        )
+        for name, networks in sources.items()
+    }
+    return {**pool, **searches}
+
+
+def check(config: Config, split: data.Split) -> None:
+    """Refuses a target that is no class of the data, or the label of measured examples."""
+    check_classes(config.attack, split, config.classes)
+
+
+def passes(config: Config) -> int:
+    """Forward passes for one example at most, the searches aside."""
+    count = len(config.networks) * config.members
+    return count * (1 + count * (2 if config.jointly else 1) + 1 + config.samples)
+
+
+def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    """One row for each example, source and target.
+
+    Args:
+        made: the networks by name, and `found at <source>`, the `Searched` of the batch.
+        batch: the examples.
+
+    Returns:
+        Columns, NumPy arrays of one length, as `COLUMNS` names them.
+    """
+    images, labels, ids = batch.images, batch.labels, list(batch.ids)
+    size = config.batch or batch_size(images[0].numel(), images.device)
+    networks = {name: made[name] for name in config.pool()}
+    norm = config.attack.norm
+    assert norm is not None  # resolved by the attack
+    searches = {name.removeprefix("found at "): s for name, s in made.items() if name.startswith("found at ")}
+    correct = torch.stack([in_batches(model, images, size).argmax(1) == labels for model in networks.values()], 1)
+
+    typical = torch.stack([searches[name].distance for name in networks], 1)
+    typical = typical.sum(1) / (typical > 0).sum(1).clamp_min(1)  # (B,) misclassified images were not moved
+    at_random = images + randomly_moved(images, typical, norm, ids=ids, seed=config.seed)
+    ever = torch.ones_like(labels, dtype=torch.bool)
+    nowhere = torch.full_like(typical, torch.nan, dtype=torch.float64)
+    pieces = []
+    for source in [*networks, *(name for name in searches if name not in networks), RANDOM]:
+        points = at_random if source == RANDOM else searches[source].points
+        part = torch.tensor([_takes_part(source, name) for name in networks], device=labels.device)  # (M,)
+        wrong = torch.stack([in_batches(model, points, size).argmax(1) != labels for model in networks.values()], 1)
+        single = source in networks
+        pieces.append(
+            {
+                "source": np.full(wrong.shape, source),
+                "target": np.broadcast_to(np.array(list(networks)), wrong.shape),
+                "joint": np.full(wrong.shape, not single and source != RANDOM),
+                "held_out": ~part.expand(wrong.shape),
+                "source_correct": (correct | ~part).all(1),
+                "target_correct": correct,
+                "found": ever if source == RANDOM else searches[source].success,
+                "distance": (typical if source == RANDOM else searches[source].distance).double(),
+                "fooled": wrong,
+                "flatness": _flatness(config, networks[source], points, ids, size) if single else nowhere,
+                "shared": wrong.sum(1),
+            }
+        )
+    return _columns(ids, labels, pieces, len(networks))
+
+
+def _takes_part(source: str, network: str) -> bool:
+    """Whether a network was searched at.
+
+    >>> _takes_part("all but mlp", "convnet"), _takes_part("all but mlp", "mlp"), _takes_part("random", "mlp")
+    (True, False, False)
+    """
+    return source == network or (source.startswith("all but ") and source != f"all but {network}")
+
+
+def _flatness(config: Config, model: Any, points: Tensor, ids: list[int], size: int) -> Tensor:
+    """How often noisy copies of each point keep the class that the model gives to it, (B,)."""
+    at_points = in_batches(model, points, size).argmax(1)
+    around = statistics(
+        model,
+        [Cell(row, "additive", config.noise) for row in range(len(points))],
+        points,
+        ids,
+        at_points[:, None].expand(-1, 3),
+        samples=config.samples,
+        tolerance=None,
+        clip=True,
+        seed=config.seed,
+        batch=size,
+    )
+    return (around.stays / around.samples).double()
+
+
+def _columns(ids: list[int], labels: Tensor, pieces: list[dict[str, Any]], targets: int) -> dict[str, Any]:
+    """Joins the sources' pieces, of (B,) or (B, M), to columns in the order (example, source, target)."""
+    shape = (len(ids), targets)
+
+    def full(values: Any) -> np.ndarray:
+        array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        return np.broadcast_to(array[:, None] if array.ndim == 1 else array, shape)
+
+    every = [{"id": np.array(ids), "label": labels, **piece} for piece in pieces]
+    columns = {name: np.stack([full(piece[name]) for piece in every], 1).reshape(-1) for name in COLUMNS}
+    return {name: column.astype(TYPES[name]) if name in TYPES else column for name, column in columns.items()}
+
+
+def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
+    """How often found images fool a network that had no part in the search.
+
+    Counted are examples that source and target classify correctly, and for which the search succeeded. `transfer` is that of single
+    networks, `transfer_joint` that of joint searches, `transfer_random` the control's; `white_box` is the success at the source itself.
+    `flatness_correlation` is Spearman's rank correlation, over found images, between the flatness at the source and the share of the
+    other networks that are fooled.
+    """
+    fair = rows[rows["source_correct"] & rows["target_correct"] & rows["found"]]
+    elsewhere = fair[fair["held_out"]]
+    single = elsewhere[~elsewhere["joint"] & (elsewhere["source"] != RANDOM)]
+    searched = rows[(rows["source"] == rows["target"]) & rows["source_correct"]]
+    scalars: dict[str, float] = {
+        "accuracy": float(rows.drop_duplicates(["id", "target"])["target_correct"].mean()),
+        "white_box": float(searched["found"].mean()),
+        "transfer": float(single["fooled"].mean()),
+        "transfer_random": float(elsewhere[elsewhere["source"] == RANDOM]["fooled"].mean()),
+    }
+    if config.jointly:
+        scalars["transfer_joint"] = float(elsewhere[elsewhere["joint"]]["fooled"].mean())
+    scalars = {name: value for name, value in scalars.items() if not np.isnan(value)}  # nothing there to count
+    images = single.groupby(["id", "source"]).agg(flatness=("flatness", "first"), fooled=("fooled", "mean"))
+    if images["flatness"].nunique() > 1 and images["fooled"].nunique() > 1:
+        scalars["flatness_correlation"] = float(spearmanr(images["flatness"], images["fooled"]).statistic)
+    return scalars
+
+
+def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
+    """What must hold for the numbers to mean anything."""
+    own = rows[~rows["held_out"]]
+    together = own.groupby(["id", "source"]).agg(fooled=("fooled", "all"), found=("found", "first"))
+    wrong = int((together["fooled"] != together["found"]).sum()) if config.attack.target is None else 0
+    summary = summarise(config, rows)
+    mine = rows[(rows["source"] == rows["target"]) & rows["source_correct"]]
+    moved, random = float(mine["fooled"].mean()) if len(mine) else 0.0, summary.get("transfer_random", 0.0)
+    return {
+        "what was found is found again from its stored form": f"not so for {wrong} of {len(together)}"
+        if wrong
+        else None,
+        "moving at random fools less often than the search": f"it fools {random:.1%}, the search {moved:.1%}"
+        if random > moved
+        else None,
+    }
