@@ -25,7 +25,7 @@ from tasks.parts.attacks.square import square
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.control import randomly_moved
-from tasks.parts.geometry import Ball, norm_of
+from tasks.parts.geometry import norm_of
 from tasks.parts.losses import cross_entropy, verdict
 from tasks.parts.settings import Positive, Several
 from tasks.parts.spaces import Space
