@@ -26,7 +26,7 @@ from tasks.parts.contract import Need, TaskConfig
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
 
-Status = Literal["done", "failed", "begun", "new"]
+Status = Literal["done", "stopped", "failed", "begun", "new"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,7 @@ def plan(spec: Spec) -> list[Planned]:
     """
     planned: dict[str, Planned] = {}
     for trial in spec.trials:
-        try:
-            item = _planned(spec, trial)
-        except UserError as error:
-            raise spec.error(error, trial) from None
+        item = plan_one(spec, trial)
         if item.key not in planned:
             planned[item.key] = item
         elif not spec.sweep.search:  # a search may draw a point again: it is run once
@@ -92,10 +89,19 @@ def plan(spec: Spec) -> list[Planned]:
     return list(planned.values())
 
 
+def plan_one(spec: Spec, trial: Trial) -> Planned:
+    """One trial, resolved and checked."""
+    try:
+        return _planned(spec, trial)
+    except UserError as error:
+        raise spec.error(error, trial) from None
+
+
 def status(planned: Planned, store: Store) -> Status:
     """How far a trial is."""
     if store.exists(f"{planned.folder}/trial.json"):
-        return "done" if store.read_json(f"{planned.folder}/trial.json")["status"] == "done" else "failed"
+        ended = store.read_json(f"{planned.folder}/trial.json")["status"]
+        return ended if ended in ("done", "stopped") else "failed"
     return "begun" if store.names(f"{planned.folder}/rows") else "new"
 
 

@@ -41,7 +41,7 @@ COLUMNS = {
     "found": "the search succeeded at the source (at all of them)",
     "distance": "distance of the found image (pixel units, the attack's norm)",
     "fooled": "the target misclassifies the found image",
-    "flatness": "share of noisy copies of the found image that keep the source's class; missing for several sources",
+    "flatness": "flatness at the source (share of noisy copies of the found image that keep its class)",
     "shared": "networks that misclassify the found image",
 }
 TYPES = {**dict.fromkeys(["id", "label", "shared"], np.int64), **dict.fromkeys(["source", "target"], np.str_)}
@@ -158,7 +158,7 @@ def _leaves(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def needs(config: Config) -> Needs:
     pool = config.pool()
-    sources = {name: (recipe,) for name, recipe in pool.items()}
+    sources: dict[str, tuple[Recipe, ...]] = {name: (recipe,) for name, recipe in pool.items()}
     if config.jointly:
         sources |= {f"all but {left}": tuple(recipe for name, recipe in pool.items() if name != left) for left in pool}
     searches = {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tasks.parts.batching import padded
 from tasks.parts.geometry import PIXELS, Box, clipped
-from tasks.parts.losses import margin, pooled
+from tasks.parts.losses import of_each
 from tasks.parts.settings import UserError
 
 FEW = 8
@@ -128,8 +128,12 @@ def _tried(model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor) ->
         if not logits.requires_grad:
             return rows, None
         known = labels.clamp_max(logits.shape[-1] - 1)
-        heights = margin(pooled(logits)[: len(points)], known)
-        (gradient,) = torch.autograd.grad(heights.sum(), asked, allow_unused=True)
+        live = logits[: len(points)]
+        if live.ndim == 2:
+            live = live[:, None]
+        heights = of_each("margin", live, known)  # (B, M)
+        weights = torch.arange(1.0, heights.shape[1] + 1).to(heights)  # networks may be each other's opposites
+        (gradient,) = torch.autograd.grad((heights * weights).sum(), asked, allow_unused=True)
     return rows, None if gradient is None else gradient[: len(points)]
 
 

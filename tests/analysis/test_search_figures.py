@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from linear_sweeps import OPTIMISER, grid, margins, write
-from planted_searches import LADDER, RANDOM_SLACK, searched, smallest
+from planted_searches import LADDER, RANDOM_SLACK, SEARCH_COLUMNS, searched, smallest
 
 from analysis import catalogue
 from analysis.results import ReportError, Results
@@ -91,6 +91,15 @@ def test_recipes_with_different_norms_get_their_own_axes(tmp_path: Path) -> None
         axes = catalogue.find(name).draw(frame, catalogue.parse(name).options).axes
         assert not axes[0].get_shared_x_axes().joined(axes[0], axes[1])
         assert axes[0].get_shared_y_axes().joined(axes[0], axes[1])
+
+
+def test_attacks_that_measure_in_different_norms_by_themselves_get_their_own_axes(tmp_path: Path) -> None:
+    """The norm is not varied: each attack has its own. Radii in L2 and in L-inf still do not share an axis."""
+    norms = {"pgd": "Linf", "apgd": "Linf", "square": "L2"}
+    points = [{"attack.name": name, "attack.norm": norm, "recipe.seed": 0} for name, norm in norms.items()]
+    folder = write(tmp_path, points, measure=searched, sweep={"varied": ["attack.name"]})
+    frame = compute(load(folder), "security_curve")
+    assert frame.groupby("column")["colour"].agg(set).to_dict() == {"Linf": {"pgd", "apgd"}, "L2": {"square"}}
 
 
 def test_of_many_recipes_the_colour_tells_the_attack(tmp_path: Path) -> None:
@@ -184,3 +193,19 @@ def test_cost_that_grows_along_the_ladder_counts_once(attacks: Results) -> None:
     rows = attacks.rows.assign(forwards=10 * (1 + rank))
     frame = compute(changed(attacks, rows), "search_cost")
     assert set(frame.loc[frame["what"] == "forwards", "x"]) == {10.0 * len(LADDER)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ({"attack.norm": "L2", "attack.space": "pixel"}, "L2 distance (pixel units)"),
+        ({"attack.norm": "L2", "attack.space": "hidden:2"}, "L2 distance (units of the typical magnitude of hidden:2)"),
+        ({"attack.space": "pixel"}, "norm of the perturbation (pixel units)"),
+    ],
+)
+def test_lengths_are_told_with_norm_and_unit(settings: Any, label: str, tmp_path: Path) -> None:
+    """From the attack's settings; the column's own words where these do not tell."""
+    folder = write(
+        tmp_path, grid(recipe__seed=[0]), measure=searched, fixed=settings, sweep={"columns": SEARCH_COLUMNS}
+    )
+    assert compute(load(folder), "distances").attrs["x"] == label
