@@ -1,4 +1,4 @@
-"""Settings of a search, and what it leaves: distances known in closed form, of one network, of several at once, in pixels and hidden spaces."""
+"""Settings of a search, and what it leaves: distances known in closed form, of one network or several, in pixels and hidden spaces."""
 
 from __future__ import annotations
 
