@@ -76,7 +76,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
-        "x": results.column_label("distance"),
+        "x": results.length_label("distance"),
         "mean": "share of examples fooled",
         "colour": told.title(results),
         "own_x": telling.is_norm(told.column),

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial_augmentation import Key, moved, stage, tail
+from tasks.parts.adversarial_augmentation import moved, stage, tail
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.classifier import Classifier
 from tasks.parts.losses import margin
+from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import Recipe
 from tasks.parts.stages import evaluating
 
@@ -85,7 +86,14 @@ def examples_of(
         ).clone()  # no tensor of inference mode has gradients
         classify = tail(model, k)
         moves = moved(
-            always, model, classify, points, labels, radius=settings.epsilon, key=Key(recipe.seed, 0, 0), clip=k == 0
+            always,
+            model,
+            classify,
+            points,
+            labels,
+            radius=settings.epsilon,
+            generator=torch_generator(recipe.seed, "examples of adversarial augmentation"),
+            clip=k == 0,
         )
         rows = _spread(labels[moves.rows], moves.kept, count)
         there = points[rows] + moves.delta[rows]

@@ -12,15 +12,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size
 from tasks.parts.boundary import reached
 from tasks.parts.geometry import PIXELS, Box, Norm, clipped, norm_of, project
-from tasks.parts.search import Found
+from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
 
 PER_EXAMPLE = ("targets", "ids", "start")
@@ -40,8 +40,8 @@ def security_curve(
     """Runs an attack at each radius of a ladder, each from what was found at its neighbours.
 
     Args:
-        attack: a function of `tasks/parts/attacks/`. One that has no `epsilon` searches the smallest perturbation: it runs once. One
-            that has no `start` begins anew at each radius.
+        attack: a function of `tasks/parts/attacks/`. One that has no `epsilon` searches the smallest perturbation: it runs once, and
+            what it finds beyond the largest radius is no success. One that has no `start` begins anew at each radius.
         model: points (B, ...) to logits, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
@@ -68,8 +68,7 @@ def security_curve(
     parameters = inspect.signature(attack).parameters
     norm: Norm = arguments.get("norm", parameters["norm"].default if "norm" in parameters else "L2")
     box: Box = arguments.get("box", PIXELS)
-    pixels = images.shape[1:].numel()
-    batch = arguments.get("batch") or batch_size(pixels, images.device)
+    batch = arguments.get("batch") or pass_size(images)
     if "ids" in parameters:
         arguments["ids"] = list(range(len(images))) if arguments.get("ids") is None else list(arguments["ids"])
     none = len(ladder)
@@ -77,7 +76,7 @@ def security_curve(
     if "epsilon" not in parameters:
         found = attack(model, images, labels, **arguments)
         place = torch.where(found.success, _place(found.perturbation, ladder, norm), none)
-        return found, _radius(place, ladder)
+        return replace(found, success=place < none), _radius(place, ladder)
 
     found = attack(model, images, labels, epsilon=float(ladder[-1]), **arguments)
     best, forwards, backwards = found.perturbation.clone(), found.forwards.clone(), found.backwards.clone()

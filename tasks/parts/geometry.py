@@ -173,7 +173,7 @@ def random_in_ball(
 
 
 def within_box(
-    images: Tensor, direction: Tensor, length: Tensor, norm: Literal["Linf", "L2"], halvings: int = 40
+    images: Tensor, direction: Tensor, length: Tensor, norm: Convex, halvings: int = 40
 ) -> Tensor:
     """A perturbation along `direction` that stays in [0, 1] and has a norm of `length` after clipping.
 

@@ -58,7 +58,7 @@ def worst_images(
 ) -> Tensor:
     """The images (B, C, H, W) found in the ball, in [0, 1], detached; `model` keeps its mode, statistics and gradients."""
     radius = images.new_full((1,), settings.epsilon)
-    step_size = images.new_full((1,), settings.step_size or 2.5 * settings.epsilon / settings.steps)
+    step_size = settings.step_size or 2.5 * settings.epsilon / settings.steps
     start = _start(settings, images, generator)
     with without_trace(model, images.device):
         if settings.method == "trades":

@@ -22,7 +22,7 @@ from analysis.table import load
 
 PROJECT = Path(__file__).parents[2]
 GRID = grid(recipe__input_noise__radius=[0.0, 0.1], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1, 2])
-EVIL = "<script>alert('x')</script> & \"{{ 7 * 7 }}\""
+EVIL = "<script>alert('x')</script> & \"{{ 7919 * 7907 }}\""
 
 
 class Page(HTMLParser):
@@ -118,8 +118,8 @@ def test_nothing_of_the_user_is_taken_for_html(tmp_path: Path) -> None:
     files = report.build(write(tmp_path, points, failed=[0], error=EVIL, sweep=told, fixed={"note": EVIL}, examples=10))
     page = page_of(tmp_path)
     assert "script" not in {tag for tag, _ in page.tags}
-    assert page.text.count("<script>alert('x')</script> & \"{{ 7 * 7 }}\"") >= 8  # shown as it was written
-    assert "49" not in re.sub(r"[\d.]*\d{3,}[\d.]*", "", page.text)
+    assert page.text.count("<script>alert('x')</script> & \"{{ 7919 * 7907 }}\"") >= 8  # shown as it was written
+    assert "62615533" not in page.text  # nor reckoned
     assert all(Path(file).resolve().is_relative_to(tmp_path.resolve()) for file in files)
 
 

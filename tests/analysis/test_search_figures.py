@@ -1,196 +1,211 @@
-"""Figures of searches: from a table of trials as a search leaves it, whose front and curves are known."""
+"""The figures of searches: linear models, whose smallest perturbation is known."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from test_figure_contract import _labels_stay_inside_and_apart
+from linear_sweeps import OPTIMISER, grid, margins, write
+from planted_searches import LADDER, RANDOM_SLACK, SEARCH_COLUMNS, searched, smallest
 
-from analysis import catalogue, style
-from analysis.drawing import draw, from_csv
-from analysis.points import front, points
+from analysis import catalogue
 from analysis.results import ReportError, Results
-from analysis.stats import student_mean
 from analysis.table import load
-from engine.store import Store
 
-NAMES = ["importance", "learning_curves", "parallel_coordinates", "pareto"]
-
-
-def searched(folder: Path, *, seeds: int = 1, count: int = 12, **sweep: Any) -> Results:
-    """A search of two objectives; the third point failed, every fourth was stopped after two epochs of six."""
-    lines = []
-    for number in range(count):
-        rate, optimiser = 10.0 ** (-3 + number * 7 % 12 / 4), ["sgd", "adam"][number % 2]
-        status = "failed" if number == 2 else "stopped" if number % 4 == 3 else "done"
-        for seed in range(seeds):
-            reached = 6 if status == "done" else 2 if status == "stopped" else 0
-            epochs = [
-                {"epoch": e + 1, "loss": 2.0 / (e + 1), "validation_accuracy": 1 - 0.5 ** (e + 1)}
-                for e in range(reached)
-            ]
-            line = {
-                "trial": f"{number}-{seed}",
-                "label": "",
-                "status": status,
-                "seconds": 1.0,
-                "epochs": json.dumps(epochs),
-            }
-            line |= {"error": "no" if status == "failed" else None, "config.recipe.learning_rate": rate}
-            line |= {"config.recipe.optimiser": optimiser, "config.recipe.seed": seed}
-            if status == "done":
-                line |= {
-                    "summary.accuracy": 0.5 + 0.04 * number + 0.01 * seed,
-                    "summary.cost": (number - 6.5) ** 2 + seed,
-                }
-            lines.append(line)
-    importance = [
-        {
-            "objective": o,
-            "setting": s,
-            "mean": m,
-            "low": m - 0.1,
-            "high": m + 0.2,
-            "n": 8,
-            "seeds": seeds,
-            "resamples": 100,
-        }
-        for o in ("accuracy", "cost")
-        for s, m in (("recipe.optimiser", 0.2), ("recipe.learning_rate", 0.7))
-    ]
-    told = {
-        "name": "s",
-        "task": "t",
-        "varied": ["recipe.learning_rate", "recipe.optimiser"],
-        "replicates": "recipe.seed",
-        "labels": {"recipe.learning_rate": "peak learning rate"},
-        "objective": {"metric": "accuracy", "mode": "max"},
-        "objectives": [{"metric": "accuracy", "mode": "max"}, {"metric": "cost", "mode": "min"}],
-        "search": {"recipe.learning_rate": "loguniform", "recipe.optimiser": "choice"},
-        "scheduler": {"name": "asha", "metric": "validation_accuracy", "grace": 1, "reduction": 3, "least": 3},
-        "importance": importance,
-        "epochs": True,
-        **sweep,
-    }
-    store = Store(folder)
-    table = pa.Table.from_pandas(pd.DataFrame(lines), preserve_index=False)
-    store.write_table("trials.parquet", table.replace_schema_metadata({b"sweep": json.dumps(told).encode()}))
-    return load(folder)
+CORRECT = np.arange(40) % 7 != 3
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-@pytest.mark.parametrize("name", NAMES)
-def test_figure_keeps_the_contract(name: str, seeds: int, tmp_path: Path) -> None:
-    results = searched(tmp_path, seeds=seeds)
-    chosen = catalogue.parse(name, sweep=results.sweep)
+@pytest.fixture(scope="module")
+def attacks(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    points = grid(attack__name=["pgd", "apgd", "square"], recipe__seed=[0, 1, 2])
+    return load(write(tmp_path_factory.mktemp("attacks"), points, measure=searched))
+
+
+def compute(results: Results, entry: Any) -> pd.DataFrame:
+    chosen = catalogue.parse(entry, columns=list(results.rows))
     frame = chosen.module.compute(results, chosen.options)
-    assert {"x", "mean", "low", "high", "n", "seeds"} <= set(frame)
-    assert "n = " in frame.attrs["caption"]
-    interval = frame.dropna(subset=["low", "high"])
-    assert (interval["low"] <= interval["mean"]).all()
-    assert (interval["mean"] <= interval["high"]).all()
-    before = frame.copy()
-    figure = chosen.module.draw(frame, chosen.options)
-    pd.testing.assert_frame_equal(frame, before)
-    drawn = {
-        round(float(v), 9) for ax in figure.axes for line in ax.lines for v in (*line.get_ydata(), *line.get_xdata())
-    }
-    assert {round(v, 9) for v in frame["mean"]} <= drawn
-    _labels_stay_inside_and_apart(figure, name)
-    made = draw(chosen, results, name)
-    assert made.error is None, made.details
-    again = chosen.module.draw(from_csv(made.csv or b""), chosen.options)
-    assert style.save(again, "png") == made.png
+    assert isinstance(frame, pd.DataFrame)
+    return frame
 
 
-@given(arrays(float, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=st.integers(0, 3).map(float)))
-def test_the_front_is_that_of_brute_force(values: np.ndarray) -> None:
-    there = values.tolist()
-    dominated = [
-        any(all(o >= p for o, p in zip(other, point, strict=True)) and other != point for other in there)
-        for point in there
-    ]
-    assert front(values).tolist() == [not d for d in dominated]
+def changed(results: Results, rows: pd.DataFrame) -> Results:
+    return Results(results.sweep, results.trials, rows, results.varied, results.replicates)
 
 
-def test_the_front_of_the_points_that_are_done(tmp_path: Path) -> None:
-    results = searched(tmp_path)
-    chosen = catalogue.parse("pareto")
-    frame = chosen.module.compute(results, chosen.options)
-    # accuracy grows with the number, cost is least at 6 and 7 (stopped); so the best: 6, and what comes after
-    assert np.allclose(sorted(frame.loc[frame["front"], "x"]), [0.5 + 0.04 * n for n in (6, 8, 9, 10)])
-    assert len(frame) == 8
+def seeds_of(name: str) -> Any:
+    return [{"attack.name": name, "recipe.seed": seed} for seed in range(3)]
 
 
-def test_a_point_is_the_mean_over_its_seeds_with_its_interval(tmp_path: Path) -> None:
-    found = points(searched(tmp_path, seeds=3), 0.9)
-    assert found["status"].tolist().count("stopped early") == 3
-    assert found["status"].tolist().count("failed") == 1
-    line = found[found["accuracy"].round(6) == 0.51].iloc[0]
-    mean, low, high, _ = student_mean([0.5, 0.51, 0.52], 0.9)
-    assert np.allclose(line[["accuracy", "accuracy.low", "accuracy.high"]].astype(float), [mean, low, high])
-    assert found.loc[found["status"] != "done", "accuracy"].isna().all()
+def test_security_curve_is_the_share_beyond_the_radius(attacks: Results) -> None:
+    """Robust at r: classified correctly, and the smallest perturbation is longer than r; seeds pooled."""
+    frame = compute(attacks, "security_curve")
+    radii = np.array([0.0, *LADDER])
+    for name in ("pgd", "apgd", "square"):
+        far = np.array([smallest(point, 40) for point in seeds_of(name)])[:, :, None]
+        line = frame[(frame["recipe"] == name) & (frame["what"] == "search")]
+        assert np.allclose(line["x"], radii)
+        assert np.allclose(line["mean"], (CORRECT[:, None] & (far > radii)).mean((0, 1)))
+        assert set(line["n"]) == {40}
+        assert set(line["seeds"]) == {3}
+        assert line["mean"].iloc[0] == pytest.approx(CORRECT.mean())
+        control = frame[(frame["recipe"] == name) & (frame["what"] == "random")]
+        reach = np.array([RANDOM_SLACK * margins(point, 40) for point in seeds_of(name)])[:, :, None]
+        assert np.allclose(control["mean"], (CORRECT[:, None] & (reach > radii)).mean((0, 1)))
 
 
-def test_stopped_trainings_are_shown_with_what_they_reached(tmp_path: Path) -> None:
-    results = searched(tmp_path)
-    chosen = catalogue.parse("learning_curves")
-    frame = chosen.module.compute(results, chosen.options)
-    lengths = frame.groupby(["status", "trial"]).size()
-    assert (lengths["stopped"] == 2).all()
-    assert (lengths["done"] == 6).all()
-    assert np.allclose(frame["mean"], 1 - 0.5 ** frame["x"])
-    assert "Crosses: 3 trainings" in frame.attrs["caption"]
-    assert "(12 epochs fewer" in frame.attrs["caption"]
-    figure = chosen.module.draw(frame, chosen.options)
-    assert sum(line.get_marker() == "x" for line in figure.axes[0].lines) == 3
-    other = catalogue.parse({"learning_curves": {"metric": "loss"}})
-    assert np.allclose(other.module.compute(results, other.options)["mean"], 2 / frame["x"])
-    with pytest.raises(ReportError, match="no epoch has margin; there are loss, validation_accuracy"):
-        chosen.module.compute(results, catalogue.parse({"learning_curves": {"metric": "margin"}}).options)
+def test_misclassified_images_are_robust_at_no_radius(attacks: Results) -> None:
+    """However their search is marked: found at distance 0, or not searched for."""
+    before = compute(attacks, "security_curve")
+    for mark in (True, False):
+        rows = attacks.rows.assign(found=attacks.rows["found"].where(attacks.rows["correct"], mark))
+        assert np.allclose(compute(changed(attacks, rows), "security_curve")["mean"], before["mean"])
 
 
-def test_logarithmic_settings_lie_on_logarithmic_axes(tmp_path: Path) -> None:
-    results = searched(tmp_path)
-    chosen = catalogue.parse("parallel_coordinates")
-    frame = chosen.module.compute(results, chosen.options)
-    rates = frame[frame["axis"] == "peak learning rate"]
-    numbers = results.trials.drop_duplicates("recipe").set_index("recipe")["config.recipe.learning_rate"]
-    shown = np.log10(rates["point"].map(numbers.to_dict()).astype(float))
-    assert np.allclose(rates["mean"], (shown - shown.min()) / (shown.max() - shown.min()))
-    best = frame[frame["colour"] == 1]
-    assert set(best["point"]) == {results.trials.loc[results.trials["trial"] == "10-0", "recipe"].item()}
-    assert frame.loc[frame["status"] == "stopped early", "axis"].nunique() == 2  # they have no outcome
+def test_control_can_be_absent(attacks: Results) -> None:
+    """By option, or because no random step was tried."""
+    assert set(compute(attacks, {"security_curve": {"random": None}})["what"]) == {"search"}
+    frame = compute(changed(attacks, attacks.rows.assign(fooled_random=np.nan)), "security_curve")
+    assert set(frame["what"]) == {"search"}
+    assert "Dotted" not in frame.attrs["caption"]
+
+
+def test_a_control_tried_on_some_examples_counts_these(attacks: Results) -> None:
+    """Of the examples that were tried, not of all."""
+    tried = attacks.rows["fooled_random"].astype(float).where(attacks.rows["id"] < 20)
+    frame = compute(changed(attacks, attacks.rows.assign(fooled_random=tried)), "security_curve")
+    assert set(frame.loc[frame["what"] == "random", "n"]) == {20}
+    still = frame[(frame["what"] == "random") & (frame["x"] == 0)]
+    assert np.allclose(still["mean"], CORRECT[:20].mean())
+
+
+def test_recipes_with_different_norms_get_their_own_axes(tmp_path: Path) -> None:
+    points = grid(attack__norm=["Linf", "L2"], recipe__optimiser=["sgd", "adam"])
+    results = load(write(tmp_path, points, measure=searched))
+    for name in ("security_curve", "distances"):
+        frame = compute(results, name)
+        assert set(frame["column"]) == {"Linf", "L2"}
+        assert set(frame["colour"]) == {"sgd", "adam"}
+        axes = catalogue.find(name).draw(frame, catalogue.parse(name).options).axes
+        assert not axes[0].get_shared_x_axes().joined(axes[0], axes[1])
+        assert axes[0].get_shared_y_axes().joined(axes[0], axes[1])
+
+
+def test_attacks_that_measure_in_different_norms_by_themselves_get_their_own_axes(tmp_path: Path) -> None:
+    """The norm is not varied: each attack has its own. Radii in L2 and in L-inf still do not share an axis."""
+    norms = {"pgd": "Linf", "apgd": "Linf", "square": "L2"}
+    points = [{"attack.name": name, "attack.norm": norm, "recipe.seed": 0} for name, norm in norms.items()]
+    folder = write(tmp_path, points, measure=searched, sweep={"varied": ["attack.name"]})
+    frame = compute(load(folder), "security_curve")
+    assert frame.groupby("column")["colour"].agg(set).to_dict() == {"Linf": {"pgd", "apgd"}, "L2": {"square"}}
+
+
+def test_of_many_recipes_the_colour_tells_the_attack(tmp_path: Path) -> None:
+    points = grid(
+        attack__name=["pgd", "apgd"], recipe__optimiser=["sgd", "adam"], recipe__input_noise__radius=[0.0, 0.1]
+    )
+    results = load(write(tmp_path, points, measure=searched))
+    frame = compute(results, "security_curve")
+    assert set(frame["colour"]) == {"pgd", "apgd"}
+    looks = frame.groupby("recipe")[["colour", "column", "dash"]].agg(lambda values: values.iloc[0])
+    assert len(looks.drop_duplicates()) == 8
+    assert set(compute(results, {"security_curve": {"by": OPTIMISER}})["colour"]) == {"sgd", "adam"}
+    with pytest.raises(ReportError, match="by: dataset does not differ between the recipes"):
+        compute(results, {"security_curve": {"by": "dataset"}})
+
+
+def test_distances_are_the_distribution_function(attacks: Results) -> None:
+    frame = compute(attacks, {"distances": {"points": 500}})
+    for name, line in frame.groupby("recipe", observed=True):
+        far = np.array([smallest(point, 40)[CORRECT] for point in seeds_of(str(name))])
+        far[far > LADDER[-1]] = np.inf
+        assert np.allclose(line["mean"], (far[:, :, None] <= line["x"].to_numpy()).mean((0, 1)))
+        assert set(line["n"]) == {CORRECT.sum()}
+        known = np.unique(far[np.isfinite(far)])
+        assert np.allclose(line["x"], [0.0, *known, LADDER[-1]])  # as far as was searched
+        assert line["mean"].iloc[-1] == pytest.approx(np.isfinite(far).mean())
+    coarse = compute(attacks, {"distances": {"points": 5}})
+    for name, line in coarse.groupby("recipe", observed=True):
+        assert len(line) <= 7
+        fine = frame[frame["recipe"] == name]
+        assert line["mean"].iloc[-1] == fine["mean"].iloc[-1]
+        assert np.isin(line["x"], fine["x"]).all()
+
+
+def test_smallest_distance_is_over_radii_and_failures_are_infinite(tmp_path: Path) -> None:
+    """Each radius has its own perturbation: the shortest that succeeded counts, the best try of a failure does not."""
+
+    def three(_: Any) -> pd.DataFrame:
+        lines = [
+            *[(0, 0.1, False, 0.05), (0, 0.2, True, 0.15), (0, 0.3, True, 0.3)],
+            *[(1, 0.1, False, 0.1), (1, 0.2, False, 0.2), (1, 0.3, False, 0.01)],
+            *[(2, 0.1, True, 0.1), (2, 0.2, True, 0.1), (2, 0.3, True, 0.1)],
+        ]
+        rows = pd.DataFrame(lines, columns=["id", "radius", "found", "distance"])
+        return rows.assign(correct=True, fooled_random=False, forwards=1, backwards=1)
+
+    frame = compute(load(write(tmp_path, grid(recipe__seed=[0]), measure=three)), "distances")
+    assert np.allclose(frame["x"], [0, 0.1, 0.15, 0.3])
+    assert np.allclose(frame["mean"], [0, 1 / 3, 2 / 3, 2 / 3])
+    assert "33.3 %" in frame.attrs["caption"]
+
+
+@pytest.mark.parametrize("name", ["distances", "search_cost"])
+def test_different_subsets_of_examples_are_told(name: str, attacks: Results) -> None:
+    assert "different subsets" not in compute(attacks, name).attrs["caption"]
+    worse = attacks.rows["correct"] & ~((attacks.rows["recipe"] == "pgd") & (attacks.rows["id"] == 0))
+    told = compute(changed(attacks, attacks.rows.assign(correct=worse)), name).attrs["caption"]
+    assert "recipes are compared on different subsets" in told
+    assert f"n = {CORRECT.sum() - 1} to {CORRECT.sum()} examples" in told
+
+
+def test_no_search_that_found_anything_is_told(attacks: Results) -> None:
+    nothing = changed(attacks, attacks.rows.assign(found=False))
+    with pytest.raises(ReportError, match="no search found anything"):
+        compute(nothing, "distances")
+    with pytest.raises(ReportError, match="no example is classified correctly"):
+        compute(changed(attacks, attacks.rows.assign(correct=False)), "search_cost")
+
+
+def test_costs_are_medians_and_quartiles_of_whole_searches(attacks: Results) -> None:
+    frame = compute(attacks, "search_cost")
+    for what in ("forwards", "backwards"):
+        for name in ("pgd", "apgd", "square"):
+            spent = np.concatenate(
+                [searched(point).query("radius == 0.3 and correct")[what].to_numpy() for point in seeds_of(name)]
+            )
+            point = frame[(frame["what"] == what) & (frame["recipe"] == name)]
+            assert np.allclose(point[["x_low", "x", "x_high"]], np.quantile(spent, (0.25, 0.5, 0.75)))
+            far = np.array([smallest(point, 40)[CORRECT] for point in seeds_of(name)])
+            assert point["mean"].item() == pytest.approx((far <= 0.3).mean())
+    near = compute(attacks, {"search_cost": {"radius": 0.1}})
+    far = np.array([smallest(point, 40)[CORRECT] for point in seeds_of("pgd")])
+    assert np.allclose(near.loc[near["recipe"] == "pgd", "mean"], (far <= 0.1).mean())
+    with pytest.raises(ReportError, match=r"radius 0.15 was not searched; there are 0.02, 0.05"):
+        compute(attacks, {"search_cost": {"radius": 0.15}})
+
+
+def test_cost_that_grows_along_the_ladder_counts_once(attacks: Results) -> None:
+    """Where each radius tells what was spent up to it, the whole search is what the last one tells."""
+    rank = attacks.rows["radius"].map({radius: place for place, radius in enumerate(LADDER)})
+    rows = attacks.rows.assign(forwards=10 * (1 + rank))
+    frame = compute(changed(attacks, rows), "search_cost")
+    assert set(frame.loc[frame["what"] == "forwards", "x"]) == {10.0 * len(LADDER)}
 
 
 @pytest.mark.parametrize(
-    ("name", "sweep", "said"),
+    ("settings", "label"),
     [
-        ("pareto", {"objectives": [{"metric": "a", "mode": "max"}]}, "needs two objectives or more"),
-        ("importance", {"search": {}}, "is of a search, and the sweep has none"),
-        ("parallel_coordinates", {"search": {"x": "int"}}, "needs an objective, and the sweep has none"),
-        ("learning_curves", {"epochs": False}, "needs trainings, and the trials have none"),
+        ({"attack.norm": "L2", "attack.space": "pixel"}, "L2 distance (pixel units)"),
+        ({"attack.norm": "L2", "attack.space": "hidden:2"}, "L2 distance (units of the typical magnitude of hidden:2)"),
+        ({"attack.space": "pixel"}, "norm of the perturbation (pixel units)"),
     ],
 )
-def test_a_sweep_that_a_figure_is_not_of(name: str, sweep: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        catalogue.parse(name, sweep=sweep)
-    assert name not in [chosen.name for chosen in catalogue.fitting(["id"], sweep)]
-    assert name not in [chosen.name for chosen in catalogue.fitting(["id"])]
-
-
-def test_names_that_are_no_objective_are_told(tmp_path: Path) -> None:
-    results = searched(tmp_path)
-    for entry in ({"pareto": {"x": "acuracy"}}, {"parallel_coordinates": {"by": "acuracy"}}):
-        chosen = catalogue.parse(entry)
-        with pytest.raises(ReportError, match="acuracy is no objective; there are accuracy, cost"):
-            chosen.module.compute(results, chosen.options)
+def test_lengths_are_told_with_norm_and_unit(settings: Any, label: str, tmp_path: Path) -> None:
+    """From the attack's settings; the column's own words where these do not tell."""
+    folder = write(
+        tmp_path, grid(recipe__seed=[0]), measure=searched, fixed=settings, sweep={"columns": SEARCH_COLUMNS}
+    )
+    assert compute(load(folder), "distances").attrs["x"] == label

@@ -23,10 +23,10 @@ from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.attacks.square import square
-from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.batching import in_batches
 from tasks.parts.geometry import PIXELS, Box, Convex, inside, norm_of, per_example, radii
 from tasks.parts.losses import verdict
-from tasks.parts.search import Found
+from tasks.parts.search import Found, pass_size
 
 
 def auto(
@@ -72,7 +72,7 @@ def auto(
     """
     door.arguments("auto", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Convex), targets=targets, box=box)
     ids = range(len(images)) if ids is None else ids
-    batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
+    batch = pass_size(images) if batch is None else batch
     radius = radii(epsilon, images)
     best = torch.zeros_like(images)
     highest = torch.full((len(images),), -torch.inf, dtype=images.dtype, device=images.device)
