@@ -416,8 +416,8 @@ FILES = {
         "scheduler: belongs to search, and there is none",
     ),
     "scheduler's metric": (
-        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: asha, metric: validation_acuracy} #!",
-        "scheduler.metric: must be one of validation_accuracy, validation_loss, accuracy, loss, not validation_acuracy; did you mean validation_accuracy?",
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: asha, metric: los} #!",
+        "scheduler.metric: must be one of validation_accuracy, validation_loss, accuracy, loss, not los; did you mean loss?",
     ),
     "scheduler's option of another": (
         "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler:\n  name: median\n  reduction: 3 #!",
@@ -432,7 +432,8 @@ FILES = {
         "scheduler.metric: trainings report validation_accuracy where recipe.validation is above 0; set it, or use accuracy or loss",
     ),
     "scheduler that never stops": (
-        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: asha, metric: loss, grace: 2} #!",
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: "
+        "asha, metric: loss, grace: 2} #!",
         "scheduler.grace: 2 epochs, but no training has more than 2: none would ever be stopped",
     ),
     "scheduler without a name": (
