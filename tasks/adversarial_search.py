@@ -25,7 +25,7 @@ from tasks.parts.attacks.square import square
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.control import randomly_moved
-from tasks.parts.geometry import Ball, norm_of
+from tasks.parts.geometry import norm_of
 from tasks.parts.losses import cross_entropy, verdict
 from tasks.parts.settings import Positive, Several
 from tasks.parts.spaces import Space
@@ -53,7 +53,7 @@ LADDERS: dict[str, list[float]] = {
     "L1": [0.5, 1, 2, 3, 4, 6, 8, 12],
     "L0": [1, 2, 4, 6, 8, 12, 16, 24],
 }
-BLACK_BOX_SHARE = 0.05
+BLACK_BOX_SHARE = 0.1
 """Share of the images that withstood the search of which the black box may fool more before a self-check fails."""
 LOSS_SHARE = 0.05
 """Share of the perturbed images at which the loss may not have risen before a self-check fails."""

@@ -45,7 +45,10 @@ class SearchNoise(Settings):
 
 
 class Attack(Settings):
-    """A search for adversarial examples. What is null is as the attack's own function has it."""
+    """A search for adversarial examples; its name alone stands for one with all else by default.
+
+    What is null is as the attack's own function has it.
+    """
 
     name: str = Field(
         default="pgd", title="attack", description="a file in tasks/parts/attacks, foolbox:<class> or art:<class>"
@@ -76,6 +79,11 @@ class Attack(Settings):
         description="how the losses of several networks become one: mean, worst (of the network that is fooled least) or unfooled"
         " (mean over those not fooled yet)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        return {"name": values} if isinstance(values, str) else values
 
     @field_validator("name")
     @classmethod
