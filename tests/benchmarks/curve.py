@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from problems import interleaved, parser, problems
+from problems import clock, interleaved, parser, problems
 
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.pgd import pgd
@@ -33,6 +33,7 @@ def main() -> None:
                     "one": partial(function, model, images, labels, epsilon=epsilon, **how),
                 },
                 options.rounds,
+                clock(options),
             )
             (found, smallest), one = timed["curve"].result, timed["one"].result
             print(f"{name}, {attack}: {RADII} radii up to {epsilon:.4f} beside that one")
