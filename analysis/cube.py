@@ -59,7 +59,7 @@ def select(
             there = sorted(map(str, rows[column].dropna().unique())) if column in rows else []
             raise ReportError(f"no rows of the {column} {wanted!r}; there are {', '.join(there) or 'none'}")
         keep &= (rows[column] == wanted).to_numpy()
-    if options.only_found and "condition" in rows:
+    if options.only_found and {"condition", "found"} <= set(rows):  # without a search, no centre is missing
         moved = (rows["condition"] != GENUINE).to_numpy()
         for column in ("found", "correct"):
             if column in rows:
@@ -75,7 +75,7 @@ def select(
 def left_out(results: Results, options: FigureOptions) -> str:
     """A sentence on the examples without a moved centre, which `select` leaves out, or no words where there are none."""
     rows = results.rows
-    if not options.only_found or "condition" not in rows:
+    if not options.only_found or not {"condition", "found"} <= set(rows):
         return ""
     moved = rows[(rows["condition"] != GENUINE).to_numpy()]
     known = [column for column in ("found", "correct") if column in rows]

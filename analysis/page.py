@@ -71,7 +71,12 @@ def _measured(results: Results, records: Mapping[str, Mapping[str, Any]]) -> lis
     statuses = Counter(trials["status"])
     facts = [("Task", str(results.sweep.get("task") or "unknown"))]
     facts.append(
-        ("Trials", ", ".join(f"{statuses[name]} {name}" for name in ("done", "failed", "missing") if statuses[name]))
+        (
+            "Trials",
+            ", ".join(
+                f"{statuses[name]} {name}" for name in ("done", "stopped", "failed", "missing") if statuses[name]
+            ),
+        )
     )
     facts.append(("Recipes", str(len(results.recipes))))
     if results.replicates:

@@ -72,11 +72,11 @@ def _chosen(overview: Results, figures: Sequence[Any] | None) -> tuple[list[cata
     settings = [str(name).removeprefix("config.") for name in overview.trials if str(name).startswith("config.")]
     entries = overview.sweep.get("figures") if figures is None else figures
     if not entries:
-        return catalogue.fitting(columns), []
+        return catalogue.fitting(columns, overview.sweep), []
     chosen, refused = [], []
     for entry in entries:
         try:
-            chosen.append(catalogue.parse(entry, columns, settings))
+            chosen.append(catalogue.parse(entry, columns, settings, overview.sweep))
         except ValueError as error:
             if figures is not None:
                 raise ReportError(str(error)) from error

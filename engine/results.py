@@ -17,7 +17,7 @@ from engine.board import Board
 from engine.explain import settings_of
 from engine.plan import Planned
 from engine.source import dump
-from engine.spec import Spec
+from engine.spec import Spec, facts
 from engine.store import Store, content_hash
 from engine.study import importance
 
@@ -84,7 +84,7 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
     for name in frame.columns:
         if frame[name].map(type).nunique() > 1 and frame[name].map(lambda v: isinstance(v, str)).any():
             frame[name] = frame[name].map(lambda v: v if v is None or isinstance(v, str) else json.dumps(v))
-    objectives = [objective.model_dump() for objective in spec.sweep.objectives]
+    told = facts(spec.sweep)
     about = {
         "name": spec.name,
         "task": spec.sweep.task,
@@ -93,10 +93,9 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
         "replicates": spec.task.Config.replicates,
         "labels": settings_of(spec.task.Config),
         "classes": list(planned[0].classes) if planned else [],
-        "objective": objectives[0] if objectives else None,
-        "objectives": objectives,
-        "search": {name: drawn.kind for name, drawn in spec.sweep.search.items()},
-        "scheduler": spec.sweep.scheduler.model_dump() if spec.sweep.scheduler else None,
+        "objective": told["objectives"][0] if told["objectives"] else None,
+        **told,
+        "epochs": any(record.get("epochs") for record in records),
         "importance": importance(spec, records) if spec.sweep.search else [],
         "figures": spec.sweep.figures or [],
         "columns": spec.task.COLUMNS,

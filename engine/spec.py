@@ -344,11 +344,20 @@ def _place(sweep: Sweep, path: str, point: Mapping[str, Any], source: Source) ->
     return f"seeds.{sweep.seeds.index(point[name])}" if isinstance(sweep.seeds, list) else "seeds"
 
 
+def facts(sweep: Sweep) -> dict[str, Any]:
+    """What figures ask of a sweep."""
+    return {
+        "objectives": [objective.model_dump() for objective in sweep.objectives],
+        "search": {name: drawn.kind for name, drawn in sweep.search.items()},
+        "scheduler": sweep.scheduler.model_dump() if sweep.scheduler else None,
+    }
+
+
 def _check_figures(sweep: Sweep, module: ModuleType, source: Source) -> None:
-    columns, settings = list(module.COLUMNS), list(settings_of(module.Config))
+    columns, settings, told = list(module.COLUMNS), list(settings_of(module.Config)), facts(sweep)
     for number, entry in enumerate(sweep.figures or []):
         try:
-            catalogue.parse(entry, columns, settings)
+            catalogue.parse(entry, columns, settings, told)
         except ValueError as error:
             path = f"figures.{number}"
             raise source.error(path + _option_at_fault(entry, columns, settings), str(error)) from None

@@ -1,4 +1,7 @@
-"""What the workers do: train a classifier, search around or measure a chunk of examples. Plain functions; the same in a Ray task and in this process."""
+"""What the workers do: train a classifier, search around or measure a chunk of examples.
+
+Plain functions; the same in a Ray task and in this process.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,9 @@ def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[
     }
 
 
-def search(ids: Sequence[int], wanted: Adversarial, around: Surroundings, made: Sequence[Made], *states: State) -> pa.Table:
+def search(
+    ids: Sequence[int], wanted: Adversarial, around: Surroundings, made: Sequence[Made], *states: State
+) -> pa.Table:
     """The adversarial examples of one chunk, a line each: `id` and the fields of `Searched`.
 
     Args:
@@ -177,7 +182,7 @@ def _searched(ids: Sequence[int], state: State, device: str) -> Searched:
     return Searched(**{name: torch.tensor(state[name][rows], device=device) for name in names})  # indexing copies
 
 
-def _magnitudes(model: torch.nn.Module, split: data.Split, device: str) -> tuple[float, ...]:
+def _magnitudes(model: models.Classifier, split: data.Split, device: str) -> tuple[float, ...]:
     """Of the hidden spaces, over the first training images; none for a network that has no hidden spaces."""
     images, _ = data.take(split, split.ids[:EXAMPLES_FOR_MAGNITUDES], device=device)
     try:

@@ -130,7 +130,9 @@ def _changed(recipe: Recipe, settings: Mapping[str, Any], where: str = "networks
         name = ".".join([where, *map(str, first["loc"])])
         told = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         if first["type"] == "extra_forbidden":
-            told = "unknown field" + ("" if len(first["loc"]) > 1 else f"; a recipe has {', '.join(Recipe.model_fields)}")
+            told = "unknown field" + (
+                "" if len(first["loc"]) > 1 else f"; a recipe has {', '.join(Recipe.model_fields)}"
+            )
             near = difflib.get_close_matches(str(first["loc"][-1]), Recipe.model_fields, n=1)
             told += f"; did you mean {near[0]}?" if near else ""
         elif told.startswith("must be"):
@@ -156,11 +158,9 @@ def _leaves(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def needs(config: Config) -> Needs:
     pool = config.pool()
-    sources = {name: (recipe,) for name, recipe in pool.items()}
+    sources: dict[str, tuple[Recipe, ...]] = {name: (recipe,) for name, recipe in pool.items()}
     if config.jointly:
-        sources |= {
-            f"all but {left}": tuple(recipe for name, recipe in pool.items() if name != left) for left in pool
-        }
+        sources |= {f"all but {left}": tuple(recipe for name, recipe in pool.items() if name != left) for left in pool}
     searches = {
         f"found at {name}": Adversarial(
             networks=networks, attack=config.attack, split=config.split, seed=config.seed, batch=config.batch

@@ -28,6 +28,7 @@ FLOORS = {
     "analysis.drawing": 1,
     "analysis.networks": 1,
     "analysis.options": 1,
+    "analysis.points": 1,
     "analysis.page": 1,
     "analysis.paired": 1,
     "analysis.results": 1,

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 from tasks.parts import attacks, data, door, peers, spaces
+from tasks.parts.classifier import Classifier
 from tasks.parts.curve import security_curve
 from tasks.parts.geometry import Norm
 from tasks.parts.losses import How, joint
@@ -39,14 +40,15 @@ OURS = {"model", "images", "labels", "ids", "seed", "batch", "targets", "box", "
 class SearchNoise(Settings):
     """Noise on the weights of the network that a search faces, as in `noisy_search`."""
 
-    sigma: NonNegative = Field(
-        default=0.0, title="weight noise in the search", description="relative to each weight"
-    )
+    sigma: NonNegative = Field(default=0.0, title="weight noise in the search", description="relative to each weight")
     draws: int = Field(default=1, gt=0, description="noisy networks in each step, over which the loss is averaged")
 
 
 class Attack(Settings):
-    """A search for adversarial examples. What is null is as the attack's own function has it."""
+    """A search for adversarial examples; its name alone stands for one with all else by default.
+
+    What is null is as the attack's own function has it.
+    """
 
     name: str = Field(
         default="pgd", title="attack", description="a file in tasks/parts/attacks, foolbox:<class> or art:<class>"
@@ -77,6 +79,11 @@ class Attack(Settings):
         description="how the losses of several networks become one: mean, worst (of the network that is fooled least) or unfooled"
         " (mean over those not fooled yet)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        return {"name": values} if isinstance(values, str) else values
 
     @field_validator("name")
     @classmethod
@@ -379,7 +386,10 @@ def space_of(attack: Attack, networks: Sequence[nn.Module]) -> spaces.Space:
         return spaces.pixels(networks[0] if len(networks) == 1 else Together(networks))
     if len(networks) > 1:
         raise UserError("several networks share no hidden space; search for all at once in pixel", "attack.space")
-    return spaces.of(attack.space, networks[0])
+    network = networks[0]
+    if not isinstance(network, Classifier):
+        raise UserError(f"a {type(network).__name__} has no hidden spaces, a Classifier has", "attack.space")
+    return spaces.of(attack.space, network)
 
 
 def check_classes(attack: Attack, split: data.Split, classes: Sequence[str | int] | None) -> None:
@@ -399,9 +409,7 @@ def check_classes(attack: Attack, split: data.Split, classes: Sequence[str | int
     if attack.target is None:
         return
     if attack.target >= len(split.classes):
-        raise UserError(
-            f"{attack.target} is no class; the classes are 0 to {len(split.classes) - 1}", "attack.target"
-        )
+        raise UserError(f"{attack.target} is no class; the classes are 0 to {len(split.classes) - 1}", "attack.target")
     measured = range(len(split.classes)) if classes is None else data.class_indices(split.classes, classes, "classes")
     if attack.target in measured:
         raise UserError(

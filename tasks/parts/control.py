@@ -12,7 +12,13 @@ from tasks.parts.randomness import normal, uniform
 
 
 def randomly_moved(
-    points: Tensor, distance: Tensor, norm: Norm, *, ids: Sequence[int], seed: int, box: tuple[float, float] = (0.0, 1.0)
+    points: Tensor,
+    distance: Tensor,
+    norm: Norm,
+    *,
+    ids: Sequence[int],
+    seed: int,
+    box: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """A perturbation of each point in a random direction, of a given norm.
 

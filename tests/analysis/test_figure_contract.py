@@ -107,7 +107,8 @@ PAIRS = [
 
 def test_every_figure_is_drawn_in_some_sweep() -> None:
     drawn = {name for sweep in SWEEPS if sweep not in RARE for name in figures_of(sweep)}
-    assert drawn == set(catalogue.names())
+    of_sweeps = {name for name in catalogue.names() if hasattr(catalogue.find(name), "unsuited")}  # test_search_figures
+    assert drawn == set(catalogue.names()) - of_sweeps
 
 
 @pytest.fixture(scope="module")

@@ -578,7 +578,10 @@ WHOLE = {
         'task: "\\e[31m\\n\\u2028"\n',
         "x.yaml:1: task: unknown task \\x1b[31m ; there are adversarial_search, ...",
     ),
-    "half a character": ('task: "\\ud800"\n', "x.yaml:1: task: unknown task \\ud800; there are adversarial_search, ..."),
+    "half a character": (
+        'task: "\\ud800"\n',
+        "x.yaml:1: task: unknown task \\ud800; there are adversarial_search, ...",
+    ),
 }
 
 

@@ -229,7 +229,9 @@ def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
     assert torch.equal(batch.labels, labels)
     assert set(given) == set(states)
     for name, thing in given.items():
-        assert all(torch.equal(value.nan_to_num(), states[name][key].nan_to_num()) for key, value in tensors(thing).items())
+        assert all(
+            torch.equal(value.nan_to_num(), states[name][key].nan_to_num()) for key, value in tensors(thing).items()
+        )
         if isinstance(thing, nn.Module):
             assert not thing.training
             assert all(p.grad is None and not p.requires_grad for p in thing.parameters())

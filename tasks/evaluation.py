@@ -1,0 +1,244 @@
+"""Everything a classifier is judged by, example by example: accuracy, calibration, and what noise, a search and corruptions do to them.
+
+Each image is classified as it is (`clean`), with Gaussian noise at a ladder of radii (`noise`), at the end of an adversarial search of a
+given radius (`attack`), and after everyday damage in several severities (`corruption`, with numbers that cannot be compared to those on
+CIFAR-10-C). The noise directions are those of `input_flatness`, so that the two tasks can be compared sample by sample.
+
+Rows: one for each example, condition, change and level of its ladder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from tasks.parts import data
+from tasks.parts.adversarial import Adversarial, Attack, check_target
+from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.calibration import BINS, expected_calibration_error
+from tasks.parts.contract import Batch, Needs, TaskConfig
+from tasks.parts.corruptions import SEVERITIES, Corruption, corrupted
+from tasks.parts.noise import moved
+from tasks.parts.randomness import BLOCK, normal
+from tasks.parts.settings import Positive, Several
+
+COLUMNS = {
+    "id": "example (index in the split)",
+    "label": "true class",
+    "predicted": "class predicted at the clean image",
+    "correct": "clean image is classified correctly",
+    "condition": "what is done to the image: clean, noise, attack or corruption",
+    "change": "which noise, attack or corruption",
+    "level": "place on the ladder of radii or severities, the weakest is 1; 0 is the clean image",
+    "strength": "radius of noise or attack (pixel units), severity of a corruption (1 to 5)",
+    "accuracy": "accuracy: share of copies of the image that are given the true class",
+    "persistence": "share of copies of the image that keep the class of the clean one",
+    "p_true": "mean probability of the true class",
+    "confidence": "mean probability of the predicted class",
+    "loss": "mean cross-entropy (nats)",
+}
+
+Condition = Literal["clean", "noise", "attack", "corruption"]
+LOSS_SHARE = 0.05
+"""Share of the attacked images at which the loss may not have risen before a self-check fails."""
+
+
+class Config(TaskConfig):
+    """Settings of `evaluation`."""
+
+    conditions: Several[Condition] = Field(
+        default=["clean", "noise", "attack", "corruption"],
+        description="what is done to the images; they are always classified as they are, too",
+    )
+    attack: Attack = Field(default=Attack(), description="the search, at a fixed radius among pixels")
+    radii: Several[Positive] = Field(
+        default=[0.05, 0.1, 0.2, 0.3, 0.4], description="ladder of noise radii, standard deviation (pixel units)"
+    )
+    samples: int = Field(default=16, ge=1, le=BLOCK, description="noisy copies of each image at each radius")
+    corruptions: Several[Corruption] = Field(
+        default=list(SEVERITIES), description="everyday damage to the images, as in `corruptions`"
+    )
+    severities: Several[Annotated[int, Field(ge=1, le=5)]] = Field(
+        default=[1, 3, 5], description="of each corruption, from 1 to 5"
+    )
+
+    @model_validator(mode="after")
+    def _searchable(self) -> Config:
+        if self.attack.space != "pixel":
+            raise ValueError("attack.space: images are judged; take pixel")
+        if not self.attack.fixed_radius:
+            raise ValueError(
+                f"attack.name: {self.attack.name} has no radius, it searches for the smallest perturbation; take pgd or apgd"
+            )
+        return self
+
+
+class Judged(NamedTuple):
+    """What became of B examples under one change: all (B,), float64."""
+
+    condition: str
+    change: str
+    level: int
+    strength: float
+    accuracy: Tensor
+    persistence: Tensor
+    p_true: Tensor
+    confidence: Tensor
+    loss: Tensor
+
+
+def needs(config: Config) -> Needs:
+    classifier: Needs = {"classifier": config.recipe}
+    if "attack" not in config.conditions:
+        return classifier
+    wanted = Adversarial(
+        networks=(config.recipe,), attack=config.attack, split=config.split, seed=config.seed, batch=config.batch
+    )
+    return {**classifier, "adversarial": wanted}
+
+
+def check(config: Config, split: data.Split) -> None:
+    """Refuses a target that is no class of the data, or the label of measured examples."""
+    if "attack" in config.conditions:
+        check_target(config.attack, split, config.classes)
+
+
+def passes(config: Config) -> int:
+    """Forward passes for one example, the search aside."""
+    each = {
+        "noise": len(config.radii) * config.samples,
+        "attack": 1,
+        "corruption": len(config.corruptions) * len(config.severities),
+    }
+    return 1 + sum(each.get(condition, 0) for condition in config.conditions)
+
+
+def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    """One row for each example, condition, change and level.
+
+    Args:
+        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the `Searched` of
+            the batch, where the images are attacked.
+        batch: the examples.
+
+    Returns:
+        Columns, NumPy arrays of one length, as `COLUMNS` names them.
+    """
+    model, images, labels = made["classifier"], batch.images, batch.labels
+    size = config.batch or batch_size(images[0].numel(), images.device)
+    clean = in_batches(model, images, size)  # (B, K)
+    predicted = clean.argmax(1)
+    judged = [Judged("clean", "none", 0, 0.0, *_judged(clean[:, None], labels, predicted))]
+    if "noise" in config.conditions:
+        judged += _noisy(config, model, batch, predicted, size)
+    if "attack" in config.conditions:
+        at_end = in_batches(model, made["adversarial"].points, size)
+        assert config.attack.radius is not None  # checked by the settings
+        outcome = _judged(at_end[:, None], labels, predicted)
+        judged.append(Judged("attack", config.attack.name, 1, config.attack.radius, *outcome))
+    if "corruption" in config.conditions:
+        for name in config.corruptions:
+            for level, severity in enumerate(sorted(config.severities), 1):
+                damaged = corrupted(name, images, severity, ids=batch.ids, seed=config.seed)
+                outcome = _judged(in_batches(model, damaged, size)[:, None], labels, predicted)
+                judged.append(Judged("corruption", name, level, float(severity), *outcome))
+
+    example = {
+        "id": torch.as_tensor(batch.ids),
+        "label": labels,
+        "predicted": predicted,
+        "correct": predicted == labels,
+    }
+    columns: dict[str, Any] = {name: np.repeat(values.cpu().numpy(), len(judged)) for name, values in example.items()}
+    for name in ("condition", "change", "level", "strength"):
+        columns[name] = np.tile(np.array([getattr(one, name) for one in judged]), len(labels))
+    for name in ("accuracy", "persistence", "p_true", "confidence", "loss"):
+        columns[name] = torch.stack([getattr(one, name) for one in judged], 1).flatten().cpu().numpy()
+    return {name: columns[name] for name in COLUMNS}
+
+
+def _judged(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, ...]:
+    """Means over the copies of each image: accuracy, persistence, p_true, confidence and loss, of logits (B, S, K)."""
+    log_p = logits.log_softmax(-1).double()
+    given = logits.argmax(-1)  # (B, S)
+    true = log_p.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))[..., 0]
+    outcome = [given == labels[:, None], given == predicted[:, None], true.exp(), log_p.amax(-1).exp(), -true]
+    return tuple(values.double().mean(1) for values in outcome)
+
+
+def _noisy(config: Config, model: Any, batch: Batch, predicted: Tensor, size: int) -> Iterator[Judged]:
+    """The images with additive Gaussian noise, clipped to [0, 1]; a few examples at a time, all their copies together."""
+    radii, samples = sorted(config.radii), config.samples
+    parts: list[list[tuple[Tensor, ...]]] = [[] for _ in radii]
+    step = max(1, size // samples)
+    for start in range(0, len(batch.labels), step):
+        some = slice(start, start + step)
+        images = batch.images[some]
+        along = normal(config.seed, "flatness", list(batch.ids[some]), (samples, *images.shape[1:])).to(images)
+        for place, radius in enumerate(radii):
+            copies = moved(images[:, None], radius, along, "additive", clip=True)  # (b, S, C, H, W)
+            logits = in_batches(model, copies.flatten(0, 1), size).unflatten(0, copies.shape[:2])
+            parts[place].append(_judged(logits, batch.labels[some], predicted[some]))
+    for place, radius in enumerate(radii):
+        outcome = [torch.cat(values) for values in zip(*parts[place], strict=True)]
+        yield Judged("noise", "gaussian", place + 1, radius, *outcome)
+
+
+def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
+    """Accuracy, calibration and loss of the clean images, and what is left of the accuracy.
+
+    `ece` has 15 bins of equal width. `robust_accuracy` is the accuracy under the search. `noise_accuracy` and `corruption_accuracy` are
+    means over radii, and over corruptions and severities. `flatness_genuine` is that of `input_flatness`: the area under the curve of
+    persistence against the noise radius from 0 to the largest, divided by that radius.
+    """
+    by_condition = {str(name): group for name, group in rows.groupby("condition")}
+    clean = by_condition["clean"]
+    scalars = {
+        "accuracy": float(clean["accuracy"].mean()),
+        "nll": float(clean["loss"].mean()),
+        "ece": expected_calibration_error(clean["confidence"], clean["accuracy"], BINS),
+    }
+    if "attack" in by_condition:
+        scalars["robust_accuracy"] = float(by_condition["attack"]["accuracy"].mean())
+    if "noise" in by_condition:
+        noise = by_condition["noise"]
+        curve = noise.groupby("strength")["persistence"].mean()
+        radii, heights = np.array([0.0, *curve.index]), np.array([1.0, *curve])
+        scalars["noise_accuracy"] = float(noise["accuracy"].mean())
+        scalars["flatness_genuine"] = float(np.trapezoid(heights, radii) / radii[-1])
+    if "corruption" in by_condition:
+        damaged = by_condition["corruption"]
+        scalars["corruption_accuracy"] = float(damaged["accuracy"].mean())
+        scalars["corruption_ece"] = expected_calibration_error(damaged["confidence"], damaged["accuracy"], BINS)
+        for name, group in damaged.groupby("change", sort=False):
+            scalars[f"accuracy_{name}"] = float(group["accuracy"].mean())
+    return scalars
+
+
+def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
+    """What must hold for the numbers to mean anything."""
+    each = rows[rows["condition"] == "clean"].set_index("id")
+    attacked = rows[rows["condition"] == "attack"].set_index("id").reindex(each.index)
+    held: dict[str, str | None] = {}
+    if attacked["accuracy"].notna().all() and config.attack.target is None:
+        recovered = int(((each["accuracy"] == 0) & (attacked["accuracy"] > 0)).sum())
+        held["the search makes no misclassified image correct"] = f"it does {recovered}" if recovered else None
+        correct = each["accuracy"] > 0
+        flat = int((attacked["loss"] <= each["loss"])[correct].sum())
+        held["the loss rises along the search"] = (
+            f"it does not for {flat} of {int(correct.sum())} examples" if flat > LOSS_SHARE * correct.sum() else None
+        )
+    noise = rows[rows["condition"] == "noise"].groupby("strength")["persistence"].mean()
+    if len(noise) > 1:
+        held["stronger noise changes more classes"] = (
+            f"a class is kept by {noise.iloc[0]:.1%} at the smallest radius, by {noise.iloc[-1]:.1%} at the largest"
+            if noise.iloc[-1] > noise.iloc[0] + 0.02
+            else None
+        )
+    return held
