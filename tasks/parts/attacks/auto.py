@@ -25,7 +25,7 @@ from tasks.parts.attacks.pgd import pgd
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import in_batches
 from tasks.parts.geometry import PIXELS, Box, Convex, inside, norm_of, per_example, radii
-from tasks.parts.losses import verdict
+from tasks.parts.losses import Loss, verdict
 from tasks.parts.search import Found, pass_size
 
 
@@ -111,6 +111,7 @@ def auto(
 def _stages(norm: Convex, classes: int, untargeted: bool, pixels: bool, given: dict[str, int]) -> list[partial[Found]]:
     """The attacks in turn, but for what they are called with at each stage alike."""
     steps, restarts = given["steps"], given["restarts"]
+    ratio: Loss
     if norm == "L1":
         ratio = "dlr" if classes >= (3 if untargeted else 4) else "margin"
         stages = [
