@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial import Adversarial, Attack, check_target
+from tasks.parts.adversarial import Adversarial, Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.calibration import BINS, expected_calibration_error
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -106,7 +106,7 @@ def needs(config: Config) -> Needs:
 def check(config: Config, split: data.Split) -> None:
     """Refuses a target that is no class of the data, or the label of measured examples."""
     if "attack" in config.conditions:
-        check_target(config.attack, split, config.classes)
+        check_classes(config.attack, split, config.classes)
 
 
 def passes(config: Config) -> int:
