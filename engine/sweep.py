@@ -24,6 +24,8 @@ examples:
   python -m engine.sweep sweeps/noise.yaml recipe.optimiser=sgd   one value of what varies
   python -m engine.sweep sweeps/noise.yaml --local                without Ray, in this process
   python -m engine.sweep sweeps/noise_cifar10.yaml data_root=/data resources.gpus=0.5
+  python -m engine.sweep sweeps/search.yaml trials=80             a longer search: the points of before are kept
+  optuna-dashboard sqlite:///results/search/study.db              looks at its study
   python -m engine.sweep sweeps/noise.yaml --address auto --results s3://bucket/results
 
 The same command again goes on where the last run stopped, and does nothing twice.

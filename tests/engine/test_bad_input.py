@@ -375,6 +375,119 @@ FILES = {
         "trials: 1\nsearch:\n  recipe.epochs: [1, 2] #!",
         "search.recipe.epochs: must be a mapping of names to values, not [1, 2]",
     ),
+    "unknown searcher": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: tpee #!",
+        "searcher: must be one of random, tpe, nsga2, not tpee; did you mean tpe?",
+    ),
+    "no searcher": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: none #!",
+        "searcher: must be one of random, tpe, nsga2, not none",
+    ),
+    "unknown searcher, in full": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher:\n  name: tpee #!",
+        "searcher.name: must be one of random, tpe, nsga2, not tpee; did you mean tpe?",
+    ),
+    "unknown in the searcher": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: {name: tpe, population_size: 3} #!",
+        "searcher.population_size: unknown field; searcher has name, seed, startup, population; did you mean population?",
+    ),
+    "searcher's option of another": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: {name: tpe, population: 3} #!",
+        "searcher.population: belongs to nsga2, and this is tpe",
+    ),
+    "population of one": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: {name: nsga2, population: 1} #!",
+        "searcher.population: must be above 1, not 1",
+    ),
+    "searcher without search": (
+        "searcher: tpe #!",
+        "searcher: belongs to search, and there is none",
+    ),
+    "searcher without objective": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nsearcher: tpe #!",
+        "searcher: tpe needs an objective, the scalar that it makes better",
+    ),
+    "unknown scheduler": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: hyperband #!",
+        "scheduler: must be one of asha, median, not hyperband",
+    ),
+    "scheduler without search": (
+        "grid: {recipe.epochs: [1, 2]}\nscheduler: asha #!",
+        "scheduler: belongs to search, and there is none",
+    ),
+    "scheduler's metric": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: asha, metric: los} #!",
+        "scheduler.metric: must be one of validation_accuracy, validation_loss, accuracy, loss, not los; did you mean loss?",
+    ),
+    "scheduler's option of another": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler:\n  name: median\n  reduction: 3 #!",
+        "scheduler.reduction: belongs to asha, and this is median",
+    ),
+    "no reduction": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: asha, reduction: 1} #!",
+        "scheduler.reduction: must be above 1, not 1",
+    ),
+    "nothing held out for the scheduler": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: asha #!",
+        "scheduler.metric: trainings report validation_accuracy where recipe.validation is above 0; set it, or use accuracy or loss",
+    ),
+    "scheduler that never stops": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: "
+        "asha, metric: loss, grace: 2} #!",
+        "scheduler.grace: 2 epochs, but no training has more than 2: none would ever be stopped",
+    ),
+    "scheduler without a name": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {grace: 2} #!",
+        "scheduler.name: is missing",
+    ),
+    "storage without search": (
+        "storage: study.db #!",
+        "storage: belongs to search, and there is none",
+    ),
+    "storage of no kind": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nstorage: study.sqlite #!",
+        "storage: must be none or a file that ends in .db or .journal, not study.sqlite",
+    ),
+    "storage without objective": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nstorage: study.db #!",
+        "storage: needs an objective: the study keeps its values",
+    ),
+    "storage nowhere": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nstorage: /no/such/study.db #!",
+        "storage: /no/such is no folder that can be written to",
+    ),
+    "objective twice": (
+        "objective: [{metric: a}, {metric: a, mode: min}] #!",
+        "objective: a metric is given twice",
+    ),
+    "no objectives": (
+        "objective: [] #!",
+        "objective: must be a list of at least 1 entry, not []",
+    ),
+    "objective as text": (
+        "objective: accuracy #!",
+        "objective: must be a mapping of names to values, not accuracy",
+    ),
+    "unknown in the second objective": (
+        "objective:\n  - metric: a\n  - metrik: b #!",
+        "objective.1.metrik: unknown field; objective.1 has metric, mode; did you mean metric?",
+    ),
+    "choice twice": (
+        "trials: 2\nsearch:\n  samples: {choice: [1, 2, 1]} #!",
+        "search.samples.choice.2: the value 1 is given twice",
+    ),
+    "a choice that is none, under tpe": (
+        "trials: 2\nobjective: {metric: accuracy}\nsearcher: tpe\nsearch:\n  recipe.optimiser: {choice: [sgd, adamm]} #!",
+        "search.recipe.optimiser: must be one of sgd, adam, adamw, not adamm; did you mean adam?",
+    ),
+    "an end out of bounds, under tpe": (
+        "trials: 2\nobjective: {metric: accuracy}\nsearcher: tpe\nsearch:\n  recipe.input_noise.probability: {uniform: [0.5, 1.5]} #!",
+        "search.recipe.input_noise.probability: must be at most 1, not 1.5",
+    ),
+    "figure of another kind of sweep": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nfigures:\n  - pareto #!",
+        "figures.0: figure pareto: needs two objectives or more",
+    ),
     "no trials": ("trials: 0 #!\nsearch: {recipe.epochs: {int: [1, 2]}}", "trials: must be above 0, not 0"),
     # what stands for something that is not there
     "unknown data set": (
