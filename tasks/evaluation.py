@@ -165,7 +165,7 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
 
 def _judged(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, ...]:
     """Means over the copies of each image: accuracy, persistence, p_true, confidence and loss, of logits (B, S, K)."""
-    log_p = logits.log_softmax(-1).double()
+    log_p = logits.double().log_softmax(-1)  # the loss of a confident network is 0 in single precision
     given = logits.argmax(-1)  # (B, S)
     true = log_p.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))[..., 0]
     outcome = [given == labels[:, None], given == predicted[:, None], true.exp(), log_p.amax(-1).exp(), -true]

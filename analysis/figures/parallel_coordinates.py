@@ -55,7 +55,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
                 {
                     "point": there["recipe"].astype(str),
                     "status": there["status"],
-                    "axis": axis if axis in modes else results.setting_label(axis),
+                    "axis": axis.replace("_", " ") if axis in modes else results.setting_label(axis),
                     "x": place,
                     "value": [show(plain(value)) for value in there[axis]],
                     "mean": _heights(there[axis], log),
