@@ -57,7 +57,7 @@ def auto(
         steps: gradient steps of each walk.
         restarts: walks of each attack, and towards each class.
         target_classes: how many other classes are aimed at, the most likely first; all where there are not so many.
-        queries: of the Square Attack; where it is 0, no attack follows those with gradients of the first two lines.
+        queries: of the Square Attack; 0 leaves the last stage out, whichever it is.
         targets: (N,) classes to reach; any other class than the label where None.
         box: the least and the largest number that a point may have.
         ids: the examples' ids, which key the random numbers; 0, 1, ... where None.
