@@ -36,6 +36,9 @@ def main() -> None:
     arguments.add_argument(
         "--long", type=int, default=0, help="passes of further runs, for the best known distances; 0: none"
     )
+    arguments.add_argument(
+        "--skip", nargs="*", default=[], help="leaves out the attacks whose name has such a part, as BB"
+    )
     arguments.add_argument("--norms", nargs="+", default=["L2", "Linf"], choices=["Linf", "L2", "L1", "L0"])
     options = arguments.parse_args()
     for problem in problems(options):
@@ -50,6 +53,7 @@ def compare(problem: Problem, norm: Norm, options: argparse.Namespace) -> None:
     passes = options.steps + 2 + HALVINGS
     attacks = {name: (name, attack) for name, attack in ours(norm, options.steps).items()}
     attacks |= {name: ("", attack) for name, attack in theirs(norm, passes).items()}
+    attacks = {name: each for name, each in attacks.items() if not any(part in name for part in options.skip)}
     counted, now = Passes(problem.model), clock(options)
     distances: dict[str, Tensor] = {}
     rows = []
@@ -62,9 +66,8 @@ def compare(problem: Problem, norm: Norm, options: argparse.Namespace) -> None:
     best_theirs = torch.stack(rivals).amin(0) if rivals else None
     known = torch.stack(list(distances.values())).amin(0)
     if options.long:
-        more = ours(norm, options.long) | {
-            f"{name}": attack for name, attack in theirs(norm, options.long).items() if "BB" not in name
-        }
+        others = {name: attack for name, attack in theirs(norm, options.long).items() if "BB" not in name}
+        more = ours(norm, options.long) | others
         known = torch.stack([known, *(measured(problem, norm, attack, counted) for attack in more.values())]).amin(0)
     print(f"{problem.name}, {norm}: {len(problem.images)} images")
     print(
