@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from tasks.parts.classifier import Classifier, hidden_stage
 from tasks.parts.geometry import ascent_direction, per_example
-from tasks.parts.inner_search import Classify, climb, gradient_at, without_trace
+from tasks.parts.inner_search import Classify, climb, gradient_of_logits, without_trace
 from tasks.parts.losses import at, margin, without
 from tasks.parts.recipes import AdversarialAugmentation, Recipe
 from tasks.parts.settings import UserError
@@ -164,10 +164,10 @@ def moved(
     places = (torch.rand(len(points), generator=generator) < settings.probability).nonzero().flatten()
     rows = places.to(points.device)
     everything = points.detach()
-    start, label = everything.index_select(0, rows), labels[rows]
+    start, label = everything.index_select(0, rows), labels.index_select(0, rows)
     if not len(rows):
         return Moves(rows, start, torch.ones_like(rows, dtype=torch.bool), None)
-    unit = everything.square().mean().sqrt() if settings.relative else everything.new_ones(())
+    unit = everything.square().mean().sqrt() if settings.relative else 1.0
     lots: Tensor | None = None
     before: Tensor | None = None
     delta: Tensor | None = None
@@ -200,38 +200,41 @@ def _climbed(
     labels: Tensor,
     lots: Tensor | None,
     radius: float,
-    unit: Tensor,
+    unit: Tensor | float,
     clip: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...), unfinished for all others.
 
     Args:
         lots: numbers uniform in [0, 1) (n,) that decide random classes.
-        unit: of the radius, ().
+        unit: of the radius, one number.
     """
     sign = 1.0 if settings.direction in ("runner_up", "random_class") else -1.0
     step_size = 2.5 * radius / settings.steps
     if settings.step_size is not None:
         step_size = settings.step_size * radius / settings.epsilon  # shrinks with the radius of a schedule
 
-    def height(logits: Tensor) -> Tensor:
-        return sign * at(logits, _classes(settings, logits.detach(), labels, lots))
+    chosen: list[Tensor] = []
 
-    before, gradient = gradient_at(classify, start, height)
+    def weights(logits: Tensor) -> Tensor:
+        chosen.append(_classes(settings, logits, labels, lots))
+        return torch.zeros_like(logits).scatter_(1, chosen[0][:, None], sign)
+
+    before, gradient = gradient_of_logits(classify, start, weights)
     kept = _eligible(settings, before, labels)
     delta = min(step_size, radius) * unit * ascent_direction(gradient, settings.norm)
     if settings.steps == 1:
         return before, kept, delta
     still = torch.arange(len(start), device=start.device) if settings.only == "all" else kept.nonzero().flatten()
     if len(still):
-        classes, here, there = _classes(settings, before, labels, lots)[still], start[still], delta[still]
+        classes, here, there = chosen[0][still], start[still], delta[still]
+        uphill = torch.zeros_like(before[still]).scatter_(1, classes[:, None], sign)  # the same at every step
         delta[still] = climb(
-            classify,
+            lambda points: gradient_of_logits(classify, points, uphill)[1],
             here,
             (here + there).clamp_(0, 1).sub_(here) if clip else there,
-            lambda logits: sign * at(logits, classes),
             steps=settings.steps - 1,
-            radius=(radius * unit)[None],
+            radius=start.new_full((1,), radius) * unit,
             step_size=step_size * unit,
             norm=settings.norm,
             clip=clip,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from tasks.parts.geometry import Ball, ascent_direction, per_example
-from tasks.parts.inner_search import climb, without_trace
+from tasks.parts.inner_search import climb, gradient_at, without_trace
 from tasks.parts.recipes import Robust
 
 BESIDE = 1e-3
@@ -71,10 +71,9 @@ def worst_images(
             return kl_div(logits.log_softmax(1), clean, reduction="none", log_target=True).sum(1)
 
         delta = climb(
-            model,
+            lambda points: gradient_at(model, points, height)[1],
             images,
             (images + start).clamp_(0, 1).sub_(images),
-            height,
             steps=settings.steps,
             radius=radius,
             step_size=step_size,
