@@ -1,4 +1,4 @@
-"""One number for flatness against one varied setting: how does the training noise change it?"""
+"""One number an example against one varied setting: how does the training noise change the flatness, or against a control?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import caption, conditions, cubes, kinds, left_out, mean_over, select
+from analysis.cube import Cube, caption, conditions, cubes, kinds, left_out, mean_over, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, recipe_labels, sentence, short_names, show
 
@@ -36,6 +36,12 @@ class Options(FigureOptions):
         description="varied setting on the horizontal axis; by default the first numeric one",
         json_schema_extra=SETTING,
     )
+    against: str | None = Field(
+        None,
+        description="varied setting: draw the differences, by example and seed, from the recipe in which it has the value `control`",
+        json_schema_extra=SETTING,
+    )
+    control: str | float | bool | None = Field(None, description="value of `against`; by default its first")
 
 
 def needs(options: Options) -> list[str]:
@@ -58,15 +64,23 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             f"x: {options.x} does not differ between the recipes; {', '.join(differing) or 'nothing'} does"
         )
     x = options.x or next((name for name in differing if results.is_numeric(name)), differing[0] if differing else None)
-    others = [name for name in differing if name != x]
+    controls = _controls(results, options, x)
+    compared = {results.setting_of(recipe, options.against) for recipe in controls} if options.against else set()
+    others = [name for name in differing if name != x and (name != options.against or len(compared) > 1)]
     lines = _lines(results, others)
-    parts, resampled = [], set()
+    singles: dict[str, dict[str, Cube]] = {}
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
-        if of_recipe.empty:
+        if not of_recipe.empty:
+            found = cubes(of_recipe, options.y, options.along)
+            singles[recipe] = {condition: mean_over(cube, options.radius) for condition, cube in found.items()}
+    parts, resampled = [], set()
+    for recipe, of_conditions in singles.items():
+        if options.against and controls.get(recipe) not in singles:
             continue
-        for condition, cube in cubes(of_recipe, options.y, options.along).items():
-            single = mean_over(cube, options.radius)
+        for condition, single in of_conditions.items():
+            if options.against:
+                single = _minus(results, single, singles[controls[recipe]][condition])
             estimate = single.estimate(options)
             if estimate.n[0] == 0:
                 continue
@@ -100,8 +114,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         numeric = pd.api.types.is_numeric_dtype(frame["x"])
         places = list(dict.fromkeys(frame["x"]))
         width = style.COLUMN if len(present) == 1 else style.DOUBLE
-        figure, axes = style.panels(1, len(present), width=width, height=2.5, sharex=True)
+        height = 2.5 + style.legend_height(width, [str(name) for name in lines])
+        figure, axes = style.panels(1, len(present), width=width, height=height, sharex=True)
         handles: dict[str, Any] = {}
+        room = width / len(present) - 0.5  # inches of a panel
+        dodge = min(DODGE, 40 * room / max(1, len(places) * len(lines)))
         for ax, condition in zip(axes[0], present, strict=True):
             for place, name in enumerate(lines):
                 here = frame[(frame["condition"] == condition) & (frame["line"] == name)]
@@ -109,9 +126,12 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 how = style.look(place, len(lines))
                 if not numeric or not frame.attrs.get("joined", True):
                     how["linestyle"] = ""
-                handles[name] = _points(ax, here, how, DODGE * (place - (len(lines) - 1) / 2))
+                handles[name] = _points(ax, here, how, dodge * (place - (len(lines) - 1) / 2))
+            if options.against:
+                ax.axhline(0, color="black", linewidth=0.6, zorder=1)
             ax.set_title(condition)
-            ax.set_xlabel(frame.attrs.get("x", options.x or ""))
+            ax.set_xlabel(style.wrap(frame.attrs.get("x", options.x or ""), room + 0.2))
+            ax.margins(x=0.05 + dodge * len(lines) / (144 * max(room, 0.5)))  # for the points that were moved sideways
             if numeric:
                 style.number_axis(ax, frame["x"].unique())
             else:
@@ -149,6 +169,47 @@ def _lines(results: Results, others: list[str]) -> dict[str, str]:
     return dict(zip(recipes, labels if len(different) <= MANY else [""] * len(recipes), strict=True))
 
 
+def _controls(results: Results, options: Options, x: str | None) -> dict[str, str]:
+    """For each recipe the one that is the same but for `against`, which has the value `control` there.
+
+    Raises:
+        ReportError: the setting does not differ between recipes, or is the horizontal axis, or never has that value.
+    """
+    if options.against is None:
+        return {}
+    values = results.values(options.against) if options.against in results.varied else []
+    if len(values) < 2 or options.against == x:
+        reason = "is the horizontal axis" if options.against == x else "does not differ between the recipes"
+        raise ReportError(f"against: {options.against} {reason}")
+    wanted = values[0] if options.control is None else options.control
+    if wanted not in values:
+        raise ReportError(f"control: {options.against} is never {show(wanted)}; it is {', '.join(map(show, values))}")
+    others = [name for name in results.varied if name != options.against]
+    places = {recipe: tuple(results.setting_of(recipe, name) for name in others) for recipe in results.recipes}
+    isolated = [recipe for recipe in results.recipes if results.setting_of(recipe, options.against) == wanted]
+    control = {places[recipe]: recipe for recipe in isolated}
+    compared = [recipe for recipe in results.recipes if recipe not in isolated]
+    return {recipe: control[places[recipe]] for recipe in compared if places[recipe] in control}
+
+
+def _minus(results: Results, single: Cube, control: Cube) -> Cube:
+    """The differences of the same examples under the same seeds; NaN where either was not measured."""
+    first, second = (
+        pd.DataFrame(cube.values[:, :, 0], index=_seed_names(results, cube.trials), columns=cube.ids)
+        for cube in (single, control)
+    )
+    differences = first - second.reindex(index=first.index, columns=first.columns)
+    return Cube(differences.to_numpy()[:, :, None], single.trials, single.ids, single.points)
+
+
+def _seed_names(results: Results, trials: Any) -> list[str]:
+    """What each trial's seed is called; with nothing that repeats recipes they have one trial each."""
+    if not results.replicates:
+        return [""] * len(trials)
+    by_trial = results.trials.set_index("trial")
+    return [str(by_trial.at[trial, f"config.{results.replicates}"]) for trial in trials]
+
+
 def _place(results: Results, recipe: str, x: str | None, condition: str) -> Any:
     if x is None:
         return condition or recipe
@@ -161,10 +222,7 @@ def _seeds(results: Results, values: Any, trials: Any, where: dict[str, Any]) ->
     known = np.isfinite(values)
     n = known.sum(1)
     means = np.where(known, values, 0).sum(1) / np.maximum(n, 1)
-    by_trial = results.trials.set_index("trial")
-    seeds = [
-        str(by_trial.at[trial, f"config.{results.replicates}"]) if results.replicates else trial for trial in trials
-    ]
+    seeds = _seed_names(results, trials) if results.replicates else trials
     frame = pd.DataFrame(
         {"what": "seed", **where, "mean": means, "low": np.nan, "high": np.nan, "n": n, "seeds": len(trials)}
     )
@@ -190,6 +248,10 @@ def _attributes(
         label = f"mean {options.y} over the {options.along} ladder"
         how = f", averaged over the {options.along} ladder (normalised area under the curve)"
     of = results.setting_label(x) if x else "condition"
+    if options.against:
+        control = show(results.values(options.against)[0] if options.control is None else options.control)
+        label = f"{label if options.along in results.rows else options.y}: difference from {control}"
+        how += f", minus that of the same recipe with {results.setting_label(options.against)} {control}, by example and seed"
     means = frame[frame["what"] == "mean"]
     hidden = bool(others) and list(means["line"].unique()) == [""]
     words = [

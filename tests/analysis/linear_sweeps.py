@@ -143,7 +143,7 @@ def write(
             measured = (measure or rows)(given, **how)
             if "correct" in measured:
                 line |= {"summary.accuracy": float(measured["correct"].mean())}
-            if "persistence" in measured:
+            if {"persistence", "radius"} <= set(measured):
                 first = measured["condition"] == measured["condition"].iloc[0]
                 line |= {
                     "summary.flatness": float(measured.loc[first & (measured["radius"] == 0.1), "persistence"].mean())

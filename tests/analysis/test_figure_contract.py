@@ -12,6 +12,7 @@ import pytest
 from linear_sweeps import NOISE, OPTIMISER, grid, rows, write
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from planted_evaluations import EVALUATION_COLUMNS, evaluated
 from planted_searches import NAMES, SEARCH_COLUMNS, searched, transferred
 
 from analysis import catalogue, style
@@ -82,11 +83,27 @@ SWEEPS: dict[str, dict[str, Any]] = {
         "names": ["$x_", '#1, "a" \n<b>', "all but"],
         "joint": False,
     },
+    "evaluations": {
+        "points": grid(**{RADIUS: [0.0, 0.1, 0.2], "recipe__optimiser": ["sgd", "adam"], "recipe__seed": [0, 1]}),
+        "measure": evaluated,
+        "sweep": {"columns": EVALUATION_COLUMNS},
+    },
+    "one evaluation": {"points": grid(recipe__seed=[0]), "measure": evaluated},
+    "many evaluations": {
+        "points": grid(
+            **{RADIUS: [0.0, 0.05, 0.1, 0.2]},
+            recipe__optimiser=["sgd", "adam"],
+            recipe__flip=[False, True],
+            recipe__space=["pixel", "hidden:4"],
+        ),
+        "measure": evaluated,
+    },
 }
 
 
 RARE = {
     *("seeds", "one number", "three", "one radius", "one example", "odd words"),
+    *("one evaluation", "many evaluations"),
     *("norms alone", "many searches", "transfer of many", "transfer of odd words"),
 }
 """Sweeps that seldom are; all of them together take some ten seconds."""
@@ -128,7 +145,9 @@ def each(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     points = grid(attack__norm=["Linf", "L2"], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1])
     searches = write(tmp_path_factory.mktemp("searches"), points, measure=searched)
     transfer = write(tmp_path_factory.mktemp("transfer"), grid(attack__seed=[0]), measure=transferred)
-    return [load(folder) for folder in (flatness, searches, transfer)]
+    points = grid(**{RADIUS: [0.0, 0.1], "recipe__optimiser": ["sgd", "adam"], "recipe__seed": [0, 1]})
+    evaluations = write(tmp_path_factory.mktemp("evaluations"), points, measure=evaluated)
+    return [load(folder) for folder in (flatness, searches, transfer, evaluations)]
 
 
 @pytest.mark.parametrize(("results", "name"), PAIRS, indirect=["results"])

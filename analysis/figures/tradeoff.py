@@ -1,0 +1,117 @@
+"""What one kind of accuracy costs of another: clean accuracy against accuracy under attack, a point a recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from pydantic import Field
+
+from analysis import style, telling
+from analysis.cube import caption, conditions, counted, cubes, select
+from analysis.options import SETTING, FigureOptions
+from analysis.results import ReportError, Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class Options(FigureOptions):
+    """The options of `tradeoff`."""
+
+    y: str = Field("accuracy", description="row column to draw, under both conditions")
+    across: str = Field("clean", description="condition of the horizontal axis")
+    up: str | None = Field(
+        None, description="condition of the vertical axis; by default attack, or where there is none the last one"
+    )
+    by: str | None = Field(
+        None,
+        description="varied setting that the colour tells; by default the first numeric one",
+        json_schema_extra=SETTING,
+    )
+
+
+def needs(options: Options) -> list[str]:
+    """The row columns it takes: those of a task that does several things to the same images."""
+    return ["id", "condition", "strength", options.y]
+
+
+def compute(results: Results, options: Options) -> pd.DataFrame:
+    """One line a recipe: `recipe`, `colour`, `column`, `dash`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `n`, `seeds`.
+
+    Both numbers are means over examples, their copies, the ladder of the condition and seeds.
+    """
+    present = conditions(results.rows)
+    others = [name for name in present if name != options.across]
+    up = options.up or ("attack" if "attack" in others else others[-1] if others else None)
+    if up is None:
+        raise ReportError(f"up: there is no condition besides {options.across}")
+    told = telling.roles(results, options.by)
+    flat, steep = (select(results, options, condition=name) for name in (options.across, up))
+    parts, resampled = [], set()
+    for recipe in results.recipes:
+        both = [rows[rows["recipe"] == recipe] for rows in (flat, steep)]
+        if any(rows.empty for rows in both):
+            continue
+        x, y = (cubes(rows, options.y, along="", by=None)[""].estimate(options) for rows in both)
+        resampled.add(y.resampled)
+        place = {"x": x.mean, "x_low": x.low, "x_high": x.high}
+        parts.append(pd.DataFrame({**told.of(results, recipe), **place, **y.columns()}))
+    if not parts:
+        raise ReportError(f"no recipe was measured under both {options.across} and {up}")
+    frame = pd.concat(parts, ignore_index=True)
+    label = options.y.replace("_", " ")
+    words = [
+        f"{counted(len(frame), 'recipe').capitalize()}: {label} ({up}) against {label} ({options.across}), means over examples and seeds.",
+        told.untold(),
+        caption(frame, options, resampled, "Bars both ways"),
+    ]
+    frame.attrs = {
+        "caption": " ".join(filter(None, words)),
+        "x": f"{label} ({options.across})",
+        "mean": f"{label} ({up})",
+        "colour": told.title(results),
+    }
+    return frame
+
+
+def draw(frame: pd.DataFrame, options: Options) -> Figure:
+    """One panel, or one for each value of a setting, on common axes."""
+    from matplotlib.lines import Line2D
+
+    with style.paper():
+        frame = telling.named(frame)
+        columns = list(dict.fromkeys(frame["column"]))
+        width = style.COLUMN if len(columns) == 1 else style.DOUBLE
+        order, numeric = telling.colours(frame)
+        groups = list(dict.fromkeys(frame["dash"]))
+        height = 2.6 + telling.legend_height(width, order, groups)
+        figure, axes = style.panels(1, len(columns), width=width, height=height, sharex=True, sharey=True)
+        handles: dict[Any, Any] = {}
+        crowded = len(frame) / len(columns) > telling.CROWD
+        for ax, column in zip(axes[0], columns, strict=True):
+            for _, point in frame[frame["column"] == column].iterrows():
+                how = style.look(order.index(point["colour"]), len(order), numeric)
+                if len(groups) > 1 or numeric:
+                    how["marker"] = style.MARKERS[groups.index(point["dash"]) % len(style.MARKERS)]
+                handles.setdefault(point["colour"], _point(ax, point, how, crowded))
+            ax.set_title(column)
+            ax.set_xlabel(frame.attrs.get("x", options.across))
+        axes[0, 0].set_ylabel(style.wrap(frame.attrs.get("mean", options.y), height - 0.7))
+        more = {
+            group: Line2D([], [], color=style.GREY, linestyle="", marker=style.MARKERS[place % len(style.MARKERS)])
+            for place, group in enumerate(groups)
+            if len(groups) > 1
+        }
+        telling.legend(figure, handles, order, [], frame.attrs.get("colour") or None, more)
+    return figure
+
+
+def _point(ax: Axes, point: pd.Series, how: dict[str, Any], crowded: bool) -> Any:
+    """A marker with its interval along either axis."""
+    thin = {"color": how["color"], "linewidth": 0.4 if crowded else 0.9, "alpha": 0.5 if crowded else 1.0}
+    ax.plot([point["x_low"], point["x_high"]], [point["mean"]] * 2, **thin)
+    ax.plot([point["x"]] * 2, [point["low"], point["high"]], **thin)
+    look = {**how, "linestyle": "", "markersize": 4.5}
+    return ax.plot([point["x"]], [point["mean"]], markeredgecolor="white", markeredgewidth=0.4, zorder=4, **look)[0]
