@@ -63,7 +63,9 @@ def _in_pixels(found: Examples, told: Told) -> tuple[list[np.ndarray], list[list
     difference = found.moved - found.images
     largest = float(np.abs(difference).max())
     told |= {"rows": ["training image", "moved", "difference"], "largest": largest}
-    changed = [ORANGE if after != before else WHITE for before, after in zip(found.predicted, found.moved_to, strict=True)]
+    changed = [
+        ORANGE if after != before else WHITE for before, after in zip(found.predicted, found.moved_to, strict=True)
+    ]
     plain = [WHITE] * len(found.ids)
     return [found.images, found.moved, 0.5 + difference / (2 * largest or 1.0)], [plain, changed, plain]
 
