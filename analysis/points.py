@@ -64,4 +64,4 @@ def front(values: ArrayLike) -> NDArray[np.bool_]:
     here = np.asarray(values, float)
     as_good = (here[:, None] >= here[None]).all(-1)  # (N, N): the first is at least as good as the second
     better = (here[:, None] > here[None]).any(-1)
-    return ~(as_good & better).any(0)
+    return np.logical_not((as_good & better).any(axis=0))

@@ -197,7 +197,7 @@ class Sweep(Settings):
     @classmethod
     def _known_kind(cls, value: str | None) -> str | None:
         if value is not None and value != "none" and not value.endswith(tuple(STORAGES)):
-            raise ValueError(f"a file that ends in {' or '.join(STORAGES)}, or none, is needed")
+            raise ValueError(f"none or a file that ends in {' or '.join(STORAGES)} is needed")
         return value
 
     @model_validator(mode="after")

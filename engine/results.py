@@ -59,7 +59,8 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     stopped = len(records) - done - len(failed)
     early = f", {stopped} stopped early" if stopped else ""
     print(f"{spec.name}: {done} of {len(records)} trials done{early}, {ran} of them run now; {page}")
-    return 1 if failed or undrawn or wrong else 0
+    asked = undrawn and spec.sweep.figures  # one that was drawn by default may have nothing to show
+    return 1 if failed or asked or wrong else 0
 
 
 def _unpassed(record: dict[str, Any]) -> list[tuple[str, str]]:

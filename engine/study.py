@@ -270,10 +270,11 @@ class Study:
         import optuna
 
         objectives = self._spec.sweep.objectives
+        maximise, minimise = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         study = optuna.create_study(
             study_name=self._spec.name,
             storage=self._storage,
-            directions=[{"max": "maximize", "min": "minimize"}[objective.mode] for objective in objectives],
+            directions=[maximise if objective.mode == "max" else minimise for objective in objectives],
             load_if_exists=True,
         )
         if study.user_attrs.get("study") != self._identity:
@@ -437,6 +438,7 @@ def _quiet() -> None:
 
 def _open(file: Path | None) -> Any:
     import optuna
+    from optuna.storages.journal import JournalFileBackend
     from sqlalchemy import URL
 
     if file is None:
@@ -444,7 +446,7 @@ def _open(file: Path | None) -> Any:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".db":
         return optuna.storages.RDBStorage(URL.create("sqlite", database=str(file)).render_as_string())
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
+    return optuna.storages.JournalStorage(JournalFileBackend(str(file)))
 
 
 def _refuse_others(file: Path | None, spec: Spec) -> None:

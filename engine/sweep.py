@@ -24,6 +24,8 @@ examples:
   python -m engine.sweep sweeps/noise.yaml recipe.optimiser=sgd   one value of what varies
   python -m engine.sweep sweeps/noise.yaml --local                without Ray, in this process
   python -m engine.sweep sweeps/noise_cifar10.yaml data_root=/data resources.gpus=0.5
+  python -m engine.sweep sweeps/search.yaml trials=80             a longer search: the points of before are kept
+  optuna-dashboard sqlite:///results/search/study.db              looks at its study
   python -m engine.sweep sweeps/noise.yaml --address auto --results s3://bucket/results
 
 The same command again goes on where the last run stopped, and does nothing twice.
@@ -90,7 +92,7 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     known = study.planned if study else planned
     todo = [item for item in known if options.fresh or status(item, store) not in spec.ended]
     if options.dry_run:
-        _show(spec, known, todo, store)
+        _show(spec, known, todo, store, fresh=options.fresh)
         if study and study.left:
             print(f"{study.left} more points are chosen as the search goes on")
         return 0
@@ -137,8 +139,9 @@ def _left(item: Planned, store: Store) -> int:
     return len(missing(item.folder, item.ids, store))
 
 
-def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store) -> None:
+def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store, *, fresh: bool) -> None:
     """The dry run: every trial and how far it is, and the work that is left."""
+    left = {item.key: len(item.ids) if fresh else _left(item, store) for item in todo}
     print(f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.name)}")
     width = max((len(item.trial.label) for item in planned), default=0)
     epochs: dict[str, int] = {}  # of each network to train
@@ -151,17 +154,16 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store)
                 epochs |= {key: artifact.of.epochs} if item in todo else {}
             elif not isinstance(artifact.of, Recipe) and item in todo:
                 around.setdefault(key, set()).update(missing(artifact.folder, item.ids, store))
-        left = _left(item, store) if item in todo else 0
         print(
-            f"  {item.key}  {item.trial.label:{width}}  {status(item, store):7}  network {made:8}  {left} examples left"
+            f"  {item.key}  {item.trial.label:{width}}  {status(item, store):7}  network {made:8}  {left.get(item.key, 0)} examples left"
         )
-    examples, searches = sum(_left(item, store) for item in todo), sum(map(len, around.values()))
+    examples, searches = sum(left.values()), sum(map(len, around.values()))
     print(
         f"to do: {len(todo)} trials; {len(epochs)} networks to train, {sum(epochs.values())} epochs; "
         f"{searches} adversarial searches; {examples} examples to measure"
     )
     if hasattr(spec.task, "passes"):
-        passes = sum(_left(item, store) * spec.task.passes(item.trial.config) for item in todo)
+        passes = sum(left[item.key] * spec.task.passes(item.trial.config) for item in todo)
         print(f"at most {passes:,} forward passes of a network on one image")
 
 

@@ -164,8 +164,8 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
 
 
 def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    loss = cross_entropy(logits, labels) if targets is None else -cross_entropy(logits, targets)
-    return loss.double()
+    logits = logits.double()  # that of a confident network is 0 in single precision
+    return cross_entropy(logits, labels) if targets is None else -cross_entropy(logits, targets)
 
 
 def _random(config: Config, space: Space, begin: Tensor, ids: Sequence[int], radius: Tensor) -> Tensor:

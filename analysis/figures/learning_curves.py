@@ -56,7 +56,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     wanted = [options.metric] if options.metric else [scheduler.get("metric"), "validation_accuracy", "accuracy"]
     metric = next((name for name in wanted if name in known), None)
     if metric is None:
-        there = [name for name in known if name not in ("trial", "recipe", "status", "epoch")]
+        there = [str(name) for name in known if name not in ("trial", "recipe", "status", "epoch")]
         raise ReportError(f"metric: no epoch has {wanted[0]}; there are {', '.join(there)}")
     frame = known[["trial", "recipe", "status"]].assign(x=known["epoch"].astype(int), mean=known[metric].astype(float))
     frame = frame.dropna(subset="mean").assign(low=np.nan, high=np.nan, n=1, seeds=1)

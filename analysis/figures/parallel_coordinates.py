@@ -55,7 +55,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
                 {
                     "point": there["recipe"].astype(str),
                     "status": there["status"],
-                    "axis": axis if axis in modes else results.setting_label(axis),
+                    "axis": axis.replace("_", " ") if axis in modes else results.setting_label(axis),
                     "x": place,
                     "value": [show(plain(value)) for value in there[axis]],
                     "mean": _heights(there[axis], log),
@@ -96,14 +96,15 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             if np.isfinite(colour):
                 how = {"color": colormaps["viridis"](0.9 * (1 - colour)), "linewidth": 0.7 + 0.9 * colour}
             ax.plot(line["x"], line["mean"], **how)
-        for place, group in frame.groupby("x"):
-            ax.axvline(float(place), color="black", linewidth=0.6, zorder=0)
+        for place in axis_names["x"].astype(float):
+            group = frame[frame["x"] == place]
+            ax.axvline(place, color="black", linewidth=0.6, zorder=0)
             ends = group.drop_duplicates("value").sort_values("mean")
             words = not all(map(_is_number, ends["value"]))
             for _, end in (ends if words and len(ends) <= 6 else ends.iloc[[0, -1]]).iterrows():
                 ax.annotate(
                     str(end["value"])[:18],
-                    (float(place), end["mean"]),
+                    (place, end["mean"]),
                     xytext=(2, 0),
                     textcoords="offset points",
                     fontsize=6,

@@ -65,7 +65,12 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         if seeds > 1
         else "One seed a point: how far another training would differ is not known.",
     ]
-    frame.attrs = {"caption": " ".join(words), "x": x, "mean": y, "joined": not others}
+    frame.attrs = {
+        "caption": " ".join(words),
+        "x": x.replace("_", " "),
+        "mean": y.replace("_", " "),
+        "joined": not others,
+    }
     return frame
 
 
@@ -91,6 +96,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 zorder=3 if chosen else 2,
                 **how,
             )
+        ax.locator_params(axis="x", nbins=5)
         ax.set_xlabel(frame.attrs.get("x", options.x or ""))
         ax.set_ylabel(style.wrap(frame.attrs.get("mean", options.y or ""), 2.4))
         handles, labels = ax.get_legend_handles_labels()

@@ -46,7 +46,8 @@ def security_curve(
         images: (N, ...) in the box.
         labels: (N,) true classes.
         radii: the ladder, in any order, pixel units.
-        steps_between: the share of the attack's steps (at least 3) that it gets at a radius where it has a start.
+        steps_between: the share of the attack's steps (at least 3) that it gets at a radius where it has a start. Its
+            step sizes then fall, if it has a schedule and none is given.
         arguments: further ones of the attack, but for `epsilon` and `stop`.
 
     Returns:
@@ -84,6 +85,8 @@ def security_curve(
     failed = torch.full_like(place, -1)  # (N,) the largest place at which an attack failed
     if "start" in parameters:
         steps = arguments.get("steps", parameters["steps"].default if "steps" in parameters else None)
+        if "schedule" in parameters:  # the walks begin near their end: their steps shorten
+            arguments.setdefault("schedule", "cosine")
         arguments |= {} if steps is None else {"steps": min(steps, max(3, math.ceil(steps_between * steps)))}
     while True:
         left = ((place < none) & (place - 1 > failed)).nonzero().flatten()

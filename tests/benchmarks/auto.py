@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from problems import Problem, interleaved, parser, peer_module, problems, right
+from problems import Problem, clock, interleaved, parser, peer_module, problems, right
 from torch import Tensor, nn
 
 from tasks.parts.attacks.auto import auto
@@ -28,7 +28,7 @@ def main() -> None:
     for problem in problems(options):
         name, model, images, labels, epsilon = problem
         contenders: dict[str, Callable[[], Tensor]] = {"auto": partial(ours, problem)} | theirs(problem, options.batch)
-        timed = interleaved(contenders, options.rounds)
+        timed = interleaved(contenders, options.rounds, clock(options))
         print(f"{name}: accuracy {right(model, images, labels).double().mean():.4f}, L-inf radius {epsilon:.4f}")
         print("attack                     robust accuracy   seconds   times auto")
         for attack, each in timed.items():

@@ -2,15 +2,16 @@
 
     python tests/benchmarks/curve.py --data folder --examples 128
 
-The radii go up in equal steps to the network's own, and each search is told what the one at the neighbouring radius found. For each
-attack: seconds and forward passes of the curve and of the one radius, and the robust accuracy at each radius.
+The radii go up in equal steps, over the range in which the robust accuracy falls: to 1/255 for the undefended networks, to the radius of
+its training for the robust one. Each search is told what those at the neighbouring radii found. For each attack: times the seconds of the
+one radius, forward passes an image of the curve and of the one radius, and the robust accuracy at each radius.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from problems import interleaved, parser, problems
+from problems import clock, interleaved, parser, problems
 
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.pgd import pgd
@@ -24,7 +25,8 @@ def main() -> None:
     arguments = parser(__doc__, examples=64)
     arguments.add_argument("--rounds", type=int, default=3)
     options = arguments.parse_args()
-    for name, model, images, labels, epsilon in problems(options):
+    for name, model, images, labels, largest in problems(options):
+        epsilon = largest if name == "robust" else 1 / 255
         radii = [epsilon * (i + 1) / RADII for i in range(RADII)]
         for attack, (function, how) in ATTACKS.items():
             timed = interleaved(
@@ -33,12 +35,14 @@ def main() -> None:
                     "one": partial(function, model, images, labels, epsilon=epsilon, **how),
                 },
                 options.rounds,
+                clock(options),
             )
             (found, smallest), one = timed["curve"].result, timed["one"].result
             print(f"{name}, {attack}: {RADII} radii up to {epsilon:.4f} beside that one")
+            passes = [float(each.forwards.double().mean()) for each in (found, one)]
             print(
-                f"  times the seconds {timed['curve'].median / timed['one'].median:.2f}, "
-                f"times the passes {found.forwards.sum() / one.forwards.sum():.2f}"
+                f"  {timed['curve'].median / timed['one'].median:.2f} times the seconds; {passes[0]:.1f} passes an image, "
+                f"{passes[0] / passes[1]:.2f} times the {passes[1]:.1f} of the one radius"
             )
             held = [float((smallest > radius).double().mean()) for radius in radii]
             alone = float((~one.success).double().mean())

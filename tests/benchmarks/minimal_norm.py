@@ -13,13 +13,12 @@ given, so that its row says nothing about the method.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from problems import Problem, parser, peer_module, problems, right
+from problems import Problem, clock, parser, peer_module, problems, right
 from torch import Tensor, nn
 
 from tasks.parts.attacks.ddn import ddn
@@ -37,6 +36,9 @@ def main() -> None:
     arguments.add_argument(
         "--long", type=int, default=0, help="passes of further runs, for the best known distances; 0: none"
     )
+    arguments.add_argument(
+        "--skip", nargs="*", default=[], help="leaves out the attacks whose name has such a part, as BB"
+    )
     arguments.add_argument("--norms", nargs="+", default=["L2", "Linf"], choices=["Linf", "L2", "L1", "L0"])
     options = arguments.parse_args()
     for problem in problems(options):
@@ -51,21 +53,21 @@ def compare(problem: Problem, norm: Norm, options: argparse.Namespace) -> None:
     passes = options.steps + 2 + HALVINGS
     attacks = {name: (name, attack) for name, attack in ours(norm, options.steps).items()}
     attacks |= {name: ("", attack) for name, attack in theirs(norm, passes).items()}
-    counted = Passes(problem.model)
+    attacks = {name: each for name, each in attacks.items() if not any(part in name for part in options.skip)}
+    counted, now = Passes(problem.model), clock(options)
     distances: dict[str, Tensor] = {}
     rows = []
     for name, (_, attack) in attacks.items():
         counted.rows = 0
-        begun = time.perf_counter()
+        begun = now()
         distances[name] = measured(problem, norm, attack, counted)
-        rows.append((name, counted.rows / len(problem.images), time.perf_counter() - begun))
+        rows.append((name, counted.rows / len(problem.images), now() - begun))
     rivals = [distance for name, distance in distances.items() if not attacks[name][0]]
     best_theirs = torch.stack(rivals).amin(0) if rivals else None
     known = torch.stack(list(distances.values())).amin(0)
     if options.long:
-        more = ours(norm, options.long) | {
-            f"{name}": attack for name, attack in theirs(norm, options.long).items() if "BB" not in name
-        }
+        others = {name: attack for name, attack in theirs(norm, options.long).items() if "BB" not in name}
+        more = ours(norm, options.long) | others
         known = torch.stack([known, *(measured(problem, norm, attack, counted) for attack in more.values())]).amin(0)
     print(f"{problem.name}, {norm}: {len(problem.images)} images")
     print(

@@ -170,8 +170,9 @@ def test_rows_deleted_under_a_running_trial_are_no_success(tmp_path: Path, monke
 
 def test_a_missing_objective_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, FLATNESS + "objective: {metric: no_such_scalar}\n")
-    assert sweep.main([file, "--local", "--results", str(tmp_path / "results"), "seeds=1"]) == 1
-    assert "the objective no_such_scalar is missing" in capsys.readouterr().err
+    assert sweep.main([file, "--local", "--results", str(tmp_path / "results"), "seeds=1"]) == 2
+    assert "objective.metric: no trial reports no_such_scalar; they report accuracy, " in capsys.readouterr().err
+    assert len(list((tmp_path / "results" / "small" / "trials").iterdir())) == 1  # the others were not begun
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

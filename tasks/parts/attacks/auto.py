@@ -25,7 +25,7 @@ from tasks.parts.attacks.pgd import pgd
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import in_batches
 from tasks.parts.geometry import PIXELS, Box, Convex, inside, norm_of, per_example, radii
-from tasks.parts.losses import verdict
+from tasks.parts.losses import Loss, verdict
 from tasks.parts.search import Found, pass_size
 
 
@@ -57,7 +57,7 @@ def auto(
         steps: gradient steps of each walk.
         restarts: walks of each attack, and towards each class.
         target_classes: how many other classes are aimed at, the most likely first; all where there are not so many.
-        queries: of the Square Attack; where it is 0, no attack follows those with gradients of the first two lines.
+        queries: of the Square Attack; 0 leaves the last stage out, whichever it is.
         targets: (N,) classes to reach; any other class than the label where None.
         box: the least and the largest number that a point may have.
         ids: the examples' ids, which key the random numbers; 0, 1, ... where None.
@@ -111,6 +111,7 @@ def auto(
 def _stages(norm: Convex, classes: int, untargeted: bool, pixels: bool, given: dict[str, int]) -> list[partial[Found]]:
     """The attacks in turn, but for what they are called with at each stage alike."""
     steps, restarts = given["steps"], given["restarts"]
+    ratio: Loss
     if norm == "L1":
         ratio = "dlr" if classes >= (3 if untargeted else 4) else "margin"
         stages = [

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parent / "attacks"))  # the models of the attacks' tests
-from known_models import Meter, images, linear_with_distances, smooth
 
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.auto import auto
@@ -24,6 +19,7 @@ from tasks.parts.curve import security_curve
 from tasks.parts.geometry import norm_of
 from tasks.parts.search import Found
 from tasks.parts.settings import UserError
+from tests.tasks.parts.attacks.known_models import Meter, images, linear_with_distances, smooth
 
 Attack = Callable[..., Found]
 
