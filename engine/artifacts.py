@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from engine.job import Job, Log, Report, complete, versions
 from engine.plan import Artifact, exists
@@ -26,6 +27,8 @@ from tasks.parts.adversarial import Adversarial
 from tasks.parts.decoded import locked
 from tasks.parts.recipes import Recipe
 
+AUGMENTED = "augmented.png"
+"""The picture of what a classifier's adversarial augmentation does, in its folder; `augmented` in artifact.json tells of it."""
 LOOK_AGAIN = 0.2
 """Seconds between two looks at classifiers that are trained at the same time."""
 
@@ -108,6 +111,12 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     buffer = io.BytesIO()
     torch.save({name: torch.tensor(value) for name, value in final["state"].items()}, buffer)
     job.store.write(f"{artifact.folder}/weights.pt", buffer.getvalue())
+    told = {}
+    if final["augmented"] is not None:
+        picture, told["augmented"] = final["augmented"]
+        drawn = io.BytesIO()
+        Image.fromarray(picture).save(drawn, "PNG")
+        job.store.write(f"{artifact.folder}/{AUGMENTED}", drawn.getvalue())
     about = {
         "kind": artifact.kind,
         "recipe": recipe.model_dump(mode="json"),
@@ -115,6 +124,7 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
         "history": history,
         "seconds": time.time() - started,
         "versions": versions(),
+        **told,
     }
     job.store.write_json(f"{artifact.folder}/artifact.json", about)
 

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.artifacts import load, make_all
+from engine.artifacts import AUGMENTED, load, make_all
 from engine.board import Board
 from engine.job import Job, Log, Report, Stopped, Unreported, complete, devices, versions
-from engine.plan import Planned, exists
+from engine.plan import Artifact, Planned, exists
 from engine.store import Store, read_parts
 from engine.work import measure
 
@@ -49,6 +49,7 @@ def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
         record["traceback"] = traceback.format_exc()
         record |= {"unreported": error.metric, "reports": error.reports} if isinstance(error, Unreported) else {}
     record.setdefault("epochs", trained(planned, job.store))
+    record |= augmented(planned, job.store)
     record["devices"] = devices(planned.folder, job.store)
     record["seconds"] = time.time() - started
     job.store.write_json(f"{planned.folder}/trial.json", record)
@@ -61,6 +62,11 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     task = importlib.import_module(job.task)
     with _board(job, planned) as board:
         make_all(planned.artifacts(), planned.ids, job, _logs(planned, board), report)
+        network = _network(planned)
+        if network is not None and augmented(planned, store):
+            picture = store.read(f"{network.folder}/{AUGMENTED}")
+            store.write(f"{planned.folder}/{AUGMENTED}", picture)
+            board.image("augmentation", picture)
         loaded = [load(artifact, planned.ids, store) for artifact in planned.needs.values()]
         made = {name: of for name, (of, _) in zip(planned.needs, loaded, strict=True)}
         shared = [job.hands.put(state) for _, state in loaded]
@@ -85,10 +91,23 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
 
 def trained(planned: Planned, store: Store) -> list[dict[str, Any]]:
     """The epochs of the classifier that a trial is about; none where it is about several, or its classifier is not there."""
+    return _about(planned, store).get("history", [])
+
+
+def augmented(planned: Planned, store: Store) -> dict[str, Any]:
+    """`augmented`: what the picture of the adversarial augmentation of that classifier shows; empty where there is no picture."""
+    return {name: told for name, told in _about(planned, store).items() if name == "augmented"}
+
+
+def _about(planned: Planned, store: Store) -> dict[str, Any]:
+    """What the classifier says of itself that a trial is about; empty where it is about several, or it is not there."""
+    network = _network(planned)
+    return {} if network is None or not exists(network, store) else store.read_json(f"{network.folder}/artifact.json")
+
+
+def _network(planned: Planned) -> Artifact | None:
     networks = [artifact for artifact in planned.needs.values() if artifact.kind == "classifier"]
-    if len(networks) != 1 or not exists(networks[0], store):
-        return []
-    return store.read_json(f"{networks[0].folder}/artifact.json")["history"]
+    return networks[0] if len(networks) == 1 else None
 
 
 def read_rows(planned: Planned, store: Store) -> pd.DataFrame:

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from tasks.parts import adversarial, data, models, training
+from tasks.parts import adversarial, augmented_picture, data, models, training
 from tasks.parts.adversarial import Adversarial, Searched
 from tasks.parts.contract import Batch, TaskConfig
 from tasks.parts.recipes import Recipe
@@ -84,6 +84,7 @@ def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[
         "magnitudes": _magnitudes(model, split, around.device),
         "test": {"loss": loss, "accuracy": accuracy},
         "device": device_name(around.device),
+        "augmented": augmented_picture.of(recipe, model, split),
     }
 
 

@@ -23,6 +23,7 @@ FLOORS = {
     "analysis": 0,
     "analysis.stats": 1,
     "analysis.style": 1,
+    "analysis.augmented": 1,
     "analysis.catalogue": 1,
     "analysis.cube": 1,
     "analysis.drawing": 1,

@@ -263,9 +263,7 @@ def _name(network: nn.Module, nodes: list[fx.Node], following: fx.Node) -> str |
     return f"network.{path}" if path.isdigit() else path  # a bare number would read as a position
 
 
-def _steps(
-    nodes: list[fx.Node], dependent: set[fx.Node], part: list[fx.Node], result: fx.Node
-) -> tuple[Step, ...]:
+def _steps(nodes: list[fx.Node], dependent: set[fx.Node], part: list[fx.Node], result: fx.Node) -> tuple[Step, ...]:
     """A part of the operations, with what they need that does not depend on the images (parameters and the like)."""
     wanted = set(part)
     for node in reversed(nodes):
@@ -278,7 +276,9 @@ def _steps(
         if node not in seen:
             spent.append(node)  # nobody uses it at all
         seen.update(node.all_input_nodes, [node])
-        alone = node.op == "call_module" and not node.kwargs and len(node.args) == 1 and isinstance(node.args[0], fx.Node)
+        alone = (
+            node.op == "call_module" and not node.kwargs and len(node.args) == 1 and isinstance(node.args[0], fx.Node)
+        )
         steps.append(Step(node, tuple(spent), tuple(str(node.target).split(".")) if alone else None))
     return tuple(reversed(steps))
 
