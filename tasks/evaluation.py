@@ -143,11 +143,11 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
         outcome = _judged(at_end[:, None], labels, predicted)
         judged.append(Judged("attack", config.attack.name, 1, config.attack.radius, *outcome))
     if "corruption" in config.conditions:
-        for name in config.corruptions:
+        for change in config.corruptions:
             for level, severity in enumerate(sorted(config.severities), 1):
-                damaged = corrupted(name, images, severity, ids=batch.ids, seed=config.seed)
+                damaged = corrupted(change, images, severity, ids=batch.ids, seed=config.seed)
                 outcome = _judged(in_batches(model, damaged, size)[:, None], labels, predicted)
-                judged.append(Judged("corruption", name, level, float(severity), *outcome))
+                judged.append(Judged("corruption", change, level, float(severity), *outcome))
 
     example = {
         "id": torch.as_tensor(batch.ids),

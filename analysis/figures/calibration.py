@@ -65,9 +65,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             resampled.add(estimate.resampled)
             counts = of_recipe["bin"].value_counts(normalize=True)
             place = {"bin": right.points.astype(int), "x": np.nanmean(sure.values, axis=(0, 1))}
-            part = pd.DataFrame(
-                {"condition": condition, **told.of(results, recipe), **place, **estimate.columns()}
-            ).assign(share=lambda frame, counts=counts: frame["bin"].map(counts))
+            part = pd.DataFrame({"condition": condition, **told.of(results, recipe), **place, **estimate.columns()})
+            part["share"] = part["bin"].map(counts)
             dropped |= bool((part["n"] < options.least).any())
             parts.append(part[part["n"] >= options.least])
     frame = pd.concat(parts, ignore_index=True)
