@@ -42,14 +42,6 @@ every_attack = pytest.mark.parametrize("attack", ATTACKS)
 every_network = pytest.mark.parametrize("recipe", BLOBS, ids=lambda recipe: recipe.network)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def task(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(f"tasks.{request.param}")

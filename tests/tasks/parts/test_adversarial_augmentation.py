@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,14 +25,6 @@ SHAPE, CLASSES, COUNT = (1, 5, 5), 4, 30
 NETWORK = "test_adversarial_augmentation:with_everything"
 BLOBS = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 16}, "epochs": 3, "batch_size": 32}
 DIRECTIONS = ["runner_up", "away", "random_class", "random"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def with_everything(shape: tuple[int, int, int], classes: int) -> nn.Module:

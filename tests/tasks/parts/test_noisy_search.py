@@ -10,7 +10,7 @@ import copy
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,14 +45,6 @@ SEARCHES: list[tuple[Callable[..., Found], dict[str, Any]]] = [
     (class_probability, {"steps": 8, "objective": "log_probability"}),
 ]
 every_search = pytest.mark.parametrize(("attack", "how"), SEARCHES, ids=[attack.__name__ for attack, _ in SEARCHES])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,6 @@ from tasks.parts.robust_training import loss, trades, worst_images
 SHAPE, CLASSES, COUNT = (1, 4, 4), 3, 20
 NETWORK = "test_robust_training:smooth"
 BLOBS = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 16}, "epochs": 3, "batch_size": 32}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def smooth(shape: tuple[int, int, int], classes: int) -> nn.Module:

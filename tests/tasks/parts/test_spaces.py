@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -22,14 +22,6 @@ from tasks.parts.settings import UserError
 from tasks.parts.spaces import Space
 
 SHAPE = (3, 8, 8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def noise(count: int, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Tensor:
