@@ -168,6 +168,7 @@ def write(
         "labels": {NOISE: "training-noise radius (pixel units)"},
         "classes": ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
         "objective": {"metric": "flatness", "mode": "max"},
+        "epochs": False,
         "figures": [],
         "columns": COLUMNS,
         **(sweep or {}),

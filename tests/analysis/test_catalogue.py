@@ -70,6 +70,7 @@ def test_column_that_a_default_needs_is_checked() -> None:
 def test_fitting_leaves_out_what_lacks_columns() -> None:
     assert [chosen.name for chosen in catalogue.fitting(COLUMNS)] == [
         "conditions",
+        "differences",
         "effects",
         "flatness_curves",
         "recipes",
