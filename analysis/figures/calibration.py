@@ -63,11 +63,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             sure = cubes(of_recipe, "confidence", along="bin", by=None)[""]
             estimate = right.estimate(options)
             resampled.add(estimate.resampled)
-            counts = of_recipe["bin"].value_counts(normalize=True)
-            place = {"bin": right.points.astype(int), "x": np.nanmean(sure.values, axis=(0, 1))}
-            part = pd.DataFrame(
-                {"condition": condition, **told.of(results, recipe), **place, **estimate.columns()}
-            ).assign(share=lambda frame, counts=counts: frame["bin"].map(counts))
+            share = of_recipe["bin"].value_counts(normalize=True).reindex(right.points).to_numpy()
+            place = {"bin": right.points.astype(int), "x": np.nanmean(sure.values, axis=(0, 1)), "share": share}
+            part = pd.DataFrame({"condition": condition, **told.of(results, recipe), **place, **estimate.columns()})
             dropped |= bool((part["n"] < options.least).any())
             parts.append(part[part["n"] >= options.least])
     frame = pd.concat(parts, ignore_index=True)
