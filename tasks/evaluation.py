@@ -160,7 +160,7 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
         columns[column] = np.tile(np.array([getattr(one, column) for one in judged]), len(labels))
     for column in ("accuracy", "persistence", "p_true", "confidence", "loss"):
         columns[column] = torch.stack([getattr(one, column) for one in judged], 1).flatten().cpu().numpy()
-    return {name: columns[column] for column in COLUMNS}
+    return {column: columns[column] for column in COLUMNS}
 
 
 def _judged(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, ...]:
