@@ -35,6 +35,11 @@ class Chosen:
         judge = getattr(self.module, "unfit", None)
         return judge(set(columns)) if judge else None
 
+    def unsuited(self, sweep: Mapping[str, Any] | None) -> str | None:
+        """Why a sweep cannot be drawn, whatever its rows; None if it can, or where nothing is known of it."""
+        judge = getattr(self.module, "unsuited", None)
+        return judge(sweep) if judge and sweep is not None else None
+
 
 def names() -> list[str]:
     """The names of all figures, in order.
@@ -56,13 +61,19 @@ def find(name: str) -> ModuleType:
     return importlib.import_module(f"analysis.figures.{name}")
 
 
-def parse(entry: Any, columns: Iterable[str] | None = None, settings: Iterable[str] | None = None) -> Chosen:
+def parse(
+    entry: Any,
+    columns: Iterable[str] | None = None,
+    settings: Iterable[str] | None = None,
+    sweep: Mapping[str, Any] | None = None,
+) -> Chosen:
     """Checks an entry of a sweep's `figures:` list.
 
     Args:
         entry: a name, or a mapping of one name to its options.
         columns: the row columns of the sweep's task; None to leave the columns unchecked.
         settings: the dotted names of the sweep's settings; None to leave them unchecked.
+        sweep: what the sweep says of itself (`objectives`, `search`, ...); None to leave it unchecked.
 
     Raises:
         ValueError: in one line, an unknown figure, option, column or setting, or a value that is not allowed.
@@ -80,6 +91,8 @@ def parse(entry: Any, columns: Iterable[str] | None = None, settings: Iterable[s
                 raise ValueError(f"figure {name}: no row column {column!r}; there are {_among(column, there)}")
         if reason := chosen.unfit(there):
             raise ValueError(f"figure {name}: {reason}")
+    if reason := chosen.unsuited(sweep):
+        raise ValueError(f"figure {name}: {reason}")
     if settings is not None:
         there = list(settings)
         for option, field in type(chosen.options).model_fields.items():
@@ -89,11 +102,18 @@ def parse(entry: Any, columns: Iterable[str] | None = None, settings: Iterable[s
     return chosen
 
 
-def fitting(columns: Iterable[str]) -> list[Chosen]:
-    """Every figure, with its default options, that rows with these columns can be drawn as."""
+def fitting(columns: Iterable[str], sweep: Mapping[str, Any] | None = None) -> list[Chosen]:
+    """Every figure, with its default options, that rows with these columns can be drawn as.
+
+    Args:
+        sweep: what the sweep says of itself; None for the figures alone that need not know.
+    """
     there = set(columns)
     every = [parse(name) for name in names()]
-    return [chosen for chosen in every if there.issuperset(chosen.needs) and chosen.unfit(there) is None]
+    every = [chosen for chosen in every if there.issuperset(chosen.needs) and chosen.unfit(there) is None]
+    if sweep is None:
+        return [chosen for chosen in every if not hasattr(chosen.module, "unsuited")]
+    return [chosen for chosen in every if chosen.unsuited(sweep) is None]
 
 
 def _split(entry: Any) -> tuple[str, dict[str, Any]]:

@@ -101,6 +101,14 @@ def left_out(results: Results, options: FigureOptions) -> str:
     return f"{words}; there, recipes are compared on different subsets." if len(results.recipes) > 1 else f"{words}."
 
 
+def subsets(rows: pd.DataFrame) -> str:
+    """A sentence where recipes are left with different examples, or no words."""
+    sets = rows.groupby(["recipe", "trial"], observed=True)["id"].agg(frozenset)
+    if sets.index.get_level_values("recipe").nunique() < 2 or sets.nunique() < 2:
+        return ""
+    return "Each recipe is judged on those that it classifies correctly: recipes are compared on different subsets."
+
+
 def conditions_unfit(columns: set[str]) -> str | None:
     """For a figure of searches, each with one result an example and radius: why rows by condition are none."""
     return (

@@ -11,23 +11,7 @@ from analysis.results import ReportError, Results
 
 RANDOM = "random"
 """The source of images that were moved as far in a random direction."""
-ALL_BUT = "all but "
-"""How the source of a joint search begins that left networks out: `all but convnet seed 0`."""
-JOINT = "all others, jointly"
-"""The row that holds, for each network, the joint search on the networks that it was held out of."""
-COLUMNS = ("id", "source", "target", "joint", "source_correct", "target_correct", "found", "fooled")
-
-
-def held_out(source: str, target: str) -> bool:
-    """Whether a joint search left a network out, by its name or by what its name begins with.
-
-    >>> held_out("all but a seed 0", "a seed 0"), held_out("all but a", "a seed 1"), held_out("all but a", "ab seed 1")
-    (True, True, False)
-    """
-    if not source.startswith(ALL_BUT):
-        return False
-    names = source.removeprefix(ALL_BUT).split(", ")
-    return any(target == name or target.startswith(f"{name} ") for name in names)
+COLUMNS = ("id", "source", "target", "joint", "held_out", "source_correct", "target_correct", "found", "fooled")
 
 
 def transfers(results: Results, options: FigureOptions, recipe: str | None) -> pd.DataFrame:
@@ -38,7 +22,7 @@ def transfers(results: Results, options: FigureOptions, recipe: str | None) -> p
     """
     rows = select(results, options.model_copy(update={"only_correct": False}), recipe=results.named(recipe))
     words = {name: rows[name].astype(str) for name in ("trial", "source", "target")}
-    flags = {name: rows[name].fillna(False).to_numpy(bool) for name in ("joint", "found")}
+    flags = {name: rows[name].fillna(False).to_numpy(bool) for name in ("joint", "held_out", "found")}
     numbers = {name: pd.to_numeric(rows[name], errors="coerce").astype(float) for name in ("fooled", "target_correct")}
     source_correct = pd.to_numeric(rows["source_correct"], errors="coerce").astype(float)
     return rows.assign(**words, **flags, **numbers, source_correct=source_correct).reset_index(drop=True)
@@ -65,6 +49,11 @@ def sources(rows: pd.DataFrame) -> list[str]:
     if not order:
         raise ReportError("no images were tried on any network")
     return order
+
+
+def jointly(rows: pd.DataFrame) -> set[str]:
+    """The sources of joint searches that some network was held out of."""
+    return set(rows.loc[rows["joint"] & rows["held_out"], "source"])
 
 
 def by_example(rows: pd.DataFrame, column: str) -> pd.Series:

@@ -7,7 +7,7 @@ import math
 import platform
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import style
+from analysis import augmented, style
 from analysis.cube import counted
 from analysis.drawing import Drawn
 from analysis.results import Results, in_order, is_number, show
@@ -28,7 +28,12 @@ LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib", "pyarrow")
 
 
 def render(
-    results: Results, drawn: Sequence[Drawn], summary: pd.DataFrame, records: Mapping[str, Mapping[str, Any]], spec: str
+    results: Results,
+    drawn: Sequence[Drawn],
+    summary: pd.DataFrame,
+    records: Mapping[str, Mapping[str, Any]],
+    spec: str,
+    picture: Callable[[str], bytes | None] = lambda _: None,
 ) -> str:
     """The page.
 
@@ -37,6 +42,7 @@ def render(
         summary: one line a recipe (`analysis.summary.summarise`).
         records: what each trial says of itself (`trial.json`), by trial.
         spec: the resolved sweep file.
+        picture: the PNG of what a trial's adversarial augmentation does, None where it has none.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -54,6 +60,8 @@ def render(
         headline=_headline(results, summary),
         objective=results.sweep.get("objective"),
         figures=[_figure(one) for one in drawn],
+        augmented=_augmented(results, records),
+        augmentations=augmented.pictures(results, records, picture),
         failed=_failed(results, records),
         missing=int((results.trials["status"] == "missing").sum()),
         fixed=fixed,
@@ -71,7 +79,12 @@ def _measured(results: Results, records: Mapping[str, Mapping[str, Any]]) -> lis
     statuses = Counter(trials["status"])
     facts = [("Task", str(results.sweep.get("task") or "unknown"))]
     facts.append(
-        ("Trials", ", ".join(f"{statuses[name]} {name}" for name in ("done", "failed", "missing") if statuses[name]))
+        (
+            "Trials",
+            ", ".join(
+                f"{statuses[name]} {name}" for name in ("done", "stopped", "failed", "missing") if statuses[name]
+            ),
+        )
     )
     facts.append(("Recipes", str(len(results.recipes))))
     if results.replicates:
@@ -158,6 +171,16 @@ def _figure(drawn: Drawn) -> dict[str, Any]:
     broad = drawn.png is not None and int.from_bytes(drawn.png[16:20], "big") > BROAD  # a PNG tells its width there
     told = {"caption": drawn.caption, "error": drawn.error}
     return {"name": drawn.name, "title": title, "image": image, "broad": broad, **told}
+
+
+def _augmented(results: Results, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The table of what augmentation does: its measures across, recipes down."""
+    lines = augmented.effects(results, records)
+    return {
+        "across": list(augmented.MEASURES.values()),
+        "down": [f"{line['recipe']} ({counted(line['seeds'], 'seed')})" for line in lines],
+        "cells": [[_cell(pd.Series(line), name) for name in augmented.MEASURES] for line in lines],
+    }
 
 
 def _failed(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:

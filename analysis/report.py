@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import yaml
@@ -52,7 +53,7 @@ def build(results_uri: str | os.PathLike[str], *, figures: Sequence[Any] | None 
     written = [file for one in drawn for file in _write(store, one)]
     summary = summarise(results)
     store.write("summary.csv", summary.to_csv(index=False).encode())
-    html = page.render(results, drawn, summary, _records(store, results), _spec(store))
+    html = page.render(results, drawn, summary, _records(store, results), _spec(store), partial(_augmented, store))
     store.write("report.html", html.encode())
     return [store.location(file) for file in [*written, "summary.csv", "report.html"]]
 
@@ -72,11 +73,11 @@ def _chosen(overview: Results, figures: Sequence[Any] | None) -> tuple[list[cata
     settings = [str(name).removeprefix("config.") for name in overview.trials if str(name).startswith("config.")]
     entries = overview.sweep.get("figures") if figures is None else figures
     if not entries:
-        return catalogue.fitting(columns), []
+        return catalogue.fitting(columns, overview.sweep), []
     chosen, refused = [], []
     for entry in entries:
         try:
-            chosen.append(catalogue.parse(entry, columns, settings))
+            chosen.append(catalogue.parse(entry, columns, settings, overview.sweep))
         except ValueError as error:
             if figures is not None:
                 raise ReportError(str(error)) from error
@@ -110,6 +111,14 @@ def _records(store: Store, results: Results) -> dict[str, dict[str, Any]]:
             record = {}
         records[str(trial)] = record if isinstance(record, dict) else {}
     return records
+
+
+def _augmented(store: Store, trial: str) -> bytes | None:
+    """A trial's picture of what its adversarial augmentation does."""
+    try:
+        return store.read(f"trials/{trial}/augmented.png")
+    except OSError:
+        return None
 
 
 def _spec(store: Store) -> str:

@@ -86,6 +86,19 @@ class Results:
             return RADIUS_LABELS[kind]
         return (self.sweep.get("columns") or {}).get(column) or column.replace("_", " ")
 
+    def length_label(self, column: str) -> str:
+        """The axis label of the `radius` or `distance` of a search: its norm, where all have the same, and its unit."""
+        told = [
+            set(self.trials.get(f"config.attack.{name}", pd.Series(dtype=object)).dropna())
+            for name in ("norm", "space")
+        ]
+        norms, spaces = ({str(value) for value in values} for values in told)
+        if not norms or len(spaces) != 1 or norms == {"L0"}:
+            return self.column_label(column)
+        norm, space = "" if len(norms) > 1 else f"{norms.pop()} ", spaces.pop()
+        unit = "pixel units" if space == "pixel" else f"units of the typical magnitude of {space}"
+        return f"{norm}{column} ({unit})"
+
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where the sweep names none."""
         classes = self.sweep.get("classes") or []

@@ -19,6 +19,8 @@ FEW = 4
 """At most so many columns of panels, and so many dashes."""
 LINES = 6
 """At most so many recipes are told apart by colour alone."""
+NORM = "attack.norm"
+"""The setting that says in what norm a search measures."""
 CROWD = 10
 """More lines than this in a panel are drawn thin, with faint bands."""
 LISTED = 8
@@ -83,8 +85,10 @@ def lines(results: Results, by: str | None = None) -> Telling:
     """
     settings = _differing(results, by)
     norm = next((name for name in settings if is_norm(name) and name != by), None)
+    if norm is None and f"config.{NORM}" in results.trials and len(results.values(NORM)) > 1:
+        norm = NORM  # each attack's own, where none is given
     others = [name for name in settings if name != norm]
-    count = len(results.recipes) / (len(results.values(norm)) if norm else 1)
+    count = len(results.recipes) / (len(results.values(norm)) if norm in settings else 1)
     if by is None and count <= LINES:
         return Telling(tuple(others) if norm or len(others) == 1 else (), norm)
     attack = next((name for name in others if name.endswith("attack.name")), None)

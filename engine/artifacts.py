@@ -12,11 +12,12 @@ import queue
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from engine.job import Job, Log, Report, complete, versions
 from engine.plan import Artifact, exists
@@ -26,11 +27,15 @@ from tasks.parts.adversarial import Adversarial
 from tasks.parts.decoded import locked
 from tasks.parts.recipes import Recipe
 
+AUGMENTED = "augmented.png"
+"""The picture of what a classifier's adversarial augmentation does, in its folder; `augmented` in artifact.json tells of it."""
 LOOK_AGAIN = 0.2
 """Seconds between two looks at classifiers that are trained at the same time."""
 
 
-def make_all(needs: Mapping[str, Artifact], ids: Sequence[int], job: Job, logs: Mapping[str, Log], report: Report) -> None:
+def make_all(
+    needs: Mapping[str, Artifact], ids: Sequence[int], job: Job, logs: Mapping[str, Log], report: Report
+) -> None:
     """Makes what is missing, each thing after what it is made of: classifiers at the same time, as slots allow.
 
     Args:
@@ -55,9 +60,7 @@ def load(artifact: Artifact, ids: Sequence[int], store: Store) -> tuple[Made | S
     if isinstance(artifact.of, Adversarial):
         return Sought(artifact.key), _searched(artifact, ids, store)
     about = store.read_json(f"{artifact.folder}/artifact.json")
-    weights = torch.load(
-        io.BytesIO(store.read(f"{artifact.folder}/weights.pt")), map_location="cpu", weights_only=True
-    )
+    weights = torch.load(io.BytesIO(store.read(f"{artifact.folder}/weights.pt")), map_location="cpu", weights_only=True)
     of = Made(artifact.key, artifact.of, tuple(about["shape"]), about["classes"], tuple(about["magnitudes"]))
     return of, {name: value.numpy() for name, value in weights.items()}
 
@@ -94,18 +97,26 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     assert isinstance(recipe, Recipe)
     started, history = time.time(), []
     final: dict[str, Any] = {}
-    report({"phase": "training", "done": 0, "of": recipe.epochs})
+    how = {"phase": "training", "of": recipe.epochs, "network": artifact.key}
+    report({**how, "done": 0})
     start = [job.hands.put(state) for _, state in (load(base, (), job.store) for base in artifact.needs)]
-    for message in job.hands.stream(train, recipe, job.around, *start):
-        if "epoch" in message:
-            history.append(message["epoch"])
-            log(message["epoch"])
-            report({"phase": "training", "done": len(history), "of": recipe.epochs, **message["epoch"]})
-        else:
-            final = message
+    with closing(job.hands.stream(train, recipe, job.around, *start)) as messages:  # a scheduler may stop it
+        for message in messages:
+            if "epoch" in message:
+                history.append(message["epoch"])
+                log(message["epoch"])
+                report({**how, "done": len(history), **message["epoch"]})
+            else:
+                final = message
     buffer = io.BytesIO()
     torch.save({name: torch.tensor(value) for name, value in final["state"].items()}, buffer)
     job.store.write(f"{artifact.folder}/weights.pt", buffer.getvalue())
+    told = {}
+    if final["augmented"] is not None:
+        picture, told["augmented"] = final["augmented"]
+        drawn = io.BytesIO()
+        Image.fromarray(picture).save(drawn, "PNG")
+        job.store.write(f"{artifact.folder}/{AUGMENTED}", drawn.getvalue())
     about = {
         "kind": artifact.kind,
         "recipe": recipe.model_dump(mode="json"),
@@ -113,6 +124,7 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
         "history": history,
         "seconds": time.time() - started,
         "versions": versions(),
+        **told,
     }
     job.store.write_json(f"{artifact.folder}/artifact.json", about)
 

@@ -4,6 +4,7 @@
 |---|---|
 | Time series, `training/...` | loss, accuracy, learning rate an epoch |
 | Custom scalars, `flatness` | mean probability against noise radius, with a band of the 95 % interval over the examples |
+| Custom scalars, `search` | robust accuracy against the radius of a search, with such a band |
 | HParams | what varies, and the trial's scalars |
 | Images, run `figures` | the figures of the report |
 
@@ -40,25 +41,34 @@ class Board:
                 self._writer.add_scalar(f"{prefix}/{name}", value, int(report["epoch"]))
 
     def curves(self, rows: pd.DataFrame) -> None:
-        """Means over the examples against the radius, with bands, where the rows have radii and probabilities."""
-        if not {"condition", "kind", "radius", CURVE} <= set(rows.columns):
-            return
+        """Means over the examples against the radius, with bands, of what the rows have: probabilities under noise, or searches."""
+        there = set(rows.columns)
+        if {"condition", "kind", "radius", CURVE} <= there:
+            self._flatness(rows)
+        elif {"radius", "found", "correct"} <= there and "condition" not in there:
+            robust = (rows["correct"] & ~rows["found"]).astype(float)
+            tags = self._curve("search/robust_accuracy", robust, rows["radius"])
+            chart = f"robust accuracy (step: {STEPS_PER_UNIT} x radius)"
+            self._writer.add_custom_scalars({"search": {chart: ["Margin", tags]}})
+
+    def _flatness(self, rows: pd.DataFrame) -> None:
         if {"found", "correct"} <= set(rows.columns):  # no adversarial image, nothing to be around
             rows = rows[(rows["condition"] == "genuine") | (rows["found"] & rows["correct"])]
         charts = {}
         for (condition, kind), some in rows.groupby(["condition", "kind"], observed=True):
-            tag = f"flatness/{kind}/{condition}"
-            for radius in sorted(some["radius"].unique().tolist()):
-                values = some.loc[some["radius"] == radius, CURVE]
-                half = 1.96 * float(values.std(ddof=1)) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-                mean, step = float(values.mean()), round(radius * STEPS_PER_UNIT)
-                for part, value in [("mean", mean), ("low", mean - half), ("high", mean + half)]:
-                    self._writer.add_scalar(f"{tag}/{part}", value, step)
-            charts[f"{condition}, {kind} noise: probability of the true class (step: {STEPS_PER_UNIT} x radius)"] = [
-                "Margin",
-                [f"{tag}/mean", f"{tag}/low", f"{tag}/high"],
-            ]
+            tags = self._curve(f"flatness/{kind}/{condition}", some[CURVE], some["radius"])
+            chart = f"{condition}, {kind} noise: probability of the true class (step: {STEPS_PER_UNIT} x radius)"
+            charts[chart] = ["Margin", tags]
         self._writer.add_custom_scalars({"flatness": charts})
+
+    def _curve(self, tag: str, values: pd.Series, radii: pd.Series) -> list[str]:
+        """Writes the mean at each radius, and the ends of its interval; returns the tags of the three."""
+        for radius, some in values.groupby(radii):
+            half = 1.96 * float(some.std(ddof=1)) / np.sqrt(len(some)) if len(some) > 1 else 0.0
+            mean, step = float(some.mean()), round(float(radius) * STEPS_PER_UNIT)
+            for part, value in [("mean", mean), ("low", mean - half), ("high", mean + half)]:
+                self._writer.add_scalar(f"{tag}/{part}", value, step)
+        return [f"{tag}/{part}" for part in ("mean", "low", "high")]
 
     def hyperparameters(self, point: Mapping[str, Any], scalars: Mapping[str, float]) -> None:
         """A line of the HParams table."""

@@ -66,7 +66,9 @@ class Searcher(Settings):
         "nsga2: genetic (Deb et al., 2002)",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of the draws")
-    startup: Annotated[int, Field(gt=0)] = Field(default=10, description="tpe: points drawn at random before the first model")
+    startup: Annotated[int, Field(gt=0)] = Field(
+        default=10, description="tpe: points drawn at random before the first model"
+    )
     population: Annotated[int, Field(gt=1)] = Field(default=20, description="nsga2: points in a generation")
 
     @model_validator(mode="after")
@@ -125,6 +127,12 @@ class Distribution(Settings):
         if kind != "choice" and not value[0] < value[1]:
             raise ValueError(f"{kind.replace('whole', 'int')}: the first number must be below the second")
         return self
+
+    @property
+    def kind(self) -> str:
+        """Which of the four it is, by its name in the file."""
+        (name,) = self.model_dump(by_alias=True, exclude_none=True)
+        return str(name)
 
     def ends(self) -> list[Any]:
         """The values at both ends; every one of a choice."""
@@ -189,7 +197,7 @@ class Sweep(Settings):
     @classmethod
     def _known_kind(cls, value: str | None) -> str | None:
         if value is not None and value != "none" and not value.endswith(tuple(STORAGES)):
-            raise ValueError(f"a file that ends in {' or '.join(STORAGES)}, or none, is needed")
+            raise ValueError(f"none or a file that ends in {' or '.join(STORAGES)} is needed")
         return value
 
     @model_validator(mode="after")
@@ -229,7 +237,7 @@ class Sweep(Settings):
     @property
     def studied(self) -> bool:
         """Whether the search has an Optuna study."""
-        return self.adaptive or bool(self.search) and self.storage not in (None, "none")
+        return self.adaptive or (bool(self.search) and self.storage not in (None, "none"))
 
     @property
     def seed_list(self) -> list[int] | None:

@@ -111,9 +111,9 @@ def explain(error: ValidationError, model: type[BaseModel], entries: Any, owner:
     own = _own_words(mine[0])
     if own and isinstance(value, dict):
         name, colon, rest = own.partition(": ")
-        return Mistake(f"{at}.{name}".lstrip("."), rest) if colon and name in value else Mistake(at, own)
+        return Mistake(f"{at}.{name}".lstrip("."), rest) if colon and _holds(value, name) else Mistake(at, own)
     if own and not own.endswith(" is needed"):
-        return Mistake(at, own if own.endswith(")") else f"{own}, not {shown(value)}")
+        return Mistake(at, own if own.endswith(")") or shown(value) in own else f"{own}, not {shown(value)}")
     if any(
         item["type"].startswith(_BOUNDS) for item in mine
     ):  # the kind is right, and what else it might be is no help
@@ -184,6 +184,18 @@ def _own_words(item: Any) -> str | None:
     if item["type"] != "value_error":
         return None
     return re.sub(r" is needed, not .*", " is needed", item["msg"].removeprefix("Value error, "))
+
+
+def _holds(value: Any, name: str) -> bool:
+    """Whether nested mappings or lists have an entry at a dotted name."""
+    for part in name.split("."):
+        if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            return False
+    return True
 
 
 def _names(item: Any) -> list[str]:

@@ -34,20 +34,29 @@ class Job:
     hands: Here | OverRay
     around: Surroundings
     chunk: int | None
-    metric: str | None
+    metrics: tuple[str, ...] = ()
+    """The objectives."""
 
     @staticmethod
     def of(spec: Spec, store: Store, hands: Here | OverRay, around: Surroundings) -> Job:
-        objective = spec.sweep.objective
-        return Job(
-            spec.task.__name__,
-            spec.name,
-            store,
-            hands,
-            around,
-            spec.sweep.resources.chunk,
-            objective.metric if objective else None,
-        )
+        metrics = tuple(objective.metric for objective in spec.sweep.objectives)
+        return Job(spec.task.__name__, spec.name, store, hands, around, spec.sweep.resources.chunk, metrics)
+
+
+class Stopped(Exception):
+    """A scheduler stops the trial; it keeps the epochs that its training has reached."""
+
+    def __init__(self, epochs: Sequence[Mapping[str, Any]]):
+        super().__init__(f"stopped after epoch {len(epochs)}")
+        self.epochs = list(epochs)
+
+
+class Unreported(ValueError):
+    """The trial's scalars, `reports`, lack an objective."""
+
+    def __init__(self, metric: str, reports: Sequence[str]):
+        super().__init__(f"the objective {metric} is missing; the trial reports {', '.join(reports)}")
+        self.metric, self.reports = metric, list(reports)
 
 
 def complete(

@@ -12,23 +12,29 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 
-from engine.job import Job
-from engine.plan import Planned
+from engine.entries import Scheduler
+from engine.job import Job, Report, Stopped
+from engine.judge import Judge
+from engine.plan import Planned, plan, status
 from engine.progress import Progress
 from engine.scatter import Here, OverRay
-from engine.source import SpecError
+from engine.source import SpecError, meant
 from engine.spec import Spec
 from engine.store import Store
+from engine.study import Study
 from engine.trial import run
 from engine.work import Surroundings
 
+Curves = dict[str, list[dict[str, Any]]]
+"""The epochs of trainings, by trial."""
 REPORT_EVERY = 0.5
 """Seconds between two progress reports of a trial."""
 
@@ -54,55 +60,188 @@ def hands(spec: Spec, *, local: bool, address: str | None) -> Iterator[Here | Ov
         ray.shutdown()
 
 
+class Feed:
+    """The trials of a run, one after the other: those that are known, then those that a search asks for; it takes their records.
+
+    Attributes:
+        handed: how many trials were given out.
+        refused: why the run makes no sense; no trial is given out any more.
+    """
+
+    def __init__(
+        self, spec: Spec, store: Store, todo: Sequence[Planned], study: Study | None = None, *, fresh: bool = False
+    ):
+        self._spec, self._store, self._study, self._fresh = spec, store, study, fresh
+        self._waiting = deque(todo)
+        self._seen = {item.key for item in todo}
+        self._reported = False  # whether some trial has all objectives
+        self.handed = 0
+        self.refused: SpecError | None = None
+
+    @property
+    def most(self) -> int:
+        """How many trials there still may be."""
+        asked = self._study.left * len(self._spec.sweep.seed_list or [0]) if self._study else 0
+        return len(self._waiting) + asked
+
+    def next(self) -> Planned | None:
+        while not self._waiting and self._study is not None and self._study.left and self.refused is None:
+            for item in self._study.ask():
+                if item.key not in self._seen and (self._fresh or status(item, self._store) not in self._spec.ended):
+                    self._waiting.append(item)
+                self._seen.add(item.key)
+        if not self._waiting or self.refused is not None:
+            return None
+        item = self._waiting.popleft()
+        if self._fresh:
+            self._store.delete(item.folder)
+        self.handed += 1
+        return item
+
+    def take(self, planned: Planned, record: Mapping[str, Any]) -> None:
+        """The record of a trial that has ended."""
+        self._reported |= record["status"] == "done"
+        if "unreported" in record and not self._reported:
+            place = next(i for i, o in enumerate(self._spec.sweep.objectives) if o.metric == record["unreported"])
+            at = f"objective.{place}.metric" if self._spec.source.knows(f"objective.{place}") else "objective.metric"
+            reports = record["reports"]
+            message = f"no trial reports {record['unreported']}; they report {', '.join(reports)}"
+            self.refused = self._spec.source.error(at, f"{message}{meant(record['unreported'], reports)}")
+        if self._study is not None:
+            self._study.take(planned, record)
+
+    def curves(self) -> Curves:
+        """The epochs of the trainings of earlier runs, by trial: a scheduler compares with them too."""
+        there = self._study.planned if self._study else plan(self._spec)
+        found = {}
+        for item in there:
+            if status(item, self._store) in self._spec.ended and not self._fresh:
+                found[item.key] = self._store.read_json(f"{item.folder}/trial.json").get("epochs") or []
+        return found
+
+
 def run_all(
-    spec: Spec, store: Store, todo: list[Planned], by: Here | OverRay, progress: Progress, at_once: int | None = None
+    spec: Spec, store: Store, feed: Feed, by: Here | OverRay, progress: Progress, at_once: int | None = None
 ) -> None:
     """Runs the trials; each leaves its `trial.json`, also when it fails.
 
     Args:
         by: what `hands` gave.
         at_once: trials at once; as the sweep says, or by the cluster's size, where None.
+
+    Raises:
+        SpecError: no trial reports an objective.
     """
     resources = spec.sweep.resources
+    judging = (spec.sweep.scheduler, feed.curves()) if spec.sweep.scheduler else None
     if isinstance(by, Here):
         on_gpu = resources.gpus != 0 and torch.cuda.is_available()
         job = Job.of(spec, store, by, Surroundings("cuda" if on_gpu else "cpu", resources.cpus, spec.data_root))
-        for planned in todo:
+        judge = Judge(*judging) if judging else None
+        while (planned := feed.next()) is not None:
             said = partial(progress.update, planned.key, planned.trial.label)
-            progress.finish(planned.key, planned.trial.label, run(planned, job, said))
-        return
-    job = Job.of(spec, store, by, Surroundings("cuda" if by.gpus else "cpu", resources.cpus, spec.data_root))
-    _tune(job, todo, progress, at_once or resources.max_concurrent or max(2, min(8, by.slots)), resources.retries)
+            record = run(planned, job, _judged(planned, said, judge.stops) if judge else said)
+            feed.take(planned, record)
+            progress.finish(planned.key, planned.trial.label, record)
+    else:
+        job = Job.of(spec, store, by, Surroundings("cuda" if by.gpus else "cpu", resources.cpus, spec.data_root))
+        most = at_once or resources.max_concurrent or max(2, min(8, by.slots))
+        _tune(job, feed, judging, progress, max(1, min(most, feed.most)), resources.retries)
+    if feed.refused is not None:
+        raise feed.refused
 
 
-def _tune(job: Job, todo: list[Planned], progress: Progress, at_once: int, retries: int) -> None:
+def _judged(planned: Planned, report: Report, stops: Callable[[str, dict[str, Any], int], bool]) -> Report:
+    """Passes reports on; ends the trial where the scheduler stops the training of its classifier.
+
+    Raises:
+        Stopped: from the report of the epoch that is the last.
+    """
+    networks = {need.key for need in planned.needs.values()}
+    epochs: list[dict[str, Any]] = []
+
+    def judged(said: dict[str, Any]) -> None:
+        report(said)
+        if "epoch" in said and said.get("network") in networks:
+            epochs.append(
+                {name: value for name, value in said.items() if name not in ("phase", "done", "of", "network")}
+            )
+            if stops(planned.key, epochs[-1], said["of"]):
+                raise Stopped(epochs)
+
+    return judged
+
+
+def _tune(
+    job: Job, feed: Feed, judging: tuple[Scheduler, Curves] | None, progress: Progress, at_once: int, retries: int
+) -> None:
+    import ray
     from ray import tune
 
-    def coordinator(config: dict[str, Any], todo: list[Planned], job: Job) -> None:
+    def coordinator(config: dict[str, Any], job: Job, judge: Any) -> None:
         # Nested, since Tune gives names such as `done` at the top a meaning of its own.
         said = _throttled(lambda progress: tune.report({"progress": progress}))
-        tune.report({"record": run(todo[config["index"]], job, said)})
+        if judge is not None:
+            said = _judged(config["planned"], said, lambda *epoch: ray.get(judge.stops.remote(*epoch)))
+        tune.report({"record": run(config["planned"], job, said)})
+
+    class Ask(tune.search.Searcher):
+        """Gives Tune the trials of the feed, and the feed what became of those whose process died."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.given: dict[str, Planned] = {}
+
+        def suggest(self, trial_id: str) -> Any:
+            planned = feed.next()
+            if planned is None:
+                return self.FINISHED
+            self.given[trial_id] = planned
+            return {"planned": planned}
+
+        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+            if error:
+                feed.take(self.given[trial_id], {"status": "failed"})
+
+        def save(self, checkpoint_path: str) -> None:
+            pass  # resuming is ours
+
+        def restore(self, checkpoint_path: str) -> None:
+            pass
 
     class Listener(tune.Callback):
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
         ) -> None:
-            planned = todo[trial.config["index"]]
+            planned = trial.config["planned"]
             if "record" in result:
+                feed.take(planned, result["record"])
                 progress.finish(planned.key, planned.trial.label, result["record"])
             else:
                 progress.update(planned.key, planned.trial.label, result["progress"])
 
-    trainable = tune.with_parameters(coordinator, todo=todo, job=job)
+    class Refused(tune.Stopper):
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return feed.refused is not None
+
+    judge = None
+    if judging:  # one for all trials, on the head node like them
+        judge = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(Judge).remote(*judging)
+    trainable = tune.with_parameters(coordinator, job=job, judge=judge)
     with tempfile.TemporaryDirectory(prefix="inputscape-tune-") as folder:
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 0, "node:__internal_head__": 0.001}),
-            param_space={"index": tune.grid_search(list(range(len(todo))))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=min(at_once, len(todo)), reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=Ask(), num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
+            ),
             run_config=tune.RunConfig(
                 name=job.sweep,
                 storage_path=folder,
                 verbose=0,
+                stop=Refused(),
                 callbacks=[Listener()],
                 failure_config=tune.FailureConfig(max_failures=retries),
             ),

@@ -20,13 +20,13 @@ import torch
 
 from engine.spec import Spec, Trial
 from engine.store import Store, content_hash, parts_of
-from tasks.parts import adversarial_augmentation, data, models, spaces
+from tasks.parts import adversarial_augmentation, data, door, models, spaces
 from tasks.parts.adversarial import Adversarial
 from tasks.parts.contract import Need, TaskConfig
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
 
-Status = Literal["done", "failed", "begun", "new"]
+Status = Literal["done", "stopped", "failed", "begun", "new"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,7 @@ def plan(spec: Spec) -> list[Planned]:
     """
     planned: dict[str, Planned] = {}
     for trial in spec.trials:
-        try:
-            item = _planned(spec, trial)
-        except UserError as error:
-            raise spec.error(error, trial) from None
+        item = plan_one(spec, trial)
         if item.key not in planned:
             planned[item.key] = item
         elif not spec.sweep.search:  # a search may draw a point again: it is run once
@@ -92,10 +89,19 @@ def plan(spec: Spec) -> list[Planned]:
     return list(planned.values())
 
 
+def plan_one(spec: Spec, trial: Trial) -> Planned:
+    """One trial, resolved and checked."""
+    try:
+        return _planned(spec, trial)
+    except UserError as error:
+        raise spec.error(error, trial) from None
+
+
 def status(planned: Planned, store: Store) -> Status:
     """How far a trial is."""
     if store.exists(f"{planned.folder}/trial.json"):
-        return "done" if store.read_json(f"{planned.folder}/trial.json")["status"] == "done" else "failed"
+        ended = store.read_json(f"{planned.folder}/trial.json")["status"]
+        return ended if ended in ("done", "stopped") else "failed"
     return "begun" if store.names(f"{planned.folder}/rows") else "new"
 
 
@@ -136,20 +142,35 @@ def _task_identity(task: ModuleType) -> list[str]:
 
 def _planned(spec: Spec, trial: Trial) -> Planned:
     config, root = trial.config, spec.data_root
-    needs = {name: _artifact(need, root) for name, need in spec.task.needs(config).items()}
+    needs = {name: _needed(name, need, config, root) for name, need in spec.task.needs(config).items()}
     split, ids = _examples(config, root)
     if hasattr(spec.task, "check"):
         spec.task.check(config, split)
     identity = config.model_dump(mode="json", exclude=set(config.performance))
     identity["recipe"] = recipe_identity(config.recipe, root)
-    key = content_hash([_task_identity(spec.task), identity])
+    made = {name: need.key for name, need in needs.items()}  # by content, which the settings may name by a path
+    key = content_hash([_task_identity(spec.task), identity, made])
     return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes)
+
+
+def _needed(name: str, need: Need, config: TaskConfig, root: str | None) -> Artifact:
+    try:
+        return _artifact(need, root)
+    except UserError as error:
+        recipes = (need,) if isinstance(need, Recipe) else need.networks
+        at_recipe = (error.field or "").startswith("recipe") and config.recipe not in recipes
+        if at_recipe and "networks" in type(config).model_fields:
+            raise UserError(f"{name}: {error.message}", "networks") from None  # where this recipe is written
+        raise
 
 
 def _artifact(need: Need, root: str | None) -> Artifact:
     if isinstance(need, Adversarial):
         of = tuple(_artifact(recipe, root) for recipe in need.networks)
+        need.attack.try_options()
         _check_space(need, root)
+        for recipe in need.networks:
+            _check_searchable(recipe, need, root)
         key = content_hash(["adversarial", [artifact.key for artifact in of], need.identity()])
         return Artifact(key, need, of)
     _check_recipe(need, root)
@@ -199,6 +220,38 @@ def _check_space(need: Adversarial, root: str | None) -> None:
         models.hidden_stage(_in_memory(recipe, root), stage)
     except UserError as error:
         raise UserError(error.message, "attack.space") from None
+
+
+def _check_searchable(recipe: Recipe, need: Adversarial, root: str | None) -> None:
+    """Raises `UserError` where a network of the user's own, or weights from a file, cannot be searched with: see `door.network`."""
+    if ":" not in recipe.network and recipe.weights in ("none", "DEFAULT"):
+        return  # our networks return logits, which have gradients
+    with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
+        split = _split(recipe, need.split, root)
+        images, labels = data.take(split, split.ids[: door.FEW])
+        options, content = json.dumps(recipe.network_options), recipe_identity(recipe, root)["weights"]
+        model = _searchable(recipe.network, options, recipe.weights, content, split.shape, len(split.classes))
+        try:
+            door.network(model, images, labels, follows=need.attack.follows_gradient)
+        except UserError as error:
+            raise UserError(f"{recipe.network}: {error.message}", "recipe.network") from None
+
+
+@lru_cache(maxsize=4)
+def _searchable(
+    network: str, options: str, weights: str, _content: str, shape: tuple[int, int, int], classes: int
+) -> models.Classifier:
+    """The network as it will be, as far as that can be told before the training.
+
+    Untrained weights are moved a little: a network may well begin with zeros, through which no gradient flows, and not stay there.
+    """
+    model = models.build(network, shape, classes, weights=weights, options=json.loads(options)).eval()
+    if weights == "none":
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
 
 
 def _in_memory(recipe: Recipe, root: str | None) -> models.Classifier:

@@ -63,6 +63,8 @@ class Progress:
         if record["status"] == "failed":
             self._failed += 1
             self._line(f"failed: {label}: {record['error']}")
+        elif record["status"] == "stopped":
+            self._line(f"[{self._done}/{self.trials}] {label}: stopped after epoch {len(record['epochs'])}")
         elif self._live is None:
             self._line(
                 f"[{self._done}/{self.trials}] {label}: {summary_line(record['summary'])} ({record['seconds']:.1f} s)"

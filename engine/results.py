@@ -17,8 +17,9 @@ from engine.board import Board
 from engine.explain import settings_of
 from engine.plan import Planned
 from engine.source import dump
-from engine.spec import Spec
+from engine.spec import Spec, facts
 from engine.store import Store, content_hash
+from engine.study import importance
 
 
 def resolved(spec: Spec) -> str:
@@ -30,7 +31,8 @@ def resolved(spec: Spec) -> str:
 def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int:
     """Writes the table of trials and, where anything is new, the report; says what came out; returns the exit status."""
     records = [_record(item, store) for item in planned]
-    failed = [record for record in records if record["status"] != "done"]
+    failed = [record for record in records if record["status"] not in ("done", "stopped")]
+    done = sum(record["status"] == "done" for record in records)
     undrawn: list[str] = []
     stamp = content_hash([resolved(spec), [[r["trial"], r["status"], r.get("started")] for r in records]])
     page = store.location(f"{spec.name}/report.html")
@@ -39,8 +41,8 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
         store.write_table(f"{spec.name}/trials.parquet", table(spec, planned, records))
         for old in ("figures", "report.html", "report.json", "summary.csv"):
             store.delete(f"{spec.name}/{old}")
-    if len(failed) == len(records):
-        page = store.location(f"{records[0]['folder']}/trial.json")
+    if not done:
+        page = store.location(f"{records[0]['folder']}/trial.json" if records else spec.name)
     elif _stamp(spec, store) != stamp:
         undrawn = report.failures(report.build(store.location(spec.name)))
         _log_figures(spec, store)
@@ -54,9 +56,11 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     wrong = [(record["label"], what, told) for record in records for what, told in _unpassed(record)]
     for label, what, told in wrong:
         print(f"self-check FAILED: {label}: {what}: {told}", file=sys.stderr)
-    done = len(records) - len(failed)
-    print(f"{spec.name}: {done} of {len(records)} trials done, {ran} of them run now; {page}")
-    return 1 if failed or undrawn or wrong else 0
+    stopped = len(records) - done - len(failed)
+    early = f", {stopped} stopped early" if stopped else ""
+    print(f"{spec.name}: {done} of {len(records)} trials done{early}, {ran} of them run now; {page}")
+    asked = undrawn and spec.sweep.figures  # one that was drawn by default may have nothing to show
+    return 1 if failed or asked or wrong else 0
 
 
 def _unpassed(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -73,12 +77,15 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
             value = _at(record["config"], name)
             line[f"config.{name}"] = json.dumps(value) if isinstance(value, (list, dict)) else value
         line |= {f"summary.{name}": value for name, value in (record.get("summary") or {}).items()}
+        epochs = record.get("epochs") or []
+        line |= {f"reached.{name}": value for name, value in (epochs[-1] if epochs else {}).items()}
+        line["epochs"] = json.dumps(epochs)
         lines.append(line)
     frame = pd.DataFrame(lines)
     for name in frame.columns:
         if frame[name].map(type).nunique() > 1 and frame[name].map(lambda v: isinstance(v, str)).any():
             frame[name] = frame[name].map(lambda v: v if v is None or isinstance(v, str) else json.dumps(v))
-    objective = spec.sweep.objective
+    told = facts(spec.sweep)
     about = {
         "name": spec.name,
         "task": spec.sweep.task,
@@ -86,8 +93,11 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
         "varied": spec.sweep.varied,
         "replicates": spec.task.Config.replicates,
         "labels": settings_of(spec.task.Config),
-        "classes": list(planned[0].classes),
-        "objective": objective.model_dump() if objective else None,
+        "classes": list(planned[0].classes) if planned else [],
+        "objective": told["objectives"][0] if told["objectives"] else None,
+        **told,
+        "epochs": any(record.get("epochs") for record in records),
+        "importance": importance(spec, records) if spec.sweep.search else [],
         "figures": spec.sweep.figures or [],
         "columns": spec.task.COLUMNS,
     }

@@ -7,7 +7,7 @@ store hold a bounded amount however many examples there are. What an abandoned i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -37,7 +37,7 @@ class Here:
     def put(self, value: Any) -> Any:
         return value
 
-    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[Any]:
         yield from function(*arguments)
 
     def scatter(
@@ -77,7 +77,7 @@ class OverRay:
 
         return ray.put(value)
 
-    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
+    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[Any]:
         """What one remote generator yields, as it comes."""
         import ray
 

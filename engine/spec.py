@@ -68,6 +68,11 @@ class Spec:
     """All of them; of a search whose points are not known before it runs, points at the ends of the settings' ranges."""
     source: Source
 
+    @property
+    def ended(self) -> tuple[str, ...]:
+        """The states of trials that are not run again: a stopped one goes on where no scheduler is asked for."""
+        return ("done", "stopped") if self.sweep.scheduler else ("done",)
+
     def at(self, values: Mapping[str, Any]) -> list[Trial]:
         """The trials of one point: one for each seed.
 
@@ -267,7 +272,9 @@ def _check_scheduler(scheduler: Scheduler, module: ModuleType, trials: list[Tria
     """Trainings report what the scheduler looks at, and are long enough to be stopped."""
     recipes = [trial.config.recipe for trial in trials]
     if scheduler.metric.startswith("validation") and any(recipe.validation == 0 for recipe in recipes):
-        message = f"trainings report {scheduler.metric} where recipe.validation is above 0; set it, or use accuracy or loss"
+        message = (
+            f"trainings report {scheduler.metric} where recipe.validation is above 0; set it, or use accuracy or loss"
+        )
         raise source.error("scheduler.metric", message)
     longest = max(recipe.epochs for recipe in recipes)
     if scheduler.grace >= longest:
@@ -337,11 +344,20 @@ def _place(sweep: Sweep, path: str, point: Mapping[str, Any], source: Source) ->
     return f"seeds.{sweep.seeds.index(point[name])}" if isinstance(sweep.seeds, list) else "seeds"
 
 
+def facts(sweep: Sweep) -> dict[str, Any]:
+    """What figures ask of a sweep."""
+    return {
+        "objectives": [objective.model_dump() for objective in sweep.objectives],
+        "search": {name: drawn.kind for name, drawn in sweep.search.items()},
+        "scheduler": sweep.scheduler.model_dump() if sweep.scheduler else None,
+    }
+
+
 def _check_figures(sweep: Sweep, module: ModuleType, source: Source) -> None:
-    columns, settings = list(module.COLUMNS), list(settings_of(module.Config))
+    columns, settings, told = list(module.COLUMNS), list(settings_of(module.Config)), facts(sweep)
     for number, entry in enumerate(sweep.figures or []):
         try:
-            catalogue.parse(entry, columns, settings)
+            catalogue.parse(entry, columns, settings, told)
         except ValueError as error:
             path = f"figures.{number}"
             raise source.error(path + _option_at_fault(entry, columns, settings), str(error)) from None

@@ -12,6 +12,7 @@ pruned where a training was stopped, failed where a trial failed or its settings
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import warnings
 from collections.abc import Mapping
@@ -22,7 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import numpy as np
+
 from analysis.stats import student_mean
+from engine.entries import Distribution, Sweep
 from engine.explain import leaves, shown
 from engine.plan import Planned, plan_one
 from engine.source import SpecError
@@ -33,6 +37,10 @@ from tasks.parts.settings import UserError
 if TYPE_CHECKING:
     import optuna
 
+RESAMPLES = 100
+"""Resamples of the points for the intervals of importances."""
+TREES = 16
+"""Trees of a forest."""
 NEW = "put that back, or begin a new study with --fresh or in other --results"
 
 
@@ -96,11 +104,13 @@ class Study:
         sweep, number = self._spec.sweep, len(self.points)
         if sweep.adaptive:
             self._study.sampler = self._sampler(number)
-            self._study.ask(self._distributions)
+            self._study.ask(distributions(sweep))
             trial = self._study.get_trials(deepcopy=False)[number]
             point = self._point(self._decoded(trial.params), dict(trial.system_attrs))
         else:
-            point = self._point({name: d.draw(name, number, sweep.searcher.seed) for name, d in sweep.search.items()}, {})
+            point = self._point(
+                {name: d.draw(name, number, sweep.searcher.seed) for name, d in sweep.search.items()}, {}
+            )
             self._study.add_trial(self._frozen(point))
         self.points.append(point)
         self._save()
@@ -189,7 +199,9 @@ class Study:
         return {
             "sweep": self._spec.name,
             "task": sweep.task,
-            "search": {name: d.model_dump(mode="json", by_alias=True, exclude_none=True) for name, d in sweep.search.items()},
+            "search": {
+                name: d.model_dump(mode="json", by_alias=True, exclude_none=True) for name, d in sweep.search.items()
+            },
             "objective": [objective.model_dump() for objective in sweep.objectives],
             "searcher": sweep.searcher.model_dump(),
             "fixed": json.loads(json.dumps(sweep.fixed)),
@@ -223,6 +235,8 @@ class Study:
             return None
         file = Path(given or "study.db").expanduser()
         if file.is_absolute():
+            if not os.access(file.parent, os.W_OK):
+                raise self._spec.source.error("storage", f"{file.parent} is no folder that can be written to")
             return file
         if folder is None:
             message = f"{given}: in {self._store.uri} no such file can be kept open; give a full path on this machine, or none"
@@ -237,7 +251,9 @@ class Study:
         _quiet()
         study = self._created()
         wanted = [self._frozen(point) for point in self.points]
-        if [(t.state, t.params, t.values) for t in study.get_trials()] != [(t.state, t.params, t.values) for t in wanted]:
+        if [(t.state, t.params, t.values) for t in study.get_trials()] != [
+            (t.state, t.params, t.values) for t in wanted
+        ]:
             optuna.delete_study(study_name=self._spec.name, storage=self._storage)
             study = self._created()
             study.add_trials(wanted)
@@ -254,10 +270,11 @@ class Study:
         import optuna
 
         objectives = self._spec.sweep.objectives
+        maximise, minimise = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         study = optuna.create_study(
             study_name=self._spec.name,
             storage=self._storage,
-            directions=[{"max": "maximize", "min": "minimize"}[objective.mode] for objective in objectives],
+            directions=[maximise if objective.mode == "max" else minimise for objective in objectives],
             load_if_exists=True,
         )
         if study.user_attrs.get("study") != self._identity:
@@ -273,8 +290,8 @@ class Study:
         return optuna.trial.create_trial(
             state=optuna.trial.TrialState[state],
             values=values,
-            params={name: self._encoded(name, value) for name, value in point.values.items()},
-            distributions=self._distributions,
+            params=encoded(self._spec.sweep, point.values),
+            distributions=distributions(self._spec.sweep),
             system_attrs=point.system,
             user_attrs=self._told(point),
         )
@@ -288,37 +305,8 @@ class Study:
             return optuna.samplers.NSGAIISampler(population_size=searcher.population, seed=seed)
         return optuna.samplers.TPESampler(n_startup_trials=searcher.startup, seed=seed, constant_liar=True)
 
-    @cached_property
-    def _distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        import optuna
-
-        found: dict[str, optuna.distributions.BaseDistribution] = {}
-        for name, drawn in self._spec.sweep.search.items():
-            if drawn.choice is not None:
-                found[name] = optuna.distributions.CategoricalDistribution(self._words(name))
-            elif drawn.whole is not None:
-                found[name] = optuna.distributions.IntDistribution(*drawn.whole)
-            else:
-                low, high = drawn.ends()
-                found[name] = optuna.distributions.FloatDistribution(low, high, log=drawn.loguniform is not None)
-        return found
-
-    def _words(self, name: str) -> list[str]:
-        """A choice's values as text, since a study holds no lists or mappings and takes 1 and true for the same."""
-        values = self._spec.sweep.search[name].choice or []
-        words = [value if isinstance(value, str) else json.dumps(value) for value in values]
-        return words if len(set(words)) == len(words) else [json.dumps(value) for value in values]
-
-    def _encoded(self, name: str, value: Any) -> Any:
-        choice = self._spec.sweep.search[name].choice
-        return value if choice is None else self._words(name)[[json.dumps(v) for v in choice].index(json.dumps(value))]
-
     def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        values = {}
-        for name, drawn in self._spec.sweep.search.items():
-            value = params[name]
-            values[name] = value if drawn.choice is None else drawn.choice[self._words(name).index(value)]
-        return values
+        return {name: decoded(drawn, params[name]) for name, drawn in self._spec.sweep.search.items()}
 
     def _adopted(self) -> dict[str, Any] | None:
         """The points of the study in the storage, where the results have none: they were moved, or deleted."""
@@ -335,41 +323,102 @@ class Study:
         return {"study": study.user_attrs["study"], "points": points}
 
 
-def importance(spec: Spec, trials: list[tuple[Planned, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
+    """The searched space in Optuna's terms."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, optuna.distributions.BaseDistribution] = {}
+    for name, drawn in sweep.search.items():
+        if drawn.choice is not None:
+            found[name] = CategoricalDistribution(_words(drawn.choice))
+        elif drawn.whole is not None:
+            found[name] = IntDistribution(*drawn.whole)
+        else:
+            low, high = drawn.ends()
+            found[name] = FloatDistribution(low, high, log=drawn.loguniform is not None)
+    return found
+
+
+def encoded(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A point's values as a study holds them."""
+    found = {}
+    for name, drawn in sweep.search.items():
+        value = found[name] = values[name]
+        if drawn.choice is not None:
+            found[name] = _words(drawn.choice)[list(map(json.dumps, drawn.choice)).index(json.dumps(value))]
+    return found
+
+
+def decoded(drawn: Distribution, value: Any) -> Any:
+    return value if drawn.choice is None else drawn.choice[_words(drawn.choice).index(value)]
+
+
+def _words(choice: list[Any]) -> list[str]:
+    """A choice's values as text, since a study holds no lists or mappings and takes 1 and true for the same."""
+    words = [value if isinstance(value, str) else json.dumps(value) for value in choice]
+    return words if len(set(words)) == len(words) else [json.dumps(value) for value in choice]
+
+
+def importance(spec: Spec, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """How much of an objective's variance over the searched space each setting explains: fANOVA (Hutter et al., 2014), by Optuna.
 
     Args:
-        trials: trials with their records.
+        records: of the trials (`trial.json`).
 
     Returns:
-        For each objective and setting: `objective`, `setting`, `mean`, 95 % percentile interval `low` and `high` over resamples of
-        the points, `n` points, `resamples`. Empty where fewer than four points are complete, or none differ in value.
+        For each objective and setting: `objective`, `setting`, `mean`, percentile interval (95 %) `low` and `high` over resamples of
+        the points, `n` points, `seeds` of a point at most, `resamples`. Nothing for an objective with fewer than five complete points, or
+        the same at all.
     """
     sweep, seed = spec.sweep, spec.task.Config.replicates
-    points: dict[str, list[tuple[Planned, Mapping[str, Any]]]] = {}
-    for item, record in trials:
+    points: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
         if record["status"] == "done":
-            searched = {name: value for name, value in item.trial.point.items() if name != seed}
-            points.setdefault(json.dumps(searched, sort_keys=True), []).append((item, record))
-    names = list(sweep.search)
-    lines = []
+            searched = {name: value for name, value in record["point"].items() if name != seed}
+            points.setdefault(json.dumps(searched, sort_keys=True), []).append(record)
+    params = [encoded(sweep, point[0]["point"]) for point in points.values()]
+    random = np.random.default_rng(0)
+    lines: list[dict[str, Any]] = []
     for objective in sweep.objectives:
         values = [
-            float(np.mean([record["summary"][objective.metric] for _, record in point])) for point in points.values()
+            float(np.mean([record["summary"].get(objective.metric, np.nan) for record in point]))
+            for point in points.values()
         ]
-        if len(values) < 4 or len(set(values)) < 2:
+        n = len(values)
+        if n < 5 or len(set(values)) < 2 or not np.isfinite(values).all():
             continue
-        study = Study.of_points(spec, [point[0][0].trial.point for point in points.values()], values)
-        whole = _importances(study, range(len(values)))
-        random = np.random.default_rng(0)
-        draws = [random.integers(len(values), size=len(values)) for _ in range(RESAMPLES)]
-        drawn = [_importances(study, draw) for draw in draws if len({values[i] for i in draw}) > 1]
-        for name in names:
+        whole = _explained(sweep, params, values)
+        draws = [random.integers(n, size=n) for _ in range(RESAMPLES)]
+        drawn = [
+            _explained(sweep, [params[i] for i in draw], [values[i] for i in draw])
+            for draw in draws
+            if len({values[i] for i in draw}) > 1
+        ]
+        for name, mean in whole.items():
             low, high = np.quantile([one[name] for one in drawn], (0.025, 0.975))
-            mean = whole[name]
-            told = {"mean": mean, "low": min(low, mean), "high": max(high, mean), "n": len(values), "resamples": len(drawn)}
-            lines.append({"objective": objective.metric, "setting": name, **told})
+            told = {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean), "n": n}
+            seeds = max(map(len, points.values()))
+            lines.append(
+                {"objective": objective.metric, "setting": name, **told, "seeds": seeds, "resamples": len(drawn)}
+            )
     return lines
+
+
+def _explained(sweep: Sweep, params: list[dict[str, Any]], values: list[float]) -> dict[str, float]:
+    import optuna
+
+    _quiet()
+    study = optuna.create_study(direction="maximize")
+    space = distributions(sweep)
+    study.add_trials(
+        [
+            optuna.trial.create_trial(value=value, params=point, distributions=space)
+            for point, value in zip(params, values, strict=True)
+        ]
+    )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(space))
+    return {name: float(found[name]) for name in space}
 
 
 def _at(entries: Mapping[str, Any], name: str) -> Any:
@@ -389,6 +438,7 @@ def _quiet() -> None:
 
 def _open(file: Path | None) -> Any:
     import optuna
+    from optuna.storages.journal import JournalFileBackend
     from sqlalchemy import URL
 
     if file is None:
@@ -396,18 +446,23 @@ def _open(file: Path | None) -> Any:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".db":
         return optuna.storages.RDBStorage(URL.create("sqlite", database=str(file)).render_as_string())
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
+    return optuna.storages.JournalStorage(JournalFileBackend(str(file)))
 
 
 def _refuse_others(file: Path | None, spec: Spec) -> None:
     """A storage holds the study of one sweep, and is a storage; nothing is written to find that out."""
     if file is None or not file.exists() or (file.is_file() and file.stat().st_size == 0):
         return
+    if file.is_dir():
+        raise spec.source.error("storage", f"{file} is a folder")
     try:
         if file.suffix == ".db":
             with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
                 names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
         else:
+            with file.open() as lines:
+                if "op_code" not in json.loads(next(lines)):
+                    raise ValueError("no journal of Optuna's")
             import optuna
 
             names = optuna.get_all_study_names(_open(file))

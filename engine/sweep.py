@@ -12,6 +12,7 @@ from engine.progress import Progress
 from engine.source import SpecError
 from engine.spec import Spec, load
 from engine.store import Store
+from engine.study import Study
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
 
@@ -23,6 +24,8 @@ examples:
   python -m engine.sweep sweeps/noise.yaml recipe.optimiser=sgd   one value of what varies
   python -m engine.sweep sweeps/noise.yaml --local                without Ray, in this process
   python -m engine.sweep sweeps/noise_cifar10.yaml data_root=/data resources.gpus=0.5
+  python -m engine.sweep sweeps/search.yaml trials=80             a longer search: the points of before are kept
+  optuna-dashboard sqlite:///results/search/study.db              looks at its study
   python -m engine.sweep sweeps/noise.yaml --address auto --results s3://bucket/results
 
 The same command again goes on where the last run stopped, and does nothing twice.
@@ -67,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-concurrent", type=_positive, metavar="N", help="trials at once (default: by the CPUs)")
     parser.add_argument(
-        "--fresh", action="store_true", help="measure this sweep's trials anew; networks and adversarial examples are kept"
+        "--fresh",
+        action="store_true",
+        help="measure this sweep's trials anew; networks and adversarial examples are kept",
     )
     return parser
 
@@ -83,13 +88,21 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
         raise SpecError("--local and --address exclude each other")
     store = _store(options.results)
     planned = plan(spec)
-    todo = [item for item in planned if options.fresh or status(item, store) != "done"]
+    study = Study(spec, store, fresh=options.fresh) if spec.sweep.studied else None
+    known = study.planned if study else planned
+    todo = [item for item in known if options.fresh or status(item, store) not in spec.ended]
     if options.dry_run:
-        _show(spec, planned, todo, store)
+        _show(spec, known, todo, store, fresh=options.fresh)
+        if study and study.left:
+            print(f"{study.left} more points are chosen as the search goes on")
         return 0
-    if todo:
-        _run(spec, store, todo, options)
-    return results.finish(spec, store, planned, ran=len(todo))
+    ran = 0
+    if todo or (study and study.left):
+        ran = _run(spec, store, todo, study, options)
+    refused = study.refused if study else []
+    for said in refused:
+        print(f"failed: a point that was chosen makes no trial: {said}", file=sys.stderr)
+    return max(results.finish(spec, store, study.planned if study else planned, ran=ran), int(bool(refused)))
 
 
 def _store(results: str) -> Store:
@@ -104,28 +117,33 @@ def _store(results: str) -> Store:
     return store
 
 
-def _run(spec: Spec, store: Store, todo: list[Planned], options: argparse.Namespace) -> None:
+def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, options: argparse.Namespace) -> int:
+    """Runs what is left; returns how many trials that were."""
     from engine import launch  # brings Ray, which a finished sweep does without
 
+    feed = launch.Feed(spec, store, todo, study, fresh=options.fresh)
+    if study is not None:
+        study.open()
     with launch.hands(spec, local=options.local, address=options.address) as hands:
-        if options.fresh:
-            for item in todo:
-                store.delete(item.folder)
         store.write(f"{spec.name}/sweep.yaml", results.resolved(spec).encode())
         left = sum(_left(item, store) for item in todo)
-        print(f"{spec.name}: {len(todo)} trials to run, {left} examples to measure", file=sys.stderr, flush=True)
-        with Progress(len(todo), left) as progress:
-            launch.run_all(spec, store, todo, hands, progress, options.max_concurrent)
+        more = f", {study.left} points to choose" if study and study.left else ""
+        print(f"{spec.name}: {len(todo)} trials to run, {left} examples to measure{more}", file=sys.stderr, flush=True)
+        left += (feed.most - len(todo)) * len(plan(spec)[0].ids) if more else 0
+        with Progress(feed.most, left) as progress:
+            launch.run_all(spec, store, feed, hands, progress, options.max_concurrent)
+    return feed.handed
 
 
 def _left(item: Planned, store: Store) -> int:
     return len(missing(item.folder, item.ids, store))
 
 
-def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store) -> None:
+def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store, *, fresh: bool) -> None:
     """The dry run: every trial and how far it is, and the work that is left."""
+    left = {item.key: len(item.ids) if fresh else _left(item, store) for item in todo}
     print(f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.name)}")
-    width = max(len(item.trial.label) for item in planned)
+    width = max((len(item.trial.label) for item in planned), default=0)
     epochs: dict[str, int] = {}  # of each network to train
     around: dict[str, set[int]] = {}  # of each set of adversarial examples, those that are not there yet
     for item in planned:
@@ -136,17 +154,16 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store)
                 epochs |= {key: artifact.of.epochs} if item in todo else {}
             elif not isinstance(artifact.of, Recipe) and item in todo:
                 around.setdefault(key, set()).update(missing(artifact.folder, item.ids, store))
-        left = _left(item, store) if item in todo else 0
         print(
-            f"  {item.key}  {item.trial.label:{width}}  {status(item, store):6}  network {made:8}  {left} examples left"
+            f"  {item.key}  {item.trial.label:{width}}  {status(item, store):7}  network {made:8}  {left.get(item.key, 0)} examples left"
         )
-    examples, searches = sum(_left(item, store) for item in todo), sum(map(len, around.values()))
+    examples, searches = sum(left.values()), sum(map(len, around.values()))
     print(
         f"to do: {len(todo)} trials; {len(epochs)} networks to train, {sum(epochs.values())} epochs; "
         f"{searches} adversarial searches; {examples} examples to measure"
     )
     if hasattr(spec.task, "passes"):
-        passes = sum(_left(item, store) * spec.task.passes(item.trial.config) for item in todo)
+        passes = sum(left[item.key] * spec.task.passes(item.trial.config) for item in todo)
         print(f"at most {passes:,} forward passes of a network on one image")
 
 

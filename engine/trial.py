@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.artifacts import load, make_all
+from engine.artifacts import AUGMENTED, load, make_all
 from engine.board import Board
-from engine.job import Job, Log, Report, complete, devices, versions
-from engine.plan import Planned
+from engine.job import Job, Log, Report, Stopped, Unreported, complete, devices, versions
+from engine.plan import Artifact, Planned, exists
 from engine.store import Store, read_parts
 from engine.work import measure
 
@@ -41,10 +41,15 @@ def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     try:
         record |= _run(planned, job, report)
         record["status"] = "done"
+    except Stopped as stopped:
+        record |= {"status": "stopped", "epochs": stopped.epochs}
     except Exception as error:
         record["status"] = "failed"
         record["error"] = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
         record["traceback"] = traceback.format_exc()
+        record |= {"unreported": error.metric, "reports": error.reports} if isinstance(error, Unreported) else {}
+    record.setdefault("epochs", trained(planned, job.store))
+    record |= augmented(planned, job.store)
     record["devices"] = devices(planned.folder, job.store)
     record["seconds"] = time.time() - started
     job.store.write_json(f"{planned.folder}/trial.json", record)
@@ -57,6 +62,11 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     task = importlib.import_module(job.task)
     with _board(job, planned) as board:
         make_all(planned.artifacts(), planned.ids, job, _logs(planned, board), report)
+        network = _network(planned)
+        if network is not None and augmented(planned, store):
+            picture = store.read(f"{network.folder}/{AUGMENTED}")
+            store.write(f"{planned.folder}/{AUGMENTED}", picture)
+            board.image("augmentation", picture)
         loaded = [load(artifact, planned.ids, store) for artifact in planned.needs.values()]
         made = {name: of for name, (of, _) in zip(planned.needs, loaded, strict=True)}
         shared = [job.hands.put(state) for _, state in loaded]
@@ -68,14 +78,36 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
             raise ValueError("no example was left to measure: each one is misclassified, or was left out")
         summary = task.summarise(config, rows)
         unknown = [name for name, value in summary.items() if not np.isfinite(value)]
-        if job.metric is not None and (job.metric not in summary or job.metric in unknown):
-            raise ValueError(
-                f"the objective {job.metric} is missing or not a number; the trial reports {', '.join(summary)}"
-            )
+        for metric in job.metrics:
+            if metric not in summary:
+                raise Unreported(metric, list(summary))
+            if metric in unknown:
+                raise ValueError(f"the objective {metric} is not a number; the trial reports {', '.join(summary)}")
         board.curves(rows)
         board.hyperparameters(planned.trial.point, {n: v for n, v in summary.items() if n not in unknown})
     outcome = {"summary": {name: (None if name in unknown else value) for name, value in summary.items()}}
     return outcome | ({"checks": task.checks(config, rows)} if hasattr(task, "checks") else {})
+
+
+def trained(planned: Planned, store: Store) -> list[dict[str, Any]]:
+    """The epochs of the classifier that a trial is about; none where it is about several, or its classifier is not there."""
+    return _about(planned, store).get("history", [])
+
+
+def augmented(planned: Planned, store: Store) -> dict[str, Any]:
+    """`augmented`: what the picture of the adversarial augmentation of that classifier shows; empty where there is no picture."""
+    return {name: told for name, told in _about(planned, store).items() if name == "augmented"}
+
+
+def _about(planned: Planned, store: Store) -> dict[str, Any]:
+    """What the classifier says of itself that a trial is about; empty where it is about several, or it is not there."""
+    network = _network(planned)
+    return {} if network is None or not exists(network, store) else store.read_json(f"{network.folder}/artifact.json")
+
+
+def _network(planned: Planned) -> Artifact | None:
+    networks = [artifact for artifact in planned.needs.values() if artifact.kind == "classifier"]
+    return networks[0] if len(networks) == 1 else None
 
 
 def read_rows(planned: Planned, store: Store) -> pd.DataFrame:

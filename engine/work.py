@@ -1,4 +1,7 @@
-"""What the workers do: train a classifier, search around or measure a chunk of examples. Plain functions; the same in a Ray task and in this process."""
+"""What the workers do: train a classifier, search around or measure a chunk of examples.
+
+Plain functions; the same in a Ray task and in this process.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from tasks.parts import adversarial, data, models, training
+from tasks.parts import adversarial, augmented_picture, data, models, training
 from tasks.parts.adversarial import Adversarial, Searched
 from tasks.parts.contract import Batch, TaskConfig
 from tasks.parts.recipes import Recipe
@@ -81,10 +84,13 @@ def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[
         "magnitudes": _magnitudes(model, split, around.device),
         "test": {"loss": loss, "accuracy": accuracy},
         "device": device_name(around.device),
+        "augmented": augmented_picture.of(recipe, model, split),
     }
 
 
-def search(ids: Sequence[int], wanted: Adversarial, around: Surroundings, made: Sequence[Made], *states: State) -> pa.Table:
+def search(
+    ids: Sequence[int], wanted: Adversarial, around: Surroundings, made: Sequence[Made], *states: State
+) -> pa.Table:
     """The adversarial examples of one chunk, a line each: `id` and the fields of `Searched`.
 
     Args:
@@ -177,9 +183,9 @@ def _searched(ids: Sequence[int], state: State, device: str) -> Searched:
     return Searched(**{name: torch.tensor(state[name][rows], device=device) for name in names})  # indexing copies
 
 
-def _magnitudes(model: torch.nn.Module, split: data.Split, device: str) -> tuple[float, ...]:
+def _magnitudes(model: models.Classifier, split: data.Split, device: str) -> tuple[float, ...]:
     """Of the hidden spaces, over the first training images; none for a network that has no hidden spaces."""
-    images, _ = data.take(split, range(min(EXAMPLES_FOR_MAGNITUDES, len(split))), device=device)
+    images, _ = data.take(split, split.ids[:EXAMPLES_FOR_MAGNITUDES], device=device)
     try:
         return magnitudes(model, images)
     except UserError:

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial import Adversarial, Attack, check_target
+from tasks.parts.adversarial import Adversarial, Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.calibration import BINS, expected_calibration_error
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -106,7 +106,7 @@ def needs(config: Config) -> Needs:
 def check(config: Config, split: data.Split) -> None:
     """Refuses a target that is no class of the data, or the label of measured examples."""
     if "attack" in config.conditions:
-        check_target(config.attack, split, config.classes)
+        check_classes(config.attack, split, config.classes)
 
 
 def passes(config: Config) -> int:
@@ -143,11 +143,11 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
         outcome = _judged(at_end[:, None], labels, predicted)
         judged.append(Judged("attack", config.attack.name, 1, config.attack.radius, *outcome))
     if "corruption" in config.conditions:
-        for name in config.corruptions:
+        for change in config.corruptions:
             for level, severity in enumerate(sorted(config.severities), 1):
-                damaged = corrupted(name, images, severity, ids=batch.ids, seed=config.seed)
+                damaged = corrupted(change, images, severity, ids=batch.ids, seed=config.seed)
                 outcome = _judged(in_batches(model, damaged, size)[:, None], labels, predicted)
-                judged.append(Judged("corruption", name, level, float(severity), *outcome))
+                judged.append(Judged("corruption", change, level, float(severity), *outcome))
 
     example = {
         "id": torch.as_tensor(batch.ids),
@@ -165,7 +165,7 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
 
 def _judged(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, ...]:
     """Means over the copies of each image: accuracy, persistence, p_true, confidence and loss, of logits (B, S, K)."""
-    log_p = logits.log_softmax(-1).double()
+    log_p = logits.double().log_softmax(-1)  # the loss of a confident network is 0 in single precision
     given = logits.argmax(-1)  # (B, S)
     true = log_p.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))[..., 0]
     outcome = [given == labels[:, None], given == predicted[:, None], true.exp(), log_p.amax(-1).exp(), -true]

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial import Adversarial, Attack, Searched, check_target
+from tasks.parts.adversarial import Adversarial, Attack, Searched, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.control import randomly_moved
@@ -87,7 +87,6 @@ class Config(TaskConfig):
     only_correct: bool = Field(default=False, description="leave out examples that are misclassified to begin with")
     attack: Attack = Field(default=Attack(), description="how adversarial centres are found")
 
-
     @model_validator(mode="after")
     def _images(self) -> Config:
         if self.attack.space != "pixel":
@@ -104,7 +103,9 @@ def needs(config: Config) -> Needs:
     classifier: Needs = {"classifier": config.recipe}
     if not config.searched:
         return classifier
-    wanted = Adversarial(networks=(config.recipe,), attack=config.attack, split=config.split, seed=config.seed)
+    wanted = Adversarial(
+        networks=(config.recipe,), attack=config.attack, split=config.split, seed=config.seed, batch=config.batch
+    )
     return {**classifier, "adversarial": wanted}
 
 
@@ -115,7 +116,7 @@ def check(config: Config, split: data.Split) -> None:
         UserError: with the field `target`.
     """
     if config.searched:
-        check_target(config.attack, split, config.classes)
+        check_classes(config.attack, split, config.classes)
     if config.target is not None and config.target >= len(split.classes):
         raise UserError(f"{config.target} is no class; the classes are 0 to {len(split.classes) - 1}", "target")
 

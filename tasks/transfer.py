@@ -9,6 +9,7 @@ Rows: one for each example, source and target.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -20,12 +21,12 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial import Adversarial, Attack, check_target
+from tasks.parts.adversarial import Adversarial, Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.control import randomly_moved
 from tasks.parts.flatness import Cell, statistics
-from tasks.parts.recipes import LEARNING_RATES, Recipe
+from tasks.parts.recipes import INHERITED, LEARNING_RATES, Recipe
 from tasks.parts.settings import NonNegative
 
 COLUMNS = {
@@ -40,7 +41,7 @@ COLUMNS = {
     "found": "the search succeeded at the source (at all of them)",
     "distance": "distance of the found image (pixel units, the attack's norm)",
     "fooled": "the target misclassifies the found image",
-    "flatness": "share of noisy copies of the found image that keep the source's class; missing for several sources",
+    "flatness": "flatness at the source (share of noisy copies of the found image that keep its class)",
     "shared": "networks that misclassify the found image",
 }
 TYPES = {**dict.fromkeys(["id", "label", "shared"], np.int64), **dict.fromkeys(["source", "target"], np.str_)}
@@ -72,13 +73,15 @@ class Config(TaskConfig):
     def _pool(self) -> Config:
         if self.attack.space != "pixel":
             raise ValueError("attack.space: networks share no hidden space; take pixel")
+        if self.jointly and ":" in self.attack.name:
+            raise ValueError(f"joint: {self.attack.name} faces one network only; set joint: false")
         pool = self.pool()
         if len(pool) < 2:
             raise ValueError("networks: two networks at least are compared; add one, or members")
         for number, settings in enumerate(self.networks):
             for name in IMAGES:
                 if name in settings:
-                    raise ValueError(f"networks: {number}: all networks see the same images; give {name} in recipe")
+                    raise ValueError(f"networks.{number}.{name}: all networks see the same images; give it in recipe")
         return self
 
     def pool(self) -> dict[str, Recipe]:
@@ -90,12 +93,14 @@ class Config(TaskConfig):
         found: dict[str, Recipe] = {}
         for number, settings in enumerate(self.networks):
             for member in range(self.members):
-                recipe = _changed(self.recipe, {**settings, "seed": settings.get("seed", self.recipe.seed) + member})
+                seed = settings.get("seed", self.recipe.seed)
+                seed = seed + member if type(seed) is int else seed  # else the recipe refuses it
+                recipe = _changed(self.recipe, {**settings, "seed": seed}, f"networks.{number}")
                 words = [str(v) if k == "network" else f"{k} {v}" for k, v in _leaves(settings) if k != "seed"]
-                seed = [f"seed {recipe.seed}"] if self.members > 1 or "seed" in settings else []
-                name = ", ".join([*words, *seed]) or recipe.network
+                words += [f"seed {recipe.seed}"] if self.members > 1 or "seed" in settings else []
+                name = ", ".join(words) or recipe.network
                 if name in found:
-                    raise ValueError(f"networks: {number}: the network {name} is there twice")
+                    raise ValueError(f"networks.{number}: the network {name} is there twice")
                 found[name] = recipe
         return found
 
@@ -105,17 +110,34 @@ class Config(TaskConfig):
         return self.joint and len(self.networks) * self.members > 2
 
 
-def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe with other settings, nested ones too; a peak rate that went with another optimiser is chosen anew."""
-    values = recipe.model_dump()
+def _changed(recipe: Recipe, settings: Mapping[str, Any], where: str = "networks") -> Recipe:
+    """The recipe with other settings, nested ones too; what the recipe left to be chosen is chosen anew.
+
+    So are the options of another network, and what `finetune_from` has from the recipe around it.
+    """
+    values = recipe.model_dump(exclude_unset=True)
     if "optimiser" in settings and recipe.learning_rate == LEARNING_RATES[recipe.optimiser]:
-        values["learning_rate"] = None
+        values.pop("learning_rate", None)
+    if settings.get("network", recipe.network) != recipe.network:
+        values.pop("network_options", None)
+    if isinstance(base := values.get("finetune_from"), dict):
+        same = {name for name in INHERITED if name in base and base[name] == getattr(recipe, name)}
+        values["finetune_from"] = {name: value for name, value in base.items() if name not in same}
     try:
         return Recipe.model_validate(_merged(values, settings))
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise ValueError(f"networks: {name}: {first['msg'].removeprefix('Value error, ')}") from None
+        name = ".".join([where, *map(str, first["loc"])])
+        told = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        if first["type"] == "extra_forbidden":
+            told = "unknown field" + (
+                "" if len(first["loc"]) > 1 else f"; a recipe has {', '.join(Recipe.model_fields)}"
+            )
+            near = difflib.get_close_matches(str(first["loc"][-1]), Recipe.model_fields, n=1)
+            told += f"; did you mean {near[0]}?" if near else ""
+        elif told.startswith("must be"):
+            told += f", not {first['input']}"
+        raise ValueError(f"{name}: {told}") from None
 
 
 def _merged(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,11 +158,9 @@ def _leaves(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 def needs(config: Config) -> Needs:
     pool = config.pool()
-    sources = {name: (recipe,) for name, recipe in pool.items()}
+    sources: dict[str, tuple[Recipe, ...]] = {name: (recipe,) for name, recipe in pool.items()}
     if config.jointly:
-        sources |= {
-            f"all but {left}": tuple(recipe for name, recipe in pool.items() if name != left) for left in pool
-        }
+        sources |= {f"all but {left}": tuple(recipe for name, recipe in pool.items() if name != left) for left in pool}
     searches = {
         f"found at {name}": Adversarial(
             networks=networks, attack=config.attack, split=config.split, seed=config.seed, batch=config.batch
@@ -152,7 +172,7 @@ def needs(config: Config) -> Needs:
 
 def check(config: Config, split: data.Split) -> None:
     """Refuses a target that is no class of the data, or the label of measured examples."""
-    check_target(config.attack, split, config.classes)
+    check_classes(config.attack, split, config.classes)
 
 
 def passes(config: Config) -> int:
@@ -281,7 +301,8 @@ def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
     together = own.groupby(["id", "source"]).agg(fooled=("fooled", "all"), found=("found", "first"))
     wrong = int((together["fooled"] != together["found"]).sum()) if config.attack.target is None else 0
     summary = summarise(config, rows)
-    moved, random = summary.get("white_box", 0.0), summary.get("transfer_random", 0.0)
+    mine = rows[(rows["source"] == rows["target"]) & rows["source_correct"]]
+    moved, random = float(mine["fooled"].mean()) if len(mine) else 0.0, summary.get("transfer_random", 0.0)
     return {
         "what was found is found again from its stored form": f"not so for {wrong} of {len(together)}"
         if wrong

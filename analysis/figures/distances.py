@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style, telling
-from analysis.cube import caption, conditions_unfit, select
+from analysis.cube import caption, conditions_unfit, select, subsets
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import bootstrap_crossed
@@ -70,12 +70,13 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "Share of the correctly classified examples with an adversarial image at most that far away (the distribution "
         "of the smallest perturbation found).",
         f"Searches that found nothing count as infinitely far: {none}.",
+        subsets(rows),
         told.untold(),
         caption(frame, options, resampled, "Bands"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
-        "x": results.column_label("distance"),
+        "x": results.length_label("distance"),
         "mean": "share of examples fooled",
         "colour": told.title(results),
         "own_x": telling.is_norm(told.column),

@@ -52,19 +52,19 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     sources = counted(pairs["source"].nunique(), "source")
     interval = f"{100 * options.level:g} % interval {_signed(low)} to {_signed(high)}"
     words = [
-        "Share of the other networks that an image found at one network fools, by how flat the source is around it (in "
-        f"{options.bins} bins of equal numbers within each source); only originals that source and other network classify "
-        "correctly.",
+        "Share of the other networks that an image found at one network fools, by how flat the source is around it, in "
+        f"{options.bins} bins of equal numbers within each source (fewer where many are equally flat); only originals that "
+        "source and other network classify correctly.",
         "Black: all sources; thin: single sources (their intervals are in the table of numbers).",
         f"Spearman's rank correlation by image, mean over {sources}: {_signed(rho)} ({interval})."
         if np.isfinite(rho)
         else "No rank correlation can be told: flatness or transfer is the same for all images.",
         caption(frame[frame["source"] == POOLED], options, {"examples"}, "Bands and interval"),
     ]
-    short = f"mean rank correlation {_signed(rho)}\n({_signed(low)} to {_signed(high)})" if np.isfinite(rho) else ""
+    short = f"mean rank correlation {_signed(rho)} ({_signed(low)} to {_signed(high)})" if np.isfinite(rho) else ""
     frame.attrs = {
         "caption": " ".join(words),
-        "x": results.column_label(options.flatness),
+        "x": results.column_label(options.flatness).split(";")[0],
         "mean": "share of other networks fooled",
         "correlation": short,
     }
@@ -75,7 +75,7 @@ def _pairs(rows: pd.DataFrame, flatness: str) -> pd.DataFrame:
     """One line a trial, source and example: `flatness`, and the share `fooled` of the other networks."""
     single = rows[~rows["joint"] & (rows["source"] != RANDOM) & rows["found"] & (rows["source_correct"] == 1)]
     single = single[single["source"].isin(networks(rows))]
-    others = single[(single["target"] != single["source"]) & (single["target_correct"] == 1)]
+    others = single[single["held_out"] & (single["target_correct"] == 1)]
     others = others.assign(flatness=others[flatness].astype(float)).dropna(subset=["flatness", "fooled"])
     if others.empty:
         raise ReportError("no found image was tried on another network that classifies its original correctly")
@@ -101,13 +101,13 @@ def _correlation(pairs: pd.DataFrame, options: Options) -> tuple[float, float, f
     """Spearman's correlation of flatness and transfer within each source, averaged, with its bootstrap over examples."""
     example, ids = pd.factorize(pairs["id"], sort=True)
     groups = list(pairs.groupby(["source", "trial"], observed=True).indices.values())
-    columns = pairs["flatness"].to_numpy(float), pairs["fooled"].to_numpy(float)
+    flatness, fooled = pairs["flatness"].to_numpy(float), pairs["fooled"].to_numpy(float)
 
     def mean(weights: Floats) -> Floats:
         """(B, examples) -> (B,)"""
         each = np.array(
-            [rank_correlation(*(column[rows] for column in columns), weights[:, example[rows]]) for rows in groups]
-        )
+            [rank_correlation(flatness[rows], fooled[rows], weights[:, example[rows]]) for rows in groups]
+        )  # (sources, B)
         known = np.isfinite(each)
         with np.errstate(invalid="ignore"):
             return np.where(known, each, 0).sum(0) / known.sum(0)
@@ -154,10 +154,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         band = (line["x"], line["mean"], line["low"], line["high"])
         style.curve(ax, *band, color="black", marker="o", linewidth=1.8, alpha=0.2, zorder=5)
         handles[POOLED] = ax.lines[-1]
-        ax.set_ylim(bottom=0, top=max(0.05, 1.3 * float(frame[["mean", "high"]].max().max())))
+        drawn = max(float(frame["mean"].max()), float(line["high"].fillna(0).max()))
+        ax.set_ylim(bottom=0, top=min(1.03, max(0.05, 1.1 * drawn)))
         note = frame.attrs.get("correlation")
         if note:
-            ax.text(0.97, 0.97, note, transform=ax.transAxes, ha="right", va="top", fontsize=7)
+            ax.set_title(note, fontsize=7, loc="right")
         ax.set_xlabel(style.wrap(frame.attrs.get("x", options.flatness), 2.8))
         ax.set_ylabel(style.wrap(frame.attrs.get("mean", "share of other networks fooled"), 1.4))
         if len(names) > 1:

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style, telling
-from analysis.cube import caption, conditions_unfit, select
+from analysis.cube import caption, conditions_unfit, select, subsets
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, show
 from analysis.stats import bootstrap_crossed
@@ -77,6 +77,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "through the network that it took for an example (all radii together).",
         "Along the horizontal axis: median and quartiles over examples and seeds, which is their spread and no interval "
         "of confidence.",
+        subsets(rows),
         told.untold(),
         caption(frame, options, resampled, "Vertical bars"),
     ]
@@ -112,6 +113,8 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         width = style.COLUMN if len(whats) == 1 else style.DOUBLE
         order, numeric = telling.colours(frame)
         groups = list(dict.fromkeys(frame["column"].str.cat(frame["dash"], sep=", ").str.strip(", ")))
+        if frame.groupby("colour")["recipe"].nunique().max() == 1:
+            groups = []  # the colour tells all
         height = 2.6 + telling.legend_height(width, order, groups)
         figure, axes = style.panels(1, len(whats), width=width, height=height, sharey=True)
         handles: dict[Any, Any] = {}
@@ -133,7 +136,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         if len(groups) > 1:
             for place, group in enumerate(groups):
                 marker = style.MARKERS[place % len(style.MARKERS)]
-                more[group] = Line2D([], [], color=style.GREY, linestyle="", marker=marker)
+                more[group] = Line2D([], [], color=style.GREY, linestyle="", marker=marker, markerfacecolor="none")
         telling.legend(figure, handles, order, [], frame.attrs.get("colour") or None, more)
     return figure
 
@@ -142,8 +145,13 @@ def _point(ax: Axes, point: pd.Series, how: dict[str, Any]) -> Any:
     thin = {"color": how["color"], "linewidth": 0.9}
     ax.plot([point["x_low"], point["x_high"]], [point["mean"]] * 2, **thin)
     ax.plot([point["x"]] * 2, [point["low"], point["high"]], **thin)
-    look = {**how, "linestyle": "", "markersize": 4.5}
-    return ax.plot([point["x"]], [point["mean"]], markeredgecolor="white", markeredgewidth=0.4, zorder=4, **look)[0]
+    hollow = {
+        "linestyle": "",
+        "markersize": 5,
+        "markerfacecolor": "none",
+        "markeredgewidth": 1.2,
+    }  # equal ones stay seen
+    return ax.plot([point["x"]], [point["mean"]], zorder=4, **{**how, **hollow})[0]
 
 
 def _cost_axis(ax: Axes, here: pd.DataFrame) -> None:

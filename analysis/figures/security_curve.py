@@ -78,7 +78,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
-        "x": results.column_label("radius"),
+        "x": results.length_label("radius"),
         "mean": "robust accuracy",
         "colour": told.title(results),
         "own_x": telling.is_norm(told.column),
@@ -133,7 +133,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 handles.setdefault(colour, ax.lines[-1])
             ax.set_title(column)
             style.number_axis(ax, here["x"].unique() if own else frame["x"].unique())
-            ax.set_xlabel(frame.attrs.get("x", "radius"))
+            ax.set_xlabel(style.wrap(frame.attrs.get("x", "radius"), width / len(columns) - 0.5))
             ax.set_ylim(-0.03, 1.03)
         axes[0, 0].set_ylabel(frame.attrs.get("mean", "robust accuracy"))
         control = Line2D([], [], color=style.GREY, linestyle=":", linewidth=0.8)

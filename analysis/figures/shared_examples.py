@@ -10,7 +10,7 @@ from pydantic import Field
 
 from analysis import style
 from analysis.cube import spread
-from analysis.networks import COLUMNS, RANDOM, networks, sources, transfers
+from analysis.networks import COLUMNS, RANDOM, jointly, networks, sources, transfers
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import wilson
@@ -55,8 +55,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     images = rows[(rows["source"] == RANDOM) | ((rows["source_correct"] == 1) & rows["found"])]
     images = images.drop_duplicates(["trial", "source", "id"])
     order = sources(rows)
-    joint = set(rows.loc[rows["joint"], "source"])
-    merged = {name: JOINT for name in order if name in joint and name.startswith("all but ")}
+    merged = dict.fromkeys(jointly(rows), JOINT)
     images = images.assign(source=images["source"].map(lambda name: merged.get(name, name)))
     parts = []
     for source in dict.fromkeys(merged.get(name, name) for name in order):
@@ -74,13 +73,13 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     if not parts:
         raise ReportError("no search found anything")
     frame = pd.concat(parts, ignore_index=True)
-    n = frame["n"]
+    counts = frame["n"]
     words = [
         f"Share of found images by how many of the {total} networks they fool, the source itself included.",
         f"{kept} of {asked} examples are used: those that every network classifies correctly unmoved."
         if options.only_correct
         else "Examples that a network misclassifies unmoved count as fooling it.",
-        f"n = {spread(n.min(), n.max(), 'example')}: those for which the search at the source succeeded.",
+        f"n = {spread(counts.min(), counts.max(), 'example')}: those for which the search at the source succeeded.",
         f"{JOINT}: one image against all networks but one (which are among those counted), averaged over which was left out."
         if merged
         else "",
@@ -108,7 +107,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         special = [name for name in names if name in (frame.attrs.get("joint", JOINT), RANDOM)]
         single = [name for name in names if name not in special]
         shown = [*single[: options.panels - len(special)], *special]
-        columns = min(4, len(shown))
+        columns = min((4, 3), key=lambda count: -len(shown) % count) if len(shown) > 4 else len(shown)
         rows = -(-len(shown) // columns)
         width = style.COLUMN if columns <= 2 else style.DOUBLE
         figure, axes = style.panels(rows, columns, width=width, height=1.45, sharex=True, sharey=True)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from analysis import style
 from analysis.cube import spread
-from analysis.networks import COLUMNS, JOINT, RANDOM, by_example, count, held_out, networks, sources, transfers
+from analysis.networks import COLUMNS, RANDOM, by_example, count, jointly, networks, sources, transfers
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import wilson
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+JOINT = "all others, jointly"
+"""The row that holds, for each network, the joint search that it was held out of."""
 EVERY, RIGHT = "all examples", "right before, and found at the source"
 WIDE = 8
 """Matrices of more networks than this lie below each other."""
@@ -48,23 +50,22 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     rows = transfers(results, options, options.recipe)
     targets = networks(rows)
     known = sources(rows)
-    joint = set(rows.loc[rows["joint"], "source"])
-    leave = [name for name in known if name in joint and any(held_out(name, target) for target in targets)]
-    shown = [name for name in known if name not in leave and name != RANDOM]
-    shown += [JOINT] * bool(leave) + [RANDOM] * (RANDOM in known)
+    joint = jointly(rows)
+    shown = [name for name in known if name not in joint and name != RANDOM]
+    shown += [JOINT] * bool(joint) + [RANDOM] * (RANDOM in known)
     right = rows["target_correct"] == 1
     # a random step needs no source that is right and finds nothing
     right &= (rows["source"] == RANDOM) | ((rows["source_correct"] == 1) & rows["found"])
+    several = rows["source"].isin(joint)
+    rows = rows.assign(row=rows["source"].where(~several, JOINT), right=right)[~several | rows["held_out"]]
     lines = []
-    for panel, of_panel in ((EVERY, rows), (RIGHT, rows[right])):
-        cells = dict(list(of_panel.groupby(["source", "target"], sort=False)))
+    for panel, of_panel in ((EVERY, rows), (RIGHT, rows[rows["right"]])):
+        cells = dict(list(of_panel.groupby(["row", "target"], sort=False)))
         for source in shown:
             for target in targets:
-                names = [name for name in leave if held_out(name, target)] if source == JOINT else [source]
-                parts = [cells[name, target] for name in names if (name, target) in cells]
-                if not parts:
+                cell = cells.get((source, target))
+                if cell is None:
                     continue
-                cell = pd.concat(parts)
                 k, n = count(by_example(cell, "fooled"))
                 if n == 0:
                     continue
@@ -85,7 +86,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         f"succeeded (n = {spread(chosen.min(), chosen.max(), 'example')} a cell)."
         if len(chosen)
         else "Nothing is left of the examples that source and target got right.",
-        f"{JOINT}: one image against all other networks, the target held out." if leave else "",
+        f"{JOINT}: one image against all other networks, the target held out." if joint else "",
         f"{RANDOM}: moved as far in a random direction; in the second matrix where the target is right unmoved."
         if RANDOM in known
         else "",
@@ -137,13 +138,13 @@ def _matrix(ax: Axes, here: pd.DataFrame, rows: list[str], targets: list[str], c
     size = float(np.clip(cell * 15, 4.5, 7))
     for _, line in here.iterrows():
         down, across = place[0][line["source"]], place[1][line["x"]]
-        ink = {"color": _ink(colours(line["mean"] / DARKEST)), "ha": "center"}
+        ink: dict[str, Any] = {"color": _ink(colours(line["mean"] / DARKEST)), "ha": "center"}
         ax.text(across, down, _percent(line["mean"]), va="bottom" if intervals else "center", fontsize=size, **ink)
         if intervals:
             words = f"{_percent(line['low'])}\u2013{_percent(line['high'])}"
             ax.text(across, down + 0.06, words, va="top", fontsize=max(4.2, size - 2), **ink)
         if line["same"]:
-            box = {"fill": False, "edgecolor": style.COLOURS[1], "linewidth": 1.6, "zorder": 3}
+            box: dict[str, Any] = {"fill": False, "edgecolor": style.COLOURS[1], "linewidth": 1.6, "zorder": 3}
             ax.add_patch(Rectangle((across - 0.5, down - 0.5), 1, 1, clip_on=False, **box))
     for edge in range(1, len(rows)):
         ax.axhline(edge - 0.5, color="white", linewidth=0.8)

@@ -20,33 +20,35 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 from tasks.parts import attacks, data, door, peers, spaces
+from tasks.parts.classifier import Classifier
 from tasks.parts.curve import security_curve
 from tasks.parts.geometry import Norm
 from tasks.parts.losses import How, joint
 from tasks.parts.noisy_search import unseen_share, with_weight_noise
 from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
-from tasks.parts.settings import NonNegative, Positive, Settings, UserError
+from tasks.parts.settings import NonNegative, Positive, Settings, UserError, as_number
 
 RADII: dict[str, float] = {"Linf": 0.15, "L2": 1.0, "L1": 5.0, "L0": 20.0}
 """The radius of an attack by norm, where none is given."""
 COMMON = ("norm", "epsilon", "steps", "step_size", "restarts", "loss", "stop")
 """Settings that are arguments of an attack's function."""
 OURS = {"model", "images", "labels", "ids", "seed", "batch", "targets", "box", "start"}
-"""Arguments of an attack's function that are not the user's to set."""
+"""Arguments of an attack's function that are not the user's to set, unless they are one of several words."""
 
 
 class SearchNoise(Settings):
     """Noise on the weights of the network that a search faces, as in `noisy_search`."""
 
-    sigma: NonNegative = Field(
-        default=0.0, title="weight noise in the search (relative)", description="relative to each weight"
-    )
+    sigma: NonNegative = Field(default=0.0, title="weight noise in the search", description="relative to each weight")
     draws: int = Field(default=1, gt=0, description="noisy networks in each step, over which the loss is averaged")
 
 
 class Attack(Settings):
-    """A search for adversarial examples. What is null is as the attack's own function has it."""
+    """A search for adversarial examples; its name alone stands for one with all else by default.
+
+    What is null is as the attack's own function has it.
+    """
 
     name: str = Field(
         default="pgd", title="attack", description="a file in tasks/parts/attacks, foolbox:<class> or art:<class>"
@@ -78,6 +80,11 @@ class Attack(Settings):
         " (mean over those not fooled yet)",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, values: Any) -> Any:
+        return {"name": values} if isinstance(values, str) else values
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
@@ -86,7 +93,10 @@ class Attack(Settings):
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"unknown attack (there are {', '.join(names())}, foolbox:<class>, art:<class>{hint})")
         if ":" in name:
-            _to_value(peers.check, name)
+            try:
+                peers.check(name)
+            except UserError as error:
+                raise ValueError(f"{name}: {error.message}") from None
         return name
 
     @field_validator(*COMMON)
@@ -118,6 +128,7 @@ class Attack(Settings):
             _to_value(peers.check, name, options)
             return options
         there = [argument for argument in arguments_of(name) if argument not in COMMON]
+        options = dict(options)
         for option, value in options.items():
             if option in COMMON:
                 raise ValueError(f"{option}: belongs beside options, not into them")
@@ -129,6 +140,10 @@ class Attack(Settings):
             if choices is not None and value not in choices:
                 raise ValueError(f"{option}: must be one of {', '.join(map(str, choices))}, not {value}")
             default = arguments_of(name)[option]
+            if isinstance(default, float) or default is None:
+                value = options[option] = as_number(value)
+            if isinstance(value, int | float) and value < 0:
+                raise ValueError(f"{option}: must be at least 0, not {value}")
             if isinstance(default, int | float) and (
                 isinstance(value, bool) is not isinstance(default, bool)
                 or not isinstance(value, int | float)
@@ -141,10 +156,10 @@ class Attack(Settings):
     @field_validator("space")
     @classmethod
     def _space(cls, space: str) -> str:
-        kind, _ = _to_value(spaces.parse, space)
+        kind, stage = _to_value(spaces.parse, space)
         if kind == "latent":
             raise ValueError("the latent space of an autoencoder is not there yet; take pixel or hidden:<stage>")
-        return space
+        return "pixel" if kind == "pixel" or stage == 0 else f"hidden:{stage}"
 
     @model_validator(mode="after")
     def _together(self) -> Attack:
@@ -156,10 +171,38 @@ class Attack(Settings):
             raise ValueError(f"target: {self.name} has no targets")
         return self
 
+    def try_options(self) -> None:
+        """Searches once, among 16 pixels of a linear network, with the options, of which an attack may refuse more than their names.
+
+        Raises:
+            UserError: what the attack says.
+        """
+        if not self.options or ":" in self.name:
+            return
+        network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+        with torch.no_grad():
+            weight, bias = network[1].parameters()
+            weight.copy_(torch.linspace(-1, 1, 64).reshape(4, 16).sin())
+            bias.copy_(-weight.sum(1) / 2 + torch.tensor([0.01, 0, 0, 0]))
+        grey = torch.full((1, 1, 4, 4), 0.5)
+        try:
+            function_of(self.name)(network, grey, torch.tensor([0]), **self.arguments())
+        except UserError as error:
+            name = error.field if error.field in self.options else None
+            raise UserError(error.message, f"attack.options.{name}" if name else "attack.options") from None
+        except Exception as error:
+            told = str(error).strip().splitlines() or [""]
+            raise UserError(f"{self.name} cannot search with {self.options}: {told[0]}", "attack.options") from error
+
     @property
     def fixed_radius(self) -> bool:
         """Whether it searches within a radius; else for the smallest perturbation."""
         return "epsilon" in arguments_of(self.name)
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Whether it takes gradient steps; one without steps makes do with what the network returns."""
+        return "steps" in arguments_of(self.name)
 
     @property
     def radius(self) -> float | None:
@@ -195,11 +238,24 @@ class Adversarial(Settings):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What decides the examples, as JSON, but for the networks, which have identities of their own."""
-        about = self.model_dump(mode="json", exclude={"networks", "batch"})
-        if self.radii is not None:
-            about["attack"]["epsilon"] = None
-        return about
+        """What decides the examples, as JSON, but for the networks, which have identities of their own.
+
+        Defaults are written out, so that settings that mean the same are the same.
+        """
+        attack = self.attack
+        defaults = {} if ":" in attack.name else arguments_of(attack.name)  # those of peers need be no JSON
+        arguments = {**defaults, "norm": attack.norm} | attack.arguments()
+        noise = attack.weight_noise
+        search = {
+            "name": attack.name,
+            "arguments": {name: value for name, value in arguments.items() if name != "epsilon"},
+            "radius": attack.radius if self.radii is None else sorted(set(self.radii)),
+            "target": attack.target,
+            "space": attack.space,
+            "weight_noise": noise.model_dump() if noise.sigma else None,
+            "joint": attack.joint if len(self.networks) > 1 else None,
+        }
+        return {"search": search, "split": self.split, "seed": self.seed}
 
 
 @dataclass(frozen=True)
@@ -289,7 +345,7 @@ def search(
     arguments = {name: value for name, value in arguments.items() if name in _parameters(attack.name)}
     with torch.no_grad():
         begin = space.encode(images)
-    door.network(space.classify, begin, labels, space.box)
+    door.network(space.classify, begin, labels, space.box, follows=attack.follows_gradient)
 
     noise = attack.weight_noise
     function = with_weight_noise(function, model, noise.sigma, noise.draws, seed)
@@ -330,24 +386,30 @@ def space_of(attack: Attack, networks: Sequence[nn.Module]) -> spaces.Space:
         return spaces.pixels(networks[0] if len(networks) == 1 else Together(networks))
     if len(networks) > 1:
         raise UserError("several networks share no hidden space; search for all at once in pixel", "attack.space")
-    return spaces.of(attack.space, networks[0])
+    network = networks[0]
+    if not isinstance(network, Classifier):
+        raise UserError(f"a {type(network).__name__} has no hidden spaces, a Classifier has", "attack.space")
+    return spaces.of(attack.space, network)
 
 
-def check_target(attack: Attack, split: data.Split, classes: Sequence[str | int] | None) -> None:
-    """Refuses a target that is no class of the data, or the label of examples that are measured.
+def check_classes(attack: Attack, split: data.Split, classes: Sequence[str | int] | None) -> None:
+    """Refuses a target that is no class of the data, or the label of examples that are measured; a loss that needs more classes.
 
     Args:
         classes: the classes that are measured; all where None.
 
     Raises:
-        UserError: with the field `attack.target`.
+        UserError: with the field `attack.target` or `attack.loss`.
     """
+    least = 3 if attack.target is None else 4
+    if attack.loss == "dlr" and len(split.classes) < least:
+        raise UserError(
+            f"the loss dlr needs {least} classes, there are {len(split.classes)}; take ce or margin", "attack.loss"
+        )
     if attack.target is None:
         return
     if attack.target >= len(split.classes):
-        raise UserError(
-            f"{attack.target} is no class; the classes are 0 to {len(split.classes) - 1}", "attack.target"
-        )
+        raise UserError(f"{attack.target} is no class; the classes are 0 to {len(split.classes) - 1}", "attack.target")
     measured = range(len(split.classes)) if classes is None else data.class_indices(split.classes, classes, "classes")
     if attack.target in measured:
         raise UserError(
@@ -371,7 +433,11 @@ def function_of(name: str) -> Callable[..., Found]:
 
 def arguments_of(name: str) -> Mapping[str, Any]:
     """The arguments of an attack that are the user's to set, with their defaults."""
-    return {argument: default for argument, default in _parameters(name).items() if argument not in OURS}
+    return {
+        argument: default
+        for argument, default in _parameters(name).items()
+        if argument not in OURS or argument in _choices(name)
+    }
 
 
 def norms_of(name: str) -> tuple[str, ...]:

@@ -17,26 +17,16 @@ examples alone; the head runs once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tasks.parts.classifier import Classifier, hidden_stage
 from tasks.parts.geometry import ascent_direction, per_example
-from tasks.parts.inner_search import Classify, climb, gradient_at, stepped, without_trace
+from tasks.parts.inner_search import Classify, climb, gradient_of_logits, without_trace
 from tasks.parts.losses import at, margin, without
-from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import AdversarialAugmentation, Recipe
 from tasks.parts.settings import UserError
-
-
-class Key(NamedTuple):
-    """What decides the random numbers of a training step."""
-
-    seed: int
-    epoch: int
-    step: int
 
 
 @dataclass(frozen=True)
@@ -113,7 +103,7 @@ def forward(
     labels: Tensor,
     *,
     radius: float,
-    key: Key,
+    generator: torch.Generator,
     look: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The logits of a training batch of which some examples are moved.
@@ -123,7 +113,7 @@ def forward(
         k: what `stage` gave.
         images: (B, C, H, W) in [0, 1], labels: (B,).
         radius: what `radius_in` gave.
-        key: decides who is moved, and the random classes and directions.
+        generator: a CPU generator, for who is moved, and the random classes and directions.
         look: classify the moved examples once more, in evaluation mode, to see what the move does.
 
     Returns:
@@ -132,14 +122,14 @@ def forward(
     """
     points = model.head(images, k) if k and isinstance(model, Classifier) else images
     classify = tail(model, k)
-    moves = moved(settings, model, classify, points, labels, radius=radius, key=key, clip=k == 0)
+    moves = moved(settings, model, classify, points, labels, radius=radius, generator=generator, clip=k == 0)
     if not len(moves.rows):
         return classify(points), torch.zeros(5, dtype=torch.float64, device=images.device)
     there = points.index_add(0, moves.rows, moves.delta)
     if k == 0:
         there.clamp_(0, 1)
     sums = torch.zeros(5, dtype=torch.float64, device=points.device)
-    sums[0] = moves.kept.sum()
+    sums[0] = len(moves.rows) if settings.only == "all" else moves.kept.sum()
     if look:
         sums[1:] = _looked(model, classify, points, there, labels, moves)
     return classify(there), sums
@@ -161,7 +151,7 @@ def moved(
     labels: Tensor,
     *,
     radius: float,
-    key: Key,
+    generator: torch.Generator,
     clip: bool,
 ) -> Moves:
     """Chooses examples of a batch and finds their perturbations; see `forward`.
@@ -171,31 +161,36 @@ def moved(
         points: representations (B, ...) of the whole batch, whose root mean square is the unit of a relative radius.
         clip: the points are images, which stay in [0, 1].
     """
-    chosen = torch.rand(len(points), generator=torch_generator(key.seed, "augmented examples", *key[1:]))
-    places = (chosen < settings.probability).nonzero().flatten()
+    places = (torch.rand(len(points), generator=generator) < settings.probability).nonzero().flatten()
     rows = places.to(points.device)
     everything = points.detach()
-    start, label = everything[rows], labels[rows]
-    kept = torch.ones_like(rows, dtype=torch.bool)
+    start, label = everything.index_select(0, rows), labels.index_select(0, rows)
     if not len(rows):
-        return Moves(rows, start, kept, None)
-    size = everything.new_full((1,), radius)
-    if settings.relative:
-        size = size * everything.square().mean().sqrt()
+        return Moves(rows, start, torch.ones_like(rows, dtype=torch.bool), None)
+    unit = everything.square().mean().sqrt() if settings.relative else 1.0
+    lots: Tensor | None = None
     before: Tensor | None = None
-    delta = start  # of a direction that is not random, and replaced
+    delta: Tensor | None = None
+    if (
+        settings.direction == "random"
+    ):  # drawn for the whole batch, so that an example's does not depend on who else is chosen
+        normal = torch.randn(points.shape, generator=generator)[places].to(start)
+        delta = radius * unit * ascent_direction(normal, settings.norm)
+    elif settings.direction == "random_class":
+        lots = torch.rand(len(points), generator=generator)[places].to(points.device)
     with without_trace(model, points.device):
-        if settings.direction != "random" or settings.equal_cost:
-            lots = torch.rand(len(points), generator=torch_generator(key.seed, "augmentation classes", *key[1:]))
-            before, kept, delta = _climbed(settings, classify, start, label, lots[places].to(start), size, clip)
+        if delta is None or settings.equal_cost:
+            before, kept, climbed = _climbed(settings, classify, start, label, lots, radius, unit, clip)
+            delta = climbed if delta is None else delta
         elif settings.only != "all":
             with torch.no_grad():
                 before = classify(start)
             kept = _eligible(settings, before, label)
-    if settings.direction == "random":
-        normal = torch.randn(points.shape, generator=torch_generator(key.seed, "augmentation direction", *key[1:]))
-        delta = size * ascent_direction(normal[places].to(start), settings.norm)
-    return Moves(rows, torch.where(per_example(kept, delta), delta, 0), kept, before)
+        else:
+            kept = torch.ones_like(rows, dtype=torch.bool)
+    if settings.only != "all":
+        delta = torch.where(per_example(kept, delta), delta, 0)
+    return Moves(rows, delta, kept, before)
 
 
 def _climbed(
@@ -203,49 +198,57 @@ def _climbed(
     classify: Classify,
     start: Tensor,
     labels: Tensor,
-    lots: Tensor,
-    size: Tensor,
+    lots: Tensor | None,
+    radius: float,
+    unit: Tensor | float,
     clip: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...), unfinished for all others."""
-    step_size = 2.5 * size / settings.steps
-    if settings.step_size is not None:
-        step_size = size * (settings.step_size / settings.epsilon)  # shrinks with the radius of a schedule
+    """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...), unfinished for all others.
 
-    def height(logits: Tensor) -> Tensor:
-        return sign * at(logits, _classes(settings, logits.detach(), labels, lots))
-
+    Args:
+        lots: numbers uniform in [0, 1) (n,) that decide random classes.
+        unit: of the radius, one number.
+    """
     sign = 1.0 if settings.direction in ("runner_up", "random_class") else -1.0
-    before, gradient = gradient_at(classify, start, height)
+    step_size = 2.5 * radius / settings.steps
+    if settings.step_size is not None:
+        step_size = settings.step_size * radius / settings.epsilon  # shrinks with the radius of a schedule
+
+    chosen: list[Tensor] = []
+
+    def weights(logits: Tensor) -> Tensor:
+        chosen.append(_classes(settings, logits, labels, lots))
+        return torch.zeros_like(logits).scatter_(1, chosen[0][:, None], sign)
+
+    before, gradient = gradient_of_logits(classify, start, weights)
     kept = _eligible(settings, before, labels)
-    delta = stepped(
-        start, torch.zeros_like(start), gradient, radius=size, step_size=step_size, norm=settings.norm, clip=clip
-    )
+    delta = min(step_size, radius) * unit * ascent_direction(gradient, settings.norm)
     if settings.steps == 1:
         return before, kept, delta
-    still = kept.nonzero().flatten() if settings.only != "all" else torch.arange(len(start), device=start.device)
+    still = torch.arange(len(start), device=start.device) if settings.only == "all" else kept.nonzero().flatten()
     if len(still):
-        classes = _classes(settings, before, labels, lots)[still]
+        classes, here, there = chosen[0][still], start[still], delta[still]
+        uphill = torch.zeros_like(before[still]).scatter_(1, classes[:, None], sign)  # the same at every step
         delta[still] = climb(
-            classify,
-            start[still],
-            delta[still],
-            lambda logits: sign * at(logits, classes),
+            lambda points: gradient_of_logits(classify, points, uphill)[1],
+            here,
+            (here + there).clamp_(0, 1).sub_(here) if clip else there,
             steps=settings.steps - 1,
-            radius=size,
-            step_size=step_size,
+            radius=start.new_full((1,), radius) * unit,
+            step_size=step_size * unit,
             norm=settings.norm,
             clip=clip,
         )
     return before, kept, delta
 
 
-def _classes(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor, lots: Tensor) -> Tensor:
+def _classes(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor, lots: Tensor | None) -> Tensor:
     """The class whose logit is climbed, or descended, by each example (n,), for numbers `lots` (n,) uniform in [0, 1)."""
     match settings.direction:
         case "runner_up":
             return without(logits, labels).argmax(1)
         case "random_class":
+            assert lots is not None
             others = logits.shape[1] - 1
             other = (lots * others).long().clamp_max(others - 1)
             return other + (other >= labels)

@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial_augmentation import Key, moved, stage, tail
+from tasks.parts.adversarial_augmentation import moved, stage, tail
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.classifier import Classifier
 from tasks.parts.losses import margin
+from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import Recipe
 from tasks.parts.stages import evaluating
 
-AMONG = 1024
-"""Training images among which examples are chosen and neighbours are sought."""
+AMONG, NUMBERS = 1024, 2**26
+"""Training images among which examples are chosen and neighbours are sought; fewer where their representations have more numbers."""
+MOVED = 64
+"""Of these images at most so many are moved, in one batch, but no more than in a step of the training."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ class Examples:
 def examples_of(
     recipe: Recipe, model: Classifier, train: data.Split, count: int = 8, neighbours: int = 3
 ) -> Examples | None:
-    """What the recipe's augmentation, at its full epsilon, does to some training images; None for a recipe without.
+    """What the recipe's augmentation, at its full epsilon, does to some training images.
+
+    None for a recipe without, and where the option `only` lets no example through.
 
     Args:
         model: trained by the recipe, on any device; it is used in evaluation mode, and keeps its mode.
-        train: the whole training split. Examples and neighbours are of the first 1024 images, balanced over the classes, that were
-            trained on.
+        train: the whole training split. Examples and neighbours are of the first 1024 images or fewer, balanced over the classes,
+            that were trained on.
         count: examples at most: fewer where the option `only` lets fewer through.
     """
     settings = recipe.adversarial_augmentation
@@ -73,28 +78,41 @@ def examples_of(
     if recipe.train_examples is not None:
         train = data.subset(train, data.choose(train, recipe.train_examples))
     train, _ = data.divide(train, recipe.validation)
-    ids = data.choose(train, min(AMONG, len(train)))
     device = next(model.parameters()).device
-    images, labels = data.take(train, ids, device=device)
     k = stage(settings, model)
-    always = settings.model_copy(update={"probability": 1.0})
+    with evaluating(model), torch.no_grad():
+        first, _ = data.take(train, train.ids[:1], device=device)
+        widest = max(first.numel(), model.head(first, k).numel())
+    ids = data.choose(train, min(AMONG, max(MOVED, NUMBERS // widest), len(train)))
+    images, labels = data.take(train, ids, device=device)
     size = batch_size(images[0].numel(), device)
     with evaluating(model):
         points = in_batches(
             lambda x: model.head(x, k), images, size
         ).clone()  # no tensor of inference mode has gradients
         classify = tail(model, k)
+        tried = _spread(labels, torch.ones_like(labels, dtype=torch.bool), min(MOVED, recipe.batch_size))
+        unit = points.square().mean().sqrt()
         moves = moved(
-            always, model, classify, points, labels, radius=settings.epsilon, key=Key(recipe.seed, 0, 0), clip=k == 0
+            settings.model_copy(update={"probability": 1.0, "relative": False}),
+            model,
+            classify,
+            points[tried],
+            labels[tried],
+            radius=settings.epsilon * (float(unit) if settings.relative else 1.0),
+            generator=torch_generator(recipe.seed, "examples of adversarial augmentation"),
+            clip=k == 0,
         )
-        rows = _spread(labels[moves.rows], moves.kept, count)
-        there = points[rows] + moves.delta[rows]
+        chosen = _spread(labels[tried], moves.kept, count)
+        if not len(chosen):
+            return None
+        rows = tried[chosen]
+        there = points[rows] + moves.delta[chosen]
         if k == 0:
             there = there.clamp(0, 1)
         before, after = (in_batches(classify, x, size) for x in (points[rows], there))
     near = distances = distance = None
     if k:
-        unit = points.square().mean().sqrt()
         apart = torch.cdist(there.flatten(1), points.flatten(1), compute_mode="donot_use_mm_for_euclid_dist") / unit
         near = apart.argsort(dim=1, stable=True)[:, :neighbours]
         distances, distance = apart.gather(1, near), apart.gather(1, rows[:, None]).flatten()

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.batching import in_batches
 from tasks.parts.geometry import Norm, norm_of, per_example, project
 from tasks.parts.losses import verdict
+from tasks.parts.search import pass_size
 
 
 def reached(
@@ -58,7 +59,7 @@ def to_boundary(
     >>> float(delta), int(forwards)
     (0.625, 3)
     """
-    batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
+    batch = pass_size(images) if batch is None else batch
     shortened = perturbation.clone()
     rows = (success & perturbation.flatten(1).any(1)).nonzero().flatten()
     forwards = torch.zeros_like(labels)

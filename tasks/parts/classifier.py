@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tasks.parts.settings import UserError
-from tasks.parts.stages import Stage, evaluating, run, split, verify
+from tasks.parts.stages import Stage, evaluating, run, split, verify, walk
 from tasks.parts.weights import last_layer
 
 
@@ -104,13 +104,13 @@ class Classifier(nn.Module):
         Returns:
             The hidden representation (B, ...), with gradients to x. `tail(head(x, k), k)` are the logits of x.
         """
-        k = hidden_stage(self, k)
-        return x if k == 0 else run(self.network, self._split()[:k], self.normalise(x))
+        k, stages = self._cut(k)
+        return x if k == 0 else run(self.network, stages[:k], self.normalise(x))
 
     def tail(self, h: Tensor, k: int | str) -> Tensor:
         """The logits (B, classes) for a value h (B, ...) after the first k stages; h itself is not written to."""
-        k = hidden_stage(self, k)
-        return self(h) if k == 0 else run(self.network, self._split()[k:], h)
+        k, stages = self._cut(k)
+        return self(h) if k == 0 else run(self.network, stages[k:], h)
 
     def hidden_values(self, x: Tensor) -> Iterator[Tensor]:
         """`head(x, k)` for k = 1, 2, ... up to the logits, in one pass, for images x (B, C, H, W)."""
@@ -119,9 +119,18 @@ class Classifier(nn.Module):
             value = run(self.network, (stage,), value)
             yield value
 
+    def _cut(self, k: int | str) -> tuple[int, tuple[Stage, ...]]:
+        """The number of stages before hidden space k, and all stages; none for the pixels, which every network has."""
+        if type(k) is not int or k < 0:
+            k = hidden_stage(self, k)
+        if k == 0:
+            return 0, ()
+        stages = self._split()
+        return (k if k <= len(stages) else hidden_stage(self, k)), stages
+
     def _split(self) -> tuple[Stage, ...]:
         """The stages in the mode in which each module is now: a traced operation can differ between the modes."""
-        modes = tuple(module.training for module in self.network.modules())
+        modes = tuple([module.training for module in walk(self.network)])
         if not self._splits:  # the first time, in evaluation mode, where the stages can be compared with the network
             with evaluating(self.network):
                 stages = split(self.network)

@@ -12,7 +12,13 @@ from tasks.parts.randomness import normal, uniform
 
 
 def randomly_moved(
-    points: Tensor, distance: Tensor, norm: Norm, *, ids: Sequence[int], seed: int, box: tuple[float, float] = (0.0, 1.0)
+    points: Tensor,
+    distance: Tensor,
+    norm: Norm,
+    *,
+    ids: Sequence[int],
+    seed: int,
+    box: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """A perturbation of each point in a random direction, of a given norm.
 
@@ -33,7 +39,7 @@ def randomly_moved(
         fresh = uniform(seed, "random control, values", ids, points.shape[1:]).to(points)
         fresh = fresh if box == (0.0, 1.0) else points + straight
         rank = straight.flatten(1).argsort(dim=1).argsort(dim=1).reshape(points.shape)
-        return torch.where(rank < per_example(distance, points), fresh - points, 0)
+        return torch.where(rank < per_example(distance.floor(), points), fresh - points, 0)
     straight = straight.sign() if norm == "Linf" else straight
     if box == (0.0, 1.0):
         return within_box(points, straight, distance, norm)

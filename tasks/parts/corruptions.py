@@ -35,7 +35,7 @@ Corruption = Literal[
     "blur", "pixelation", "translation", "rotation", "contrast", "brightness", "shot_noise", "salt_and_pepper"
 ]
 
-SEVERITIES: dict[str, tuple[float, float, float, float, float]] = {
+SEVERITIES: dict[Corruption, tuple[float, float, float, float, float]] = {
     "blur": (0.015, 0.025, 0.04, 0.06, 0.09),
     "pixelation": (0.8, 0.65, 0.5, 0.4, 0.3),
     "translation": (0.03, 0.06, 0.1, 0.15, 0.2),

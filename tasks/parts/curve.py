@@ -10,16 +10,17 @@ succeed are short.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size
 from tasks.parts.boundary import reached
 from tasks.parts.geometry import PIXELS, Box, Norm, clipped, norm_of, project
-from tasks.parts.search import Found
+from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
 
 PER_EXAMPLE = ("targets", "ids", "start")
@@ -33,19 +34,20 @@ def security_curve(
     labels: Tensor,
     radii: Sequence[float],
     *,
-    steps_between: float = 0.5,
+    steps_between: float = 0.25,
     **arguments: Any,
 ) -> tuple[Found, Tensor]:
     """Runs an attack at each radius of a ladder, each from what was found at its neighbours.
 
     Args:
-        attack: a function of `tasks/parts/attacks/`. One that has no `epsilon` searches the smallest perturbation: it runs once. One
-            that has no `start` begins anew at each radius.
+        attack: a function of `tasks/parts/attacks/`. One that has no `epsilon` searches the smallest perturbation: it runs once, and
+            what it finds beyond the largest radius is no success. One that has no `start` begins anew at each radius.
         model: points (B, ...) to logits, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
         radii: the ladder, in any order, pixel units.
-        steps_between: the share of the attack's steps that it gets at a radius where it has a start.
+        steps_between: the share of the attack's steps (at least 3) that it gets at a radius where it has a start. Its
+            step sizes then fall, if it has a schedule and none is given.
         arguments: further ones of the attack, but for `epsilon` and `stop`.
 
     Returns:
@@ -67,8 +69,7 @@ def security_curve(
     parameters = inspect.signature(attack).parameters
     norm: Norm = arguments.get("norm", parameters["norm"].default if "norm" in parameters else "L2")
     box: Box = arguments.get("box", PIXELS)
-    pixels = images.shape[1:].numel()
-    batch = arguments.get("batch") or batch_size(pixels, images.device)
+    batch = arguments.get("batch") or pass_size(images)
     if "ids" in parameters:
         arguments["ids"] = list(range(len(images))) if arguments.get("ids") is None else list(arguments["ids"])
     none = len(ladder)
@@ -76,7 +77,7 @@ def security_curve(
     if "epsilon" not in parameters:
         found = attack(model, images, labels, **arguments)
         place = torch.where(found.success, _place(found.perturbation, ladder, norm), none)
-        return found, _radius(place, ladder)
+        return replace(found, success=place < none), _radius(place, ladder)
 
     found = attack(model, images, labels, epsilon=float(ladder[-1]), **arguments)
     best, forwards, backwards = found.perturbation.clone(), found.forwards.clone(), found.backwards.clone()
@@ -84,7 +85,9 @@ def security_curve(
     failed = torch.full_like(place, -1)  # (N,) the largest place at which an attack failed
     if "start" in parameters:
         steps = arguments.get("steps", parameters["steps"].default if "steps" in parameters else None)
-        arguments |= {} if steps is None else {"steps": max(1, round(steps_between * steps))}
+        if "schedule" in parameters:  # the walks begin near their end: their steps shorten
+            arguments.setdefault("schedule", "cosine")
+        arguments |= {} if steps is None else {"steps": min(steps, max(3, math.ceil(steps_between * steps)))}
     while True:
         left = ((place < none) & (place - 1 > failed)).nonzero().flatten()
         if not len(left):

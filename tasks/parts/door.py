@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tasks.parts.batching import padded
 from tasks.parts.geometry import PIXELS, Box, clipped
-from tasks.parts.losses import margin, pooled
+from tasks.parts.losses import of_each
 from tasks.parts.settings import UserError
 
 FEW = 8
@@ -70,13 +70,16 @@ def arguments(
         )
 
 
-def network(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, box: Box = PIXELS) -> None:
+def network(
+    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, box: Box = PIXELS, *, follows: bool = True
+) -> None:
     """Tries a network at a few of the points: one forward and one backward pass.
 
     Args:
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks.
         images: (N, ...) in the box.
         labels: (N,) classes.
+        follows: whether the search follows the gradient; else there need be none.
 
     Raises:
         UserError: it returns something else than logits, numbers that are not finite, or probabilities; a label is not one of its
@@ -95,6 +98,8 @@ def network(model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, b
         raise UserError(
             f"label {int(labels.max())} is out of range: the network has the classes 0..{classes - 1}", "labels"
         )
+    if not follows:
+        return
     if gradient is None or not gradient.any():
         how = "no gradient with respect to its input" if gradient is None else "a gradient that is zero everywhere"
         raise UserError(
@@ -123,8 +128,12 @@ def _tried(model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor) ->
         if not logits.requires_grad:
             return rows, None
         known = labels.clamp_max(logits.shape[-1] - 1)
-        heights = margin(pooled(logits)[: len(points)], known)
-        (gradient,) = torch.autograd.grad(heights.sum(), asked, allow_unused=True)
+        live = logits[: len(points)]
+        if live.ndim == 2:
+            live = live[:, None]
+        heights = of_each("margin", live, known)  # (B, M)
+        weights = torch.arange(1.0, heights.shape[1] + 1).to(heights)  # networks may be each other's opposites
+        (gradient,) = torch.autograd.grad((heights * weights).sum(), asked, allow_unused=True)
     return rows, None if gradient is None else gradient[: len(points)]
 
 

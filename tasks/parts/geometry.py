@@ -172,9 +172,7 @@ def random_in_ball(
     return directions * per_example(fraction ** (1 / math.prod(shape)), directions)
 
 
-def within_box(
-    images: Tensor, direction: Tensor, length: Tensor, norm: Literal["Linf", "L2"], halvings: int = 40
-) -> Tensor:
+def within_box(images: Tensor, direction: Tensor, length: Tensor, norm: Convex, halvings: int = 40) -> Tensor:
     """A perturbation along `direction` that stays in [0, 1] and has a norm of `length` after clipping.
 
     Where a pixel would leave the box, its sign is turned inwards; what clipping still takes from the norm is made up by going further

@@ -14,11 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tasks.parts.batching import batch_size
 from tasks.parts.boundary import reached, to_boundary
 from tasks.parts.geometry import Box, Norm, norm_of, per_example
 from tasks.parts.losses import Loss, Objective, objective, value_and_gradient, verdict
-from tasks.parts.search import Found
+from tasks.parts.search import Found, pass_size
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def smallest(
         halvings: of `to_boundary`.
         model, images, labels, targets, batch: as for every attack.
     """
-    batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
+    batch = pass_size(images) if batch is None else batch
     already = reached(model, images, labels, targets, batch)
     best, success = torch.zeros_like(images), already.clone()
     walking = (~already).nonzero().flatten()

@@ -30,6 +30,8 @@ from tasks.parts.weight_noise import noisy_copy, weights
 
 SEARCH = "weights of a search"
 UNSEEN = "unseen weights"
+IN_TURN = ("auto",)
+"""Attacks in which the number of a call does not tell at which step an example is."""
 PER_EXAMPLE = ("targets", "start", "epsilon", "ids")
 """Arguments of attacks that may have one value an example."""
 
@@ -136,7 +138,7 @@ def noisy(
         (N,), whose passes are not counted.
 
     Raises:
-        UserError: as for `NoisyNetwork`; a number of unseen networks below 1.
+        UserError: as for `NoisyNetwork`; an ensemble of attacks; a number of unseen networks below 1.
     """
     _check(model, sigma, draws)
     if unseen < 1:
@@ -175,11 +177,17 @@ def with_weight_noise(
         sigma, draws, seed: of the noise, as for `noisy`.
 
     Raises:
-        UserError: as for `NoisyNetwork`.
+        UserError: as for `NoisyNetwork`; an ensemble of attacks.
     """
     _check(network, sigma, draws)
     if sigma == 0:
         return attack
+    if getattr(attack, "__name__", "") in IN_TURN:
+        raise UserError(
+            f"{attack.__name__} runs attacks in turn on what is left, so the networks of a step would depend on the other examples; "
+            "weight noise goes with a single attack: pgd, apgd, fmn, ddn, square, class_probability",
+            "weight_noise.sigma",
+        )
     parameters = inspect.signature(attack).parameters
 
     @functools.wraps(attack)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
 from tasks.parts.geometry import Ball, ascent_direction, per_example
-from tasks.parts.inner_search import climb, without_trace
+from tasks.parts.inner_search import climb, gradient_at, without_trace
 from tasks.parts.recipes import Robust
 
 BESIDE = 1e-3
@@ -58,7 +58,7 @@ def worst_images(
 ) -> Tensor:
     """The images (B, C, H, W) found in the ball, in [0, 1], detached; `model` keeps its mode, statistics and gradients."""
     radius = images.new_full((1,), settings.epsilon)
-    step_size = images.new_full((1,), settings.step_size or 2.5 * settings.epsilon / settings.steps)
+    step_size = settings.step_size or 2.5 * settings.epsilon / settings.steps
     start = _start(settings, images, generator)
     with without_trace(model, images.device):
         if settings.method == "trades":
@@ -71,10 +71,9 @@ def worst_images(
             return kl_div(logits.log_softmax(1), clean, reduction="none", log_target=True).sum(1)
 
         delta = climb(
-            model,
+            lambda points: gradient_at(model, points, height)[1],
             images,
             (images + start).clamp_(0, 1).sub_(images),
-            height,
             steps=settings.steps,
             radius=radius,
             step_size=step_size,

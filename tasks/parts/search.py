@@ -1,10 +1,12 @@
-"""What every adversarial search returns."""
+"""What every adversarial search returns, and how many points it looks at in one pass."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from tasks.parts.batching import batch_size
 
 
 @dataclass(frozen=True)
@@ -24,3 +26,14 @@ class Found:
     distance: Tensor
     forwards: Tensor
     backwards: Tensor
+
+
+def pass_size(points: Tensor) -> int:
+    """How many of the points (N, ...) a search takes in one pass where it is not told.
+
+    Its passes go backwards too and are followed by a step, so that on a CPU small images want larger batches than forward passes
+    alone; what a pass keeps for the way back sets the limit.
+    """
+    numbers = points.shape[1:].numel()
+    usual = batch_size(numbers, points.device)
+    return max(usual, min(512, 2**17 // numbers // 8 * 8)) if points.device.type == "cpu" else usual

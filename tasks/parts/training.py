@@ -7,8 +7,8 @@ kind of device with one number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypedDict
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tasks.parts import adversarial_augmentation, augmentation, data, models, robust_training
-from tasks.parts.adversarial_augmentation import Key
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.noise import direction, moved
 from tasks.parts.randomness import torch_generator
@@ -27,8 +26,8 @@ from tasks.parts.weight_noise import noisy_weights
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, as torchvision's own networks expect them."""
 
-LOOKS = 4
-"""Batches of an epoch, about, whose moved examples are classified once more: what the augmentation does is told from them."""
+LOOKS = 2
+"""Batches of an epoch whose moved examples are classified once more: what the augmentation does is told from them."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -127,6 +126,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
             f"a share of {recipe.validation} for validation leaves no training examples", "recipe.validation"
         )
     adversarial_augmentation.check(recipe, model)
+    stage = adversarial_augmentation.stage(recipe.adversarial_augmentation, model)
     model.to(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = _optimiser(recipe, parameters)
@@ -135,6 +135,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
     for epoch in range(recipe.epochs):
         model.train()
         order = torch.randperm(len(train.labels), generator=torch_generator(recipe.seed, "order", epoch))
+        batch_loss = _losses(recipe, epoch, len(sizes), stage)
         totals = torch.zeros(2, dtype=torch.float64, device=device)
         sums = torch.zeros(5, dtype=torch.float64, device=device)
         rate = float(scheduler.get_last_lr()[0])
@@ -147,10 +148,8 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
                 labels = torch.tensor(train.labels[positions.numpy()], device=device)
                 images = _augmented(recipe, images, epoch, step)
                 optimiser.zero_grad(set_to_none=True)
-                weights_generator = torch_generator(recipe.seed, "weight noise", epoch, step)
-                with noisy_weights(model, recipe.weight_noise.sigma, weights_generator):
-                    look = step % max(1, len(sizes) // LOOKS) == 0
-                    loss, logits, moves = _loss(recipe, model, images, labels, epoch, step, look)
+                with _noisy(recipe, model, epoch, step):
+                    loss, logits, moves = batch_loss(model, images, labels, step)
                     loss.backward()
                 if recipe.clip_norm is not None:
                     nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -225,28 +224,44 @@ def _scheduler(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> 
             )
 
 
-def _loss(
-    recipe: Recipe, model: nn.Module, images: Tensor, labels: Tensor, epoch: int, step: int, look: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """A batch's loss, its logits, and what `adversarial_augmentation.forward` says of its moves."""
-    smoothing, settings = recipe.label_smoothing, recipe.adversarial_augmentation
-    if recipe.robust.active:
-        generator = torch_generator(recipe.seed, "robust start", epoch, step)
-        return *robust_training.loss(recipe.robust, model, images, labels, generator, smoothing), None
-    if not settings.active:
+def _losses(
+    recipe: Recipe, epoch: int, steps: int, stage: int
+) -> Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor | None]]:
+    """The function of an epoch from (model, images, labels, step) to a batch's loss, its logits, and the sums that
+    `adversarial_augmentation.forward` returns."""
+    smoothing, settings, robust = recipe.label_smoothing, recipe.adversarial_augmentation, recipe.robust
+    if robust.active:
+
+        def found(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, None]:
+            start = torch_generator(recipe.seed, "robust start", epoch, step)
+            return *robust_training.loss(robust, model, images, labels, start, smoothing), None
+
+        return found
+    if settings.active:
+        radius = adversarial_augmentation.radius_in(settings, epoch, recipe.epochs)
+        generator = torch_generator(recipe.seed, "adversarial augmentation", epoch)
+
+        def moved(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+            look = step % -(-steps // LOOKS) == 0
+            logits, sums = adversarial_augmentation.forward(
+                settings, model, stage, images, labels, radius=radius, generator=generator, look=look
+            )
+            return cross_entropy(logits, labels, label_smoothing=smoothing), logits, sums
+
+        return moved
+
+    def plain(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, None]:
         logits = model(images)
         return cross_entropy(logits, labels, label_smoothing=smoothing), logits, None
-    logits, moves = adversarial_augmentation.forward(
-        settings,
-        model,
-        adversarial_augmentation.stage(settings, model),
-        images,
-        labels,
-        radius=adversarial_augmentation.radius_in(settings, epoch, recipe.epochs),
-        key=Key(recipe.seed, epoch, step),
-        look=look,
-    )
-    return cross_entropy(logits, labels, label_smoothing=smoothing), logits, moves
+
+    return plain
+
+
+def _noisy(recipe: Recipe, model: nn.Module, epoch: int, step: int) -> AbstractContextManager[None]:
+    """The network with the weight noise of a step."""
+    if recipe.weight_noise.sigma == 0:
+        return nullcontext()
+    return noisy_weights(model, recipe.weight_noise.sigma, torch_generator(recipe.seed, "weight noise", epoch, step))
 
 
 def _told(sums: Tensor, examples: int) -> Epoch:
@@ -265,6 +280,8 @@ def _augmented(recipe: Recipe, images: Tensor, epoch: int, step: int) -> Tensor:
         images = augmentation.random_crop(images, recipe.augmentation.crop, generator)
     if recipe.augmentation.flip:
         images = augmentation.random_flip(images, torch_generator(recipe.seed, "flip", epoch, step))
+    if recipe.input_noise.radius == 0 or recipe.input_noise.probability == 0:
+        return images
     return with_input_noise(images, recipe.input_noise, torch_generator(recipe.seed, "input noise", epoch, step))
 
 

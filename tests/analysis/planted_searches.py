@@ -17,7 +17,7 @@ from linear_sweeps import margins
 SLACK = {"pgd": 1.25, "apgd": 1.0, "square": 1.6}
 LADDER = (0.02, 0.05, 0.1, 0.2, 0.3)
 RANDOM_SLACK = 6.0
-NAMES = ("convnet seed 0", "convnet seed 1", "convnet seed 2", "mlp seed 0", "mlp seed 1", "mlp seed 2")
+NAMES = ("convnet, seed 0", "convnet, seed 1", "convnet, seed 2", "mlp, seed 0", "mlp, seed 1", "mlp, seed 2")
 SEARCH_COLUMNS = {
     "radius": "radius of the attack (pixel units)",
     "distance": "norm of the perturbation (pixel units)",
@@ -81,7 +81,7 @@ def transferred(
         right = np.all(list(correct.values()), axis=0) if several or control else correct[source]
         columns = {}
         for target in names:
-            kin = target.split(" seed")[0] == source.split(" seed")[0]
+            kin = target.split(", seed")[0] == source.split(", seed")[0]
             inside = target == source or (several and source != f"all but {target}")
             chance = 0.02 if control else (0.75 if several else 0.55 if kin else 0.3) + 0.25 * (ease - 0.5)
             chance = chance - (0 if control else 0.3 * (flatness - 0.5))
@@ -97,6 +97,7 @@ def transferred(
                         "source": source,
                         "target": target,
                         "joint": several,
+                        "held_out": target != source if not several else source == f"all but {target}",
                         "source_correct": right,
                         "target_correct": correct[target],
                         "found": found,

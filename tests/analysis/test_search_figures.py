@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from linear_sweeps import OPTIMISER, grid, margins, write
-from planted_searches import LADDER, RANDOM_SLACK, searched, smallest
+from planted_searches import LADDER, RANDOM_SLACK, SEARCH_COLUMNS, searched, smallest
 
 from analysis import catalogue
 from analysis.results import ReportError, Results
@@ -93,6 +93,15 @@ def test_recipes_with_different_norms_get_their_own_axes(tmp_path: Path) -> None
         assert axes[0].get_shared_y_axes().joined(axes[0], axes[1])
 
 
+def test_attacks_that_measure_in_different_norms_by_themselves_get_their_own_axes(tmp_path: Path) -> None:
+    """The norm is not varied: each attack has its own. Radii in L2 and in L-inf still do not share an axis."""
+    norms = {"pgd": "Linf", "apgd": "Linf", "square": "L2"}
+    points = [{"attack.name": name, "attack.norm": norm, "recipe.seed": 0} for name, norm in norms.items()]
+    folder = write(tmp_path, points, measure=searched, sweep={"varied": ["attack.name"]})
+    frame = compute(load(folder), "security_curve")
+    assert frame.groupby("column")["colour"].agg(set).to_dict() == {"Linf": {"pgd", "apgd"}, "L2": {"square"}}
+
+
 def test_of_many_recipes_the_colour_tells_the_attack(tmp_path: Path) -> None:
     points = grid(
         attack__name=["pgd", "apgd"], recipe__optimiser=["sgd", "adam"], recipe__input_noise__radius=[0.0, 0.1]
@@ -143,6 +152,15 @@ def test_smallest_distance_is_over_radii_and_failures_are_infinite(tmp_path: Pat
     assert "33.3 %" in frame.attrs["caption"]
 
 
+@pytest.mark.parametrize("name", ["distances", "search_cost"])
+def test_different_subsets_of_examples_are_told(name: str, attacks: Results) -> None:
+    assert "different subsets" not in compute(attacks, name).attrs["caption"]
+    worse = attacks.rows["correct"] & ~((attacks.rows["recipe"] == "pgd") & (attacks.rows["id"] == 0))
+    told = compute(changed(attacks, attacks.rows.assign(correct=worse)), name).attrs["caption"]
+    assert "recipes are compared on different subsets" in told
+    assert f"n = {CORRECT.sum() - 1} to {CORRECT.sum()} examples" in told
+
+
 def test_no_search_that_found_anything_is_told(attacks: Results) -> None:
     nothing = changed(attacks, attacks.rows.assign(found=False))
     with pytest.raises(ReportError, match="no search found anything"):
@@ -175,3 +193,19 @@ def test_cost_that_grows_along_the_ladder_counts_once(attacks: Results) -> None:
     rows = attacks.rows.assign(forwards=10 * (1 + rank))
     frame = compute(changed(attacks, rows), "search_cost")
     assert set(frame.loc[frame["what"] == "forwards", "x"]) == {10.0 * len(LADDER)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ({"attack.norm": "L2", "attack.space": "pixel"}, "L2 distance (pixel units)"),
+        ({"attack.norm": "L2", "attack.space": "hidden:2"}, "L2 distance (units of the typical magnitude of hidden:2)"),
+        ({"attack.space": "pixel"}, "norm of the perturbation (pixel units)"),
+    ],
+)
+def test_lengths_are_told_with_norm_and_unit(settings: Any, label: str, tmp_path: Path) -> None:
+    """From the attack's settings; the column's own words where these do not tell."""
+    folder = write(
+        tmp_path, grid(recipe__seed=[0]), measure=searched, fixed=settings, sweep={"columns": SEARCH_COLUMNS}
+    )
+    assert compute(load(folder), "distances").attrs["x"] == label

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tasks import input_flatness as task
 from tasks.parts.recipes import Recipe
 
 CHUNKS, ROUNDS = 16, 3
+KINDS = ("measurement", "search")
 
 
 def main() -> None:
@@ -29,7 +31,8 @@ def main() -> None:
     parser.add_argument("--skip-main-job", action="store_true")
     if not parser.parse_args().skip_main_job:
         main_job()
-    workers()
+    for kind in KINDS:
+        workers(kind)
 
 
 def main_job() -> None:
@@ -44,43 +47,46 @@ def main_job() -> None:
         print(f"{len(rays):,} rows over Ray and in one process agree to 1e-5\n")
 
 
-def workers() -> None:
+def workers(kind: str) -> None:
     """The same chunks over Ray with one CPU and with two, and in one and two plain processes."""
     import ray
 
     from engine.scatter import OverRay
 
-    config = task.Config(samples=64, recipe=Recipe(epochs=1))
     seconds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for slots in (1, 2):
             ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False)
             by = OverRay()
-            list(by.scatter(_chunk, range(2 * slots), config))  # the workers start, import and train their network
+            list(by.scatter(_chunk, range(2 * slots), kind))  # the workers start, import and train their network
             begun = time.perf_counter()
-            list(by.scatter(_chunk, range(CHUNKS), config))
+            list(by.scatter(_chunk, range(CHUNKS), kind))
             seconds.setdefault(f"ray {slots}", []).append(time.perf_counter() - begun)
             ray.shutdown()
             with ProcessPoolExecutor(slots, mp_context=get_context("spawn")) as pool:
-                list(pool.map(_plain_chunk, range(2 * slots)))
+                chunk = partial(_chunk, kind=kind)
+                list(pool.map(chunk, range(2 * slots)))
                 begun = time.perf_counter()
-                list(pool.map(_plain_chunk, range(CHUNKS)))
+                list(pool.map(chunk, range(CHUNKS)))
                 seconds.setdefault(f"plain {slots}", []).append(time.perf_counter() - begun)
     best = {name: min(values) for name, values in seconds.items()}
     print(
-        f"two workers against one: Ray {best['ray 1'] / best['ray 2']:.2f} times, "
-        f"plain processes {best['plain 1'] / best['plain 2']:.2f} times (the machine's ceiling)"
+        f"two workers against one, {kind}: Ray {best['ray 1'] / best['ray 2']:.2f} times, "
+        f"plain processes {best['plain 1'] / best['plain 2']:.2f} times (the machine's ceiling)",
+        flush=True,
     )
 
 
-def _chunk(number: int, config: task.Config) -> int:
-    """A fixed piece of the measurement, with a network that the process trains once."""
+def _chunk(number: int, kind: str) -> int:
+    """A fixed piece of the measurement or of a search, with a network that the process trains once."""
     import torch
 
     from tasks.parts import data, training
+    from tasks.parts.attacks.apgd import apgd
     from tasks.parts.contract import Batch, prepared
 
     torch.set_num_threads(1)
+    config = task.Config(samples=64, recipe=Recipe(epochs=1))
     if not _network:
         train = data.load("digits", "train")
         _network.append(training.untrained(config.recipe, train))
@@ -89,12 +95,10 @@ def _chunk(number: int, config: task.Config) -> int:
         _network[0].requires_grad_(False)
     ids = list(range(20 * number, 20 * number + 20))
     images, labels = data.take(data.load("digits", "test"), ids)
+    if kind == "search":  # at a radius at which about half of the images hold, with all their steps
+        return int(apgd(_network[0], images, labels, epsilon=0.1, steps=100, restarts=5, ids=ids).success.sum())
     batch = Batch(ids, images, labels)
     return len(task.measure(config, prepared(task.needs(config), _network[0], batch), batch)["id"])
-
-
-def _plain_chunk(number: int) -> int:
-    return _chunk(number, task.Config(samples=64, recipe=Recipe(epochs=1)))
 
 
 _network: list = []

@@ -375,6 +375,119 @@ FILES = {
         "trials: 1\nsearch:\n  recipe.epochs: [1, 2] #!",
         "search.recipe.epochs: must be a mapping of names to values, not [1, 2]",
     ),
+    "unknown searcher": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: tpee #!",
+        "searcher: must be one of random, tpe, nsga2, not tpee; did you mean tpe?",
+    ),
+    "no searcher": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: none #!",
+        "searcher: must be one of random, tpe, nsga2, not none",
+    ),
+    "unknown searcher, in full": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher:\n  name: tpee #!",
+        "searcher.name: must be one of random, tpe, nsga2, not tpee; did you mean tpe?",
+    ),
+    "unknown in the searcher": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: {name: tpe, population_size: 3} #!",
+        "searcher.population_size: unknown field; searcher has name, seed, startup, population; did you mean population?",
+    ),
+    "searcher's option of another": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: {name: tpe, population: 3} #!",
+        "searcher.population: belongs to nsga2, and this is tpe",
+    ),
+    "population of one": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nsearcher: {name: nsga2, population: 1} #!",
+        "searcher.population: must be above 1, not 1",
+    ),
+    "searcher without search": (
+        "searcher: tpe #!",
+        "searcher: belongs to search, and there is none",
+    ),
+    "searcher without objective": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nsearcher: tpe #!",
+        "searcher: tpe needs an objective, the scalar that it makes better",
+    ),
+    "unknown scheduler": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: hyperband #!",
+        "scheduler: must be one of asha, median, not hyperband",
+    ),
+    "scheduler without search": (
+        "grid: {recipe.epochs: [1, 2]}\nscheduler: asha #!",
+        "scheduler: belongs to search, and there is none",
+    ),
+    "scheduler's metric": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: asha, metric: los} #!",
+        "scheduler.metric: must be one of validation_accuracy, validation_loss, accuracy, loss, not los; did you mean loss?",
+    ),
+    "scheduler's option of another": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler:\n  name: median\n  reduction: 3 #!",
+        "scheduler.reduction: belongs to asha, and this is median",
+    ),
+    "no reduction": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: asha, reduction: 1} #!",
+        "scheduler.reduction: must be above 1, not 1",
+    ),
+    "nothing held out for the scheduler": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: asha #!",
+        "scheduler.metric: trainings report validation_accuracy where recipe.validation is above 0; set it, or use accuracy or loss",
+    ),
+    "scheduler that never stops": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {name: "
+        "asha, metric: loss, grace: 2} #!",
+        "scheduler.grace: 2 epochs, but no training has more than 2: none would ever be stopped",
+    ),
+    "scheduler without a name": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nscheduler: {grace: 2} #!",
+        "scheduler.name: is missing",
+    ),
+    "storage without search": (
+        "storage: study.db #!",
+        "storage: belongs to search, and there is none",
+    ),
+    "storage of no kind": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nstorage: study.sqlite #!",
+        "storage: must be none or a file that ends in .db or .journal, not study.sqlite",
+    ),
+    "storage without objective": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nstorage: study.db #!",
+        "storage: needs an objective: the study keeps its values",
+    ),
+    "storage nowhere": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nstorage: /no/such/study.db #!",
+        "storage: /no/such is no folder that can be written to",
+    ),
+    "objective twice": (
+        "objective: [{metric: a}, {metric: a, mode: min}] #!",
+        "objective: a metric is given twice",
+    ),
+    "no objectives": (
+        "objective: [] #!",
+        "objective: must be a list of at least 1 entry, not []",
+    ),
+    "objective as text": (
+        "objective: accuracy #!",
+        "objective: must be a mapping of names to values, not accuracy",
+    ),
+    "unknown in the second objective": (
+        "objective:\n  - metric: a\n  - metrik: b #!",
+        "objective.1.metrik: unknown field; objective.1 has metric, mode; did you mean metric?",
+    ),
+    "choice twice": (
+        "trials: 2\nsearch:\n  samples: {choice: [1, 2, 1]} #!",
+        "search.samples.choice.2: the value 1 is given twice",
+    ),
+    "a choice that is none, under tpe": (
+        "trials: 2\nobjective: {metric: accuracy}\nsearcher: tpe\nsearch:\n  recipe.optimiser: {choice: [sgd, adamm]} #!",
+        "search.recipe.optimiser: must be one of sgd, adam, adamw, not adamm; did you mean adam?",
+    ),
+    "an end out of bounds, under tpe": (
+        "trials: 2\nobjective: {metric: accuracy}\nsearcher: tpe\nsearch:\n  recipe.input_noise.probability: {uniform: [0.5, 1.5]} #!",
+        "search.recipe.input_noise.probability: must be at most 1, not 1.5",
+    ),
+    "figure of another kind of sweep": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nfigures:\n  - pareto #!",
+        "figures.0: figure pareto: needs two objectives or more",
+    ),
     "no trials": ("trials: 0 #!\nsearch: {recipe.epochs: {int: [1, 2]}}", "trials: must be above 0, not 0"),
     # what stands for something that is not there
     "unknown data set": (
@@ -529,6 +642,128 @@ FILES = {
 }
 
 
+# As FILES, for the tasks that search.
+SEARCHES = {
+    "radius 0": ("radii: [0.1,\n    0] #!", "fixed.radii.1: must be above 0, not 0"),
+    "no radii": ("radii: [] #!", "fixed.radii: must be a list of at least 1 entry, not []"),
+    "radius twice": ("radii: [0.1, 0.1] #!", "fixed.radii: 0.1 is given twice..."),
+    "radii and a radius": (
+        "radii: [0.1, 0.2]\n  attack:\n    epsilon: 0.1 #!",
+        "fixed.attack.epsilon: radii are given; leave one of the two out",
+    ),
+    "the end of a ladder": ("attack:\n    stop: last #!", "fixed.attack.stop: along a ladder ...; give one radius"),
+    "attack radius 0": ("attack: {epsilon: 0} #!", "fixed.attack.epsilon: must be above 0, not 0"),
+    "negative attack radius": ("attack: {epsilon: -8/255} #!", "fixed.attack.epsilon: must be above 0, not -8/255"),
+    "misspelt attack": (
+        "attack:\n    name: pdg #!",
+        "fixed.attack.name: unknown attack (there are apgd, ..., foolbox:<class>, art:<class>; did you mean pgd?)",
+    ),
+    "attack of an unknown package": (
+        "attack:\n    name: foolbx:LinfPGD #!",
+        "fixed.attack.name: foolbx:LinfPGD: unknown package 'foolbx'; allowed: ...; did you mean foolbox?",
+    ),
+    "no such norm": ("attack: {norm: L3} #!", "fixed.attack.norm: must be one of Linf, L2, L1, L0, not L3"),
+    "norm that it lacks": (
+        "attack:\n    name: apgd\n    norm: L0 #!",
+        "fixed.attack.norm: apgd has Linf, L2..., not L0",
+    ),
+    "setting that it lacks": (
+        "attack:\n    name: ddn\n    restarts: 2 #!",
+        "fixed.attack.restarts: no setting of ddn (it has steps, ...)",
+    ),
+    "misspelt loss": ("attack: {loss: dlrr} #!", "fixed.attack.loss: pgd has ce, margin, dlr, not dlrr"),
+    "loss that needs more classes": (
+        "recipe.classes: [blob 0, blob 2]\n  attack: {loss: dlr} #!",
+        "fixed.attack.loss: the loss dlr needs 3 classes, there are 2; take ce or margin",
+    ),
+    "misspelt option": (
+        "attack:\n    options:\n      momentun: 1 #!",
+        "fixed.attack.options.momentun: pgd has the options schedule, momentum, share; did you mean momentum?",
+    ),
+    "option of another type": (
+        "attack: {options: {momentum: fast}} #!",
+        "fixed.attack.options.momentum: must be a number, not fast",
+    ),
+    "negative option": (
+        "attack: {options: {momentum: -1}} #!",
+        "fixed.attack.options.momentum: must be at least 0, not -1",
+    ),
+    "option that is no number": (
+        "attack: {options: {momentum: .nan}} #!",
+        "fixed.attack.options.momentum: must be a finite number, not NaN",
+    ),
+    "option that only the attack can refuse": (
+        "attack:\n    name: class_probability\n    options: {optimiser: addam} #!",
+        "fixed.attack.options.optimiser: unknown optimiser 'addam'; there are ...",
+    ),
+    "target that is the label": (
+        "attack: {target: 1} #!",
+        "fixed.attack.target: 1 is the label of examples that are measured; leave that class out with classes: [...]",
+    ),
+    "target that is no class": (
+        "attack: {target: 3} #!",
+        "fixed.attack.target: 3 is no class; the classes are 0 to 2",
+    ),
+    "misspelt space": ("attack: {space: 'hiden:1'} #!", "fixed.attack.space: unknown space 'hiden:1'; ...?"),
+    "latent space": ("attack: {space: latent} #!", "fixed.attack.space: the latent space ... is not there yet; ..."),
+    "no such stage": (
+        "attack: {space: 'hidden:9'} #!",
+        "fixed.attack.space: no stage '9': 0 (pixels) to 1 (logits)...",
+    ),
+    "stages of pixels only": (
+        "attack:\n    name: square\n    space: hidden:1 #!",
+        "fixed.attack.space: square searches among pixels only",
+    ),
+    "negative weight noise": (
+        "attack:\n    weight_noise: {draws: 2,\n      sigma: -1} #!",
+        "fixed.attack.weight_noise.sigma: must be at least 0, not -1",
+    ),
+    "no queries for the black box": ("black_box: -1 #!", "fixed.black_box: must be at least 0, not -1"),
+}
+POOLS = {
+    "no networks": ("networks: [] #!", "fixed.networks: must be a list of at least 1 entry, not []"),
+    "one network": ("members: 1\n  networks: [{}] #!", "fixed.networks: two networks at least are compared; ..."),
+    "a name for a network": ("networks: [mlp] #!", "fixed.networks.0: must be a mapping of names to values, not mlp"),
+    "unknown in a network": (
+        "networks:\n    - {epochs: 1}\n    - networc: mlp #!",
+        "fixed.networks.1.networc: unknown field; a recipe has dataset, ...; did you mean network?",
+    ),
+    "wrong in a network": (
+        "networks:\n    - epochs: -1 #!",
+        "fixed.networks.0.epochs: must be greater than or equal to 0, not -1",
+    ),
+    "odd seed of a network": (
+        "networks: [{seed: one}] #!",
+        "fixed.networks.0.seed: must be a valid integer..., not one",
+    ),
+    "other images": (
+        "networks:\n    - dataset: digits #!",
+        "fixed.networks.0.dataset: all networks see the same images; give it in recipe",
+    ),
+    "a network twice": ("networks: [{}, {}] #!", "fixed.networks.1: the network seed 0 is there twice"),
+    "network that is not there": (
+        "networks: [{network: lineer}] #!",
+        "fixed.networks: lineer, seed 0: unknown network 'lineer'; ...; did you mean linear?",
+    ),
+    "hidden space of several": (
+        "attack: {space: hidden:1} #!",
+        "fixed.attack.space: networks share no hidden space; take pixel",
+    ),
+    "no members": ("members: 0 #!", "fixed.members: must be above 0, not 0"),
+    "one sample": ("samples: 1 #!", "fixed.samples: must be at least 2, not 1"),
+}
+OF_TASKS = {"adversarial_search": SEARCHES, "transfer": POOLS}
+
+
+@pytest.mark.parametrize(("task", "case"), [(task, case) for task, cases in OF_TASKS.items() for case in cases])
+def test_mistake_in_a_search(task: str, case: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body, expected = OF_TASKS[task][case]
+    content = f"task: {task}\nfixed:\n  recipe.dataset: blobs\n  recipe.network: linear\n  {body}\n"
+    line = next(number for number, text in enumerate(content.splitlines(), 1) if "#!" in text)
+    said = refused(folder, capsys, content.replace(" #!", ""))
+    assert matches(said, f"x.yaml:{line}: {expected}"), said
+
+
 @pytest.mark.parametrize("case", FILES)
 def test_mistake_in_a_file(case: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     body, expected = FILES[case]
@@ -578,7 +813,10 @@ WHOLE = {
         'task: "\\e[31m\\n\\u2028"\n',
         "x.yaml:1: task: unknown task \\x1b[31m ; there are adversarial_search, ...",
     ),
-    "half a character": ('task: "\\ud800"\n', "x.yaml:1: task: unknown task \\ud800; there are adversarial_search, ..."),
+    "half a character": (
+        'task: "\\ud800"\n',
+        "x.yaml:1: task: unknown task \\ud800; there are adversarial_search, ...",
+    ),
 }
 
 
@@ -705,6 +943,17 @@ def test_gpu_that_no_node_has(folder: Path, capfd: pytest.CaptureFixture[str]) -
     assert not (folder / "results").exists()
 
 
+NETWORK = """\
+from torch import nn
+class Network(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.layer = nn.Linear(64, classes)
+    def forward(self, x):
+        return {}
+def build(shape, classes):
+    return Network(classes)
+"""
 MODULES = {
     # the module's code, where it is named, and what is said
     "data set that raises": (
@@ -755,6 +1004,36 @@ MODULES = {
         "{name}:build",
         "network '{name}:build' cannot be had for 1x8x8 images, 10 classes: ...not logits (2, 10)",
     ),
+    "data set of bright images": (
+        "import numpy as np\ndef read(split, root):\n    return np.full((6, 1, 8, 8), 1.5), [0, 1] * 3, ['a', 'b']\n",
+        "fixed.recipe.dataset",
+        "{name}:read",
+        "the data set breaks its contract: images must be uint8, or floats in [0, 1]; ...",
+    ),
+    "network that returns probabilities": (
+        NETWORK.format("self.layer(x.flatten(1)).softmax(1)"),
+        "fixed.recipe.network",
+        "{name}:build",
+        "{name}:build: the network returns probabilities; logits are needed, before the softmax",
+    ),
+    "network that returns NaN": (
+        NETWORK.format("self.layer(x.flatten(1)) * float('nan')"),
+        "fixed.recipe.network",
+        "{name}:build",
+        "{name}:build: the network returns numbers that are not finite (NaN or infinite)",
+    ),
+    "network without gradients": (
+        NETWORK.format("self.layer(x.detach().flatten(1))"),
+        "fixed.recipe.network",
+        "{name}:build",
+        "{name}:build: the network has no gradient with respect to its input: a search ... would be vacuous; ...",
+    ),
+    "network of steps": (
+        NETWORK.format("self.layer(x.flatten(1)).round()"),
+        "fixed.recipe.network",
+        "{name}:build",
+        "{name}:build: the network has a gradient that is zero everywhere: a search ... would be vacuous; ...",
+    ),
     "task that raises": (
         "import json\njson.loads('{')\n",
         "task",
@@ -784,6 +1063,23 @@ def test_code_of_the_users_own(
     text += "" if field == "task" else f"{field}: {value}\n"
     said = refused(folder, capsys, text.format(name=name))
     assert matches(said, f"x.yaml:{text.count(chr(10))}: {field}: {expected.format(name=name)}"), said
+
+
+def test_networks_that_can_be_searched(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose last layer begins with zeros, one of steps where the search follows no gradient, or where nothing is searched."""
+    code = NETWORK.replace("(64, classes)", "(64, classes)\n        nn.init.zeros_(self.layer.weight)")
+    (folder / "module_zeros.py").write_text(code.format("self.layer(x.flatten(1))"))
+    (folder / "module_steps.py").write_text(NETWORK.format("self.layer(x.flatten(1)).round()"))
+    monkeypatch.syspath_prepend(folder)
+    for task, name, *overrides in [
+        ("adversarial_search", "zeros"),
+        ("adversarial_search", "steps", "attack.name=square"),
+        ("input_flatness", "steps", "conditions=[genuine]"),
+    ]:
+        content = f"task: {task}\nfixed: {{recipe: {{network: 'module_{name}:build'}}}}\n"
+        assert run(folder, content, "--dry-run", *overrides) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", [GRID, SEARCH])

@@ -170,8 +170,9 @@ def test_rows_deleted_under_a_running_trial_are_no_success(tmp_path: Path, monke
 
 def test_a_missing_objective_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, FLATNESS + "objective: {metric: no_such_scalar}\n")
-    assert sweep.main([file, "--local", "--results", str(tmp_path / "results"), "seeds=1"]) == 1
-    assert "the objective no_such_scalar is missing" in capsys.readouterr().err
+    assert sweep.main([file, "--local", "--results", str(tmp_path / "results"), "seeds=1"]) == 2
+    assert "objective.metric: no trial reports no_such_scalar; they report accuracy, " in capsys.readouterr().err
+    assert len(list((tmp_path / "results" / "small" / "trials").iterdir())) == 1  # the others were not begun
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,3 +294,48 @@ def test_two_trials_that_need_one_network_train_it_once(tmp_path: Path) -> None:
 def test_local_and_an_address_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep.main([write(tmp_path, FLATNESS), "--local", "--address", "auto"]) == 2
     assert "exclude each other" in capsys.readouterr().err
+
+
+AUGMENTED = """
+task: input_flatness
+fixed:
+  examples: 10
+  samples: 10
+  radii: [0.1]
+  attack: {epsilon: 0.3, steps: 2}
+  recipe: {dataset: digits, network: mlp, epochs: 2, train_examples: 200, adversarial_augmentation: {epsilon: 0.3}}
+grid:
+  recipe.adversarial_augmentation.probability: [0, 0.5]
+  recipe.adversarial_augmentation.space: [pixel, "hidden:1"]
+resources: {chunk: 10, gpus: 0}
+"""
+
+
+def test_augmentation_leaves_a_picture_of_what_it_does(tmp_path: Path) -> None:
+    """In the network's folder, in those of its trials, in their logs and in the report; nothing where nothing is augmented."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert sweep.main([write(tmp_path, AUGMENTED), "--local", "--results", str(tmp_path / "results")]) == 0
+    folder = tmp_path / "results" / "small"
+    kept = {path.read_bytes() for path in (tmp_path / "results/artifacts/classifier").glob("*/augmented.png")}
+    assert len(kept) == 2
+    spaces = []
+    for trial in (folder / "trials").iterdir():
+        record = json.loads((trial / "trial.json").read_text())
+        settings = record["config"]["recipe"]["adversarial_augmentation"]
+        (log,) = (folder / "tensorboard").glob(f"*-{trial.name[:6]}")
+        events = EventAccumulator(str(log)).Reload()
+        if settings["probability"] == 0:
+            assert "augmented" not in record
+            assert not (trial / "augmented.png").exists()
+            assert events.Tags()["images"] == []
+            continue
+        spaces.append(settings["space"])
+        assert record["augmented"]["space"] == settings["space"]
+        assert len(record["augmented"]["columns"]) == 8
+        assert (trial / "augmented.png").read_bytes() in kept
+        assert events.Tags()["images"] == ["augmentation"]
+        assert {"training/augmented", "training/label_changed"} <= set(events.Tags()["scalars"])
+    assert sorted(spaces) == ["hidden:1", "pixel"]
+    page = (folder / "report.html").read_text()
+    assert page.count("Training images, and what the augmentation makes of them") == 2

@@ -42,14 +42,6 @@ every_attack = pytest.mark.parametrize("attack", ATTACKS)
 every_network = pytest.mark.parametrize("recipe", BLOBS, ids=lambda recipe: recipe.network)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def task(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(f"tasks.{request.param}")
@@ -229,7 +221,9 @@ def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
     assert torch.equal(batch.labels, labels)
     assert set(given) == set(states)
     for name, thing in given.items():
-        assert all(torch.equal(value.nan_to_num(), states[name][key].nan_to_num()) for key, value in tensors(thing).items())
+        assert all(
+            torch.equal(value.nan_to_num(), states[name][key].nan_to_num()) for key, value in tensors(thing).items()
+        )
         if isinstance(thing, nn.Module):
             assert not thing.training
             assert all(p.grad is None and not p.requires_grad for p in thing.parameters())

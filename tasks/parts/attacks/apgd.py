@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts import door
-from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.batching import in_batches
 from tasks.parts.geometry import (
     PIXELS,
     Ball,
@@ -35,7 +35,7 @@ from tasks.parts.geometry import (
     random_in_ball,
 )
 from tasks.parts.losses import Loss, Objective, objective, pooled, value_and_gradient, without
-from tasks.parts.search import Found
+from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
 from tasks.parts.slots import Slots, drawn
 
@@ -97,7 +97,7 @@ def apgd(
         raise UserError("the targets are given: no target_classes can be chosen", "target_classes")
     shape, walks = images.shape[1:], restarts * max(1, target_classes)
     ids = range(len(images)) if ids is None else ids
-    batch = batch_size(shape.numel(), images.device) if batch is None else batch
+    batch = pass_size(images) if batch is None else batch
     radius = radii(epsilon, images)
     first_size, radius = (2 * radius).to(images.dtype), radius.to(images.dtype)
     plan = _Plan.of(steps, images.device)

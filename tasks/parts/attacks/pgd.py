@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts import door
-from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.batching import in_batches
 from tasks.parts.geometry import (
     PIXELS,
     Box,
@@ -35,7 +35,7 @@ from tasks.parts.geometry import (
     sparse_ascent,
 )
 from tasks.parts.losses import Loss, Objective, objective, value_and_gradient
-from tasks.parts.search import Found
+from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
 from tasks.parts.slots import Slots, drawn
 
@@ -102,7 +102,7 @@ def pgd(
     door.arguments("pgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Convex), targets=targets, box=box)
     shape = images.shape[1:]
     ids = range(len(images)) if ids is None else ids
-    batch = batch_size(shape.numel(), images.device) if batch is None else batch
+    batch = pass_size(images) if batch is None else batch
     factors = falling(schedule, steps).to(images)
     whole = 2.5 if schedule == "constant" else 5.0
     radius = radii(epsilon, images)

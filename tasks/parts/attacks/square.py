@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from tasks.parts import door
-from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.batching import in_batches
 from tasks.parts.geometry import Ball, norm_of, per_example, project, radii
 from tasks.parts.randomness import uniform
-from tasks.parts.search import Found
+from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
 from tasks.parts.slots import Slots, drawn
 
@@ -77,7 +77,7 @@ def square(
     shape, device = images.shape[1:], images.device
     channels, height, width = shape
     ids = range(len(images)) if ids is None else ids
-    batch = batch_size(shape.numel(), device) if batch is None else batch
+    batch = pass_size(images) if batch is None else batch
     side = torch.tensor(sides(queries, share, height, width, norm), device=device)  # (queries,)
     bumps = _bumps(side.tolist(), device, images.dtype) if norm == "L2" else None
     radius = radii(epsilon, images).to(images.dtype)

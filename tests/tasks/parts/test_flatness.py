@@ -10,7 +10,7 @@ and its probability of the true class is the sigmoid of the noisy margin.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -26,14 +26,6 @@ from tasks.parts.randomness import BLOCK, normal
 KINDS = ["additive", "multiplicative", "sphere"]
 SHAPE = (1, 4, 4)
 D = math.prod(SHAPE)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Recorder:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from torch import Tensor
 
-from tasks.parts.geometry import norm_of, project
+from tasks.parts.geometry import inside, norm_of, project, random_in_ball, sparse_ascent
 
 
 def gaussian(seed: int, *shape: int) -> Tensor:
@@ -93,3 +93,70 @@ def test_projections_are_the_same_in_any_company(norm: str) -> None:
     together = project(delta, radius, norm)
     for i in range(9):
         assert torch.equal(project(delta[i : i + 1], radius[i : i + 1], norm)[0], together[i])
+
+
+def boxed_twin(row: Tensor, room: Tensor, epsilon: float) -> np.ndarray:
+    """The nearest point of ball and box: soft thresholding, cut at the wall, with the threshold found by bisection."""
+    v, wall = row.double().flatten().numpy(), room.double().flatten().numpy()
+
+    def soft(threshold: float) -> np.ndarray:
+        return np.sign(v) * np.minimum(np.maximum(np.abs(v) - threshold, 0), wall)
+
+    if np.abs(soft(0)).sum() <= epsilon:
+        return soft(0)
+    return soft(brentq(lambda threshold: np.abs(soft(threshold)).sum() - epsilon, 0, np.abs(v).max(), xtol=1e-15))
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    epsilons=st.lists(st.floats(1e-3, 12), min_size=1, max_size=6),
+    size=st.floats(1e-2, 30),
+    grain=st.sampled_from([None, 0.25]),
+)
+@settings(max_examples=150, deadline=None)
+def test_l1_projection_onto_ball_and_box(seed: int, epsilons: list[float], size: float, grain: float | None) -> None:
+    shape = (len(epsilons), 2, 3, 3)
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    images = ((images - 0.5) * 3 + 0.5).clamp(0, 1)  # many at the walls
+    delta = gaussian(seed + 1, *shape) * size
+    if grain is not None:
+        delta, images = (delta / grain).round() * grain, (images / grain).round() * grain
+    near = inside(images, delta, torch.tensor(epsilons), "L1", (0.0, 1.0))
+    for row, image, found, epsilon in zip(delta, images, near, epsilons, strict=True):
+        wanted = boxed_twin(row, torch.where(row > 0, 1 - image, image), epsilon)
+        assert found.double().flatten().numpy() == pytest.approx(wanted, abs=2e-6 * max(size, 1))
+    moved = images + near
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    assert (norm_of(near, "L1") <= torch.tensor(epsilons) * (1 + 1e-6) + 1e-6).all()
+
+
+def test_without_a_box_the_projection_is_that_onto_the_ball() -> None:
+    delta, radius = gaussian(0, 4, 3, 4, 4), torch.linspace(1, 20, 4)
+    for box in ((-torch.inf, torch.inf), (-1e3, 1e3)):
+        near = inside(torch.zeros_like(delta), delta, radius, "L1", box)
+        assert torch.allclose(near, project(delta, radius, "L1"), atol=1e-6)
+
+
+def test_the_steepest_that_have_room_move_equally() -> None:
+    gradient, room = gaussian(0, 50, 1, 4, 5), gaussian(1, 50, 1, 4, 5).relu()
+    step = sparse_ascent(gradient, room, 0.25).flatten(1)
+    for g, r, s in zip(gradient.flatten(1), room.flatten(1), step, strict=True):
+        allowed = sorted((i for i in range(20) if r[i] > 0), key=lambda i: -abs(float(g[i])))[:5]
+        wanted = torch.zeros(20)
+        wanted[allowed] = g[allowed].sign() / len(allowed)
+        assert torch.allclose(s, wanted)
+    assert not sparse_ascent(gradient, 0 * room, 0.25).any()
+
+
+def test_random_points_of_the_l1_ball_are_uniform() -> None:
+    """The share within radius r is r^n, the signs are fair, and the sizes of all numbers are alike."""
+    points = torch.cat([random_in_ball("L1", (3,), seed=0, purpose="test", ids=range(4000))])
+    lengths = norm_of(points, "L1")
+    assert lengths.max() <= 1 + 1e-6
+    for r in (0.5, 0.8):
+        assert float((lengths <= r).double().mean()) == pytest.approx(r**3, abs=0.03)
+    assert (points > 0).double().mean(0).tolist() == pytest.approx([0.5] * 3, abs=0.03)
+    share = points.abs() / lengths[:, None]  # on the simplex each is Beta(1, 2): mean 1/3, variance 1/18
+    assert share.mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+    assert share.var(0).tolist() == pytest.approx([1 / 18] * 3, abs=0.006)

@@ -100,6 +100,58 @@ def test_dlr_says_how_many_classes_it_wants(count: int, targets: Tensor | None, 
     assert objective("margin", torch.zeros(1, count), torch.tensor([0]), targets).shape == (1,)
 
 
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("how", ["mean", "worst", "unfooled"])
+@pytest.mark.parametrize("loss", ["ce", "margin", "dlr"])
+def test_joint_losses_are_those_of_the_networks_one_by_one(loss: str, how: str, targeted: bool) -> None:
+    z, y = torch.stack([gaussian(m, B, K) for m in range(3)], 1), classes(4)
+    t = (y + 1 + classes(5) % (K - 1)) % K if targeted else None
+    got = losses.joint(loss, how)(z, y, t)
+    fooled = z.argmax(2) != y[:, None] if t is None else z.argmax(2) == t[:, None]
+    seen = set()
+    for i in range(B):
+        each = [written_out(loss, z[i, m].tolist(), int(y[i]), None if t is None else int(t[i])) for m in range(3)]
+        left = [value for value, done in zip(each, fooled[i].tolist(), strict=True) if not done] or each
+        wanted = {"mean": sum(each) / 3, "worst": min(each), "unfooled": sum(left) / len(left)}[how]
+        assert float(got[i]) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+        seen.add(len(left))
+    assert seen == {1, 2, 3}
+    if how == "mean":
+        assert torch.allclose(objective(loss, z, y, t), got)
+    one = losses.joint(loss, how)(z[:, 0], y, t)
+    assert torch.equal(one, objective(loss, z[:, 0], y, t))
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_verdict_on_several_networks_is_that_of_the_one_fooled_least(targeted: bool) -> None:
+    z, y = torch.stack([gaussian(m, B, K) for m in range(2)], 1), classes(4)
+    t = (y + 1) % K if targeted else None
+    beyond, fooled = losses.verdict(z, y, t)
+    each = [losses.verdict(z[:, m], y, t) for m in range(2)]
+    assert torch.equal(beyond, torch.minimum(each[0][0], each[1][0]))
+    assert torch.equal(fooled, each[0][1] & each[1][1])
+    assert fooled.any()
+    assert not fooled.all()
+
+
+def test_a_loss_of_ones_own_sees_the_logits_as_they_are() -> None:
+    z, y = torch.stack([gaussian(m, B, K) for m in range(2)], 1), classes(4)
+
+    def own(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+        assert targets is None
+        return logits.flatten(1).sum(1) + labels
+
+    assert torch.equal(objective(own, z, y), z.flatten(1).sum(1) + y)
+    assert torch.allclose(losses.joint(own, "mean")(z, y, None), z.sum(2).mean(1) + y)
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(UserError, match="unknown loss 'hinge'; ce, margin, dlr"):
+        objective("hinge", torch.zeros(1, 3), torch.tensor([0]))
+    with pytest.raises(UserError, match="mean, worst, unfooled"):
+        losses.joint("ce", "best")
+
+
 def test_value_and_gradient() -> None:
     x, weight, y = gaussian(0, 5, 1, 2, 2), gaussian(1, K, 4).requires_grad_(True), classes(0, 5)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterator
+import pkgutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ import torch
 from scipy.stats import norm as gaussian
 from torch import Tensor, nn
 
-from tasks.parts import data, models, spaces, training
+from tasks.parts import attacks, data, models, spaces, training
 from tasks.parts.attacks.apgd import apgd
+from tasks.parts.attacks.auto import auto
 from tasks.parts.attacks.class_probability import class_probability
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.fmn import fmn
@@ -27,7 +29,7 @@ from tasks.parts.attacks.square import square
 from tasks.parts.classifier import Classifier
 from tasks.parts.curve import security_curve
 from tasks.parts.losses import cross_entropy, joint
-from tasks.parts.noisy_search import NoisyNetwork, noisy, unseen_share, with_weight_noise
+from tasks.parts.noisy_search import IN_TURN, NoisyNetwork, noisy, unseen_share, with_weight_noise
 from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
@@ -43,14 +45,6 @@ SEARCHES: list[tuple[Callable[..., Found], dict[str, Any]]] = [
     (class_probability, {"steps": 8, "objective": "log_probability"}),
 ]
 every_search = pytest.mark.parametrize(("attack", "how"), SEARCHES, ids=[attack.__name__ for attack, _ in SEARCHES])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -427,6 +421,19 @@ def test_refused(wrong: dict[str, Any], says: str, field: str, convnet: Classifi
     with pytest.raises(UserError, match=says) as caught:
         noisy(pgd, convnet, torch.rand(1, 1, 8, 8), torch.tensor([0]), epsilon=0.1, **wrong)
     assert caught.value.field == field
+
+
+def test_an_ensemble_of_attacks_is_refused(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(UserError, match=r"auto runs attacks in turn.*pgd, apgd, fmn") as caught:
+        noisy(auto, convnet, *digits, sigma=0.1, epsilon=0.1)
+    assert caught.value.field == "weight_noise.sigma"
+    found, _ = noisy(auto, convnet, *digits, sigma=0, epsilon=0.1, steps=5, queries=10)
+    assert found.success[10:].all()
+
+
+def test_every_attack_was_tried_with_noise() -> None:
+    there = {module.name for module in pkgutil.iter_modules(attacks.__path__)}
+    assert there == {attack.__name__ for attack, _ in SEARCHES} | set(IN_TURN)
 
 
 def test_a_network_without_weights_is_refused() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import peers
+from tasks.parts import adversarial, peers
 from tasks.parts.geometry import norm_of
 from tasks.parts.peers import check, peer
 from tasks.parts.settings import UserError
@@ -115,6 +115,38 @@ def test_towards_targets(name: str) -> None:
     found = peer(name)(model, images, labels, epsilon=0.4, targets=targets)
     assert torch.equal(model(images + found.perturbation).argmax(1), targets)
     assert found.success.all()
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["foolbox:LinfPGD", "art:ProjectedGradientDescent"])
+def test_as_the_attack_of_a_task(name: str) -> None:
+    """With a ladder of radii: the smallest radius at which it succeeds is the first beyond the distance, for all but the nearest calls."""
+    model, images, labels, distance = linear("Linf")
+    model.requires_grad_(False)
+    attack = adversarial.Attack(name=name, steps=100, step_size=0.002)
+    assert attack.fixed_radius
+    assert attack.norm == "Linf"
+    radii = [0.7 * float(distance.min()), 0.5 * float(distance.min() + distance.max()), 1.5 * float(distance.max())]
+    found = adversarial.search(attack, [model], images, labels, range(len(images)), radii=radii, seed=0)
+    wanted = [next(radius for radius in radii if radius > each) for each in distance.tolist()]
+    assert found.radius.tolist() == pytest.approx(wanted)
+    assert found.success.all()
+    alone = adversarial.search(
+        adversarial.Attack(name=name, epsilon=radii[-1]), [model], images, labels, range(len(images)), seed=0
+    )
+    assert alone.success.all()
+    assert alone.radius.tolist() == pytest.approx([radii[-1]] * len(images))
+
+
+@BOTH
+def test_a_smallest_perturbation_as_the_attack_of_a_task() -> None:
+    model, images, labels, distance = linear("L2")
+    attack = adversarial.Attack(name="foolbox:DDNAttack", options={"steps": 200})
+    assert not attack.fixed_radius
+    found = adversarial.search(attack, [model.requires_grad_(False)], images, labels, range(len(images)))
+    assert found.radius.tolist() == found.distance.tolist()
+    assert (found.distance <= 1.1 * distance).all()
+    assert (found.distance >= 0.9999 * distance).all()
 
 
 # -------------------------------------------------------------------------------------------- what theirs are held to

@@ -8,9 +8,18 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tasks.parts.recipes import LEARNING_RATES, Augmentation, InputNoise, Recipe, WeightNoise
+from tasks.parts.recipes import (
+    LEARNING_RATES,
+    SAME_AS_BASE,
+    AdversarialAugmentation,
+    Augmentation,
+    InputNoise,
+    Recipe,
+    Robust,
+    WeightNoise,
+)
 
-GROUPS = [Recipe, InputNoise, WeightNoise, Augmentation]
+GROUPS = [Recipe, InputNoise, WeightNoise, Augmentation, AdversarialAugmentation, Robust]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -60,6 +69,16 @@ def test_frozen_and_closed(group: type[BaseModel]) -> None:
         {"augmentation": {"radius": 1}},
         {"input_noise": 0.1},
         {"learning_rate": True},
+        {"adversarial_augmentation": {"probability": 1.5}},
+        {"adversarial_augmentation": {"confidence": -0.5}},
+        {"adversarial_augmentation": {"schedule": "cosine"}},
+        {"robust": {"method": "free"}},
+        {"robust": {"epsilon": -1}},
+        {"robust": {"steps": 0}},
+        {"robust": {"beta": -1}},
+        {"robust": {"norm": "L0"}},
+        {"finetune_from": {"epochs": -1}},
+        {"finetune_from": 3},
     ],
     ids=str,
 )
@@ -107,6 +126,9 @@ def test_it_comes_back_from_text_as_it_was() -> None:
         input_noise={"kind": "sphere", "radius": "8/255", "probability": 0.1},
         weight_noise={"sigma": 0.05},
         augmentation={"crop": 1, "flip": True},
+        adversarial_augmentation={"space": "hidden:1", "epsilon": "1/3", "only": "correct"},
+        robust={"beta": "1/6"},
+        finetune_from={"epochs": 2, "finetune_from": {"epochs": 1}},
         momentum=0,
         seed=2**63 - 1,
     )
@@ -119,3 +141,52 @@ def test_it_comes_back_from_text_as_it_was() -> None:
 def test_defaults_are_not_shared() -> None:
     Recipe().network_options["width"] = 3
     assert Recipe().network_options == {}
+
+
+def test_the_recipe_to_start_from_has_what_it_does_not_name_from_the_one_around_it() -> None:
+    recipe = Recipe(
+        dataset="blobs", network="mlp", network_options={"width": 9}, seed=3, epochs=4, finetune_from={"epochs": 7}
+    )
+    assert recipe.finetune_from == Recipe(
+        dataset="blobs", network="mlp", network_options={"width": 9}, seed=3, epochs=7
+    )
+    apart = Recipe(seed=3, validation=0.2, finetune_from={"seed": 5})
+    assert apart.finetune_from == Recipe(seed=5, validation=0.2)
+    chain = Recipe(dataset="blobs", finetune_from={"finetune_from": {"epochs": 1}})
+    assert chain.finetune_from is not None
+    assert chain.finetune_from.finetune_from == Recipe(dataset="blobs", epochs=1)
+    assert Recipe(finetune_from=Recipe(epochs=2)) == Recipe(finetune_from={"epochs": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dataset", "mnist"),
+        ("image_size", 28),
+        ("classes", [1, 2]),
+        ("network", "mlp"),
+        ("network_options", {"width": 3}),
+        ("normalisation", "none"),
+    ],
+)
+def test_a_start_of_another_kind_is_refused(name: str, value: Any) -> None:
+    assert name in SAME_AS_BASE
+    with pytest.raises(ValidationError, match=f"finetune_from: its {name} is .*, but .* here; they must be the same"):
+        Recipe(finetune_from={name: value})
+    with pytest.raises(ValidationError, match=f"finetune_from: its {name}"):
+        Recipe(**{name: value}, finetune_from=Recipe())
+
+
+def test_there_is_one_start() -> None:
+    with pytest.raises(ValidationError, match="weights: those of finetune_from are the start"):
+        Recipe(weights="a.pt", finetune_from={})
+    assert Recipe(finetune_from={"weights": "a.pt"}).weights == "none"
+
+
+def test_two_ways_of_moving_the_training_examples_are_refused() -> None:
+    with pytest.raises(ValidationError, match="robust: pgd moves the training examples, and so does adversarial_augm"):
+        Recipe(robust={"method": "pgd"}, adversarial_augmentation={"epsilon": 0.1})
+    for off in ({"epsilon": 0}, {"epsilon": 0.1, "probability": 0}):
+        assert Recipe(robust={"method": "pgd"}, adversarial_augmentation=off).robust.active
+    assert not Recipe(robust={"method": "pgd", "epsilon": 0}, adversarial_augmentation={"epsilon": 1}).robust.active
+    assert not Recipe(robust={"method": "trades", "beta": 0}).robust.active

@@ -64,3 +64,22 @@ def test_drawing_in_groups_of_blocks_keeps_the_order() -> None:
     got = drawn(draw, [10, 11, 12, 13, 14], examples, blocks)
     assert got.tolist() == [[14, 7], [12, 1], [10, 7], [13, 1]]
     assert asked == [([12, 13], 1), ([14, 10], 7)]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 50])
+def test_images_that_were_looked_at_and_succeed_get_no_slot(batch: int) -> None:
+    margins = torch.tensor([-1.0, 2, -3, 4, -5])
+    slots = Slots(torch.zeros(5, 2), torch.zeros(5, dtype=torch.long), None, batch, looked=logits(margins))
+    order = []
+    while len(slots.example):
+        order += slots.example.tolist()
+        slots.record(
+            slots.zeros(2, dtype=torch.float32) + 1, logits(slots.zeros(dtype=torch.float32) - 2), backward=True
+        )
+        slots.refill(torch.ones(len(slots.example), dtype=torch.bool))
+    assert order == [0, 2, 4]
+    found = slots.found("Linf")
+    assert found.success.tolist() == [False, True, False, True, False]
+    assert found.distance.tolist() == [0, 0, 1, 0, 1]  # the first image itself was nearer than what was tried
+    assert found.forwards.tolist() == [2, 1, 2, 1, 2]
+    assert found.backwards.tolist() == [1, 0, 1, 0, 1]

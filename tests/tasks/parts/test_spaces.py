@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -22,14 +22,6 @@ from tasks.parts.settings import UserError
 from tasks.parts.spaces import Space
 
 SHAPE = (3, 8, 8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def noise(count: int, seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Tensor:
@@ -292,6 +284,35 @@ def test_the_residual_is_the_distance_from_the_plane(digits: tuple[Classifier, T
     assert torch.allclose(spaces.pixels(model, autoencoder).residual(images).double(), wanted, atol=1e-5)
     space = spaces.latent(model, autoencoder)
     assert space.residual(space.encode(images)).max() < 1e-5  # what was decoded is in the plane
+
+
+def test_a_search_in_pixels_leaves_the_plane_by_what_is_known_and_one_in_its_codes_does_not(
+    digits: tuple[Classifier, Tensor, Tensor, Principal],
+) -> None:
+    """From a point of the plane the shortest way is m w / |w|^2, of which the plane does not hold m |w - D^T D w| / |w|^2."""
+    classifier, images, labels, autoencoder = digits
+
+    def model(x: Tensor) -> Tensor:
+        return classifier(x)[:, [1, 3]]
+
+    layer = next(m for m in classifier.modules() if isinstance(m, nn.Linear))
+    w = (layer.weight[1] - layer.weight[3]).double()  # normalisation changes its length, not its direction
+    away = (w - w @ autoencoder.directions.T @ autoencoder.directions).norm() / w.norm()
+    plane = autoencoder.decode(autoencoder.encode(images[(labels == 1) | (labels == 3)][:16])).clamp(0, 1)
+    classes = model(plane).argmax(1)
+    pixel, latent = spaces.pixels(model, autoencoder), spaces.latent(model, autoencoder)
+    assert pixel.residual(plane).max() < 1e-5
+    found = fmn(pixel.classify, plane, classes, box=pixel.box)
+    ratio = pixel.residual(plane + found.perturbation) / found.distance
+    assert torch.allclose(ratio.double(), away.expand(16), rtol=0.01)
+    assert away > 0.2
+    points = latent.encode(plane)
+    onto = fmn(latent.classify, points, classes, box=latent.box)
+    assert onto.success.all()
+    assert latent.residual(points + onto.perturbation).max() < 1e-5
+    assert latent.decode is not None
+    further = (latent.decode(points + onto.perturbation) - plane).flatten(1).norm(dim=1)
+    assert torch.allclose(further.double() * (1 - away**2).sqrt(), found.distance.double(), rtol=0.01)
 
 
 def test_far_out_in_the_latent_space_images_are_clamped_and_off_the_plane(

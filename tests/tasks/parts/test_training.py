@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,6 @@ from tasks.parts.settings import UserError
 from tasks.parts.training import TrainingDiverged, with_input_noise
 
 BLOBS = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 16}, "epochs": 3, "batch_size": 32}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def with_dropout(shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -421,3 +412,68 @@ def test_the_default_recipe_reads_digits() -> None:
     reports = list(training.epochs(recipe, model, split))
     assert len(reports) == 20
     assert training.score(model, data.load("digits", "test"))[1] >= 0.97
+
+
+# ------------------------------------------------------------------------------------------------------------- finetuning
+
+
+def test_finetuning_goes_on_from_the_network_of_another_recipe() -> None:
+    split = data.load("blobs", "train")
+    base = Recipe(**(BLOBS | {"epochs": 4, "normalisation": "data"}))
+    recipe = Recipe(**(BLOBS | {"learning_rate": 0.01, "finetune_from": base}))
+    start = training.trained(base, split)
+    kept = weights(start)
+    model = training.untrained(recipe, split, start.state_dict())
+    assert alike(model, start)
+    assert not any(p is q for p, q in zip(model.parameters(), start.parameters(), strict=True))
+    reports = list(training.epochs(recipe, model, split))
+    assert all(torch.equal(value, kept[name]) for name, value in start.state_dict().items())  # a copy is trained
+    assert alike(model, training.trained(recipe, split))
+    assert not alike(model, start)
+    _, scratch = train(learning_rate=0.01)
+    assert reports[0]["loss"] < scratch[0]["loss"]
+
+
+def test_finetuning_without_epochs_is_the_start() -> None:
+    split = data.load("blobs", "train")
+    base = Recipe(**BLOBS)
+    assert alike(
+        training.trained(Recipe(**(BLOBS | {"epochs": 0, "seed": 9, "finetune_from": base})), split),
+        training.trained(base, split),
+    )
+
+
+def test_the_paired_baseline_of_an_augmented_finetuning_is_the_same_without() -> None:
+    """At probability 0 it is that baseline, bit for bit; both start from one network."""
+    split = data.load("blobs", "train")
+    settings = {"epsilon": 0.1, "direction": "away"}
+
+    def finetuned(probability: float | None) -> Classifier:
+        own = {} if probability is None else {"adversarial_augmentation": settings | {"probability": probability}}
+        return training.trained(Recipe(**(BLOBS | {"finetune_from": {"epochs": 2}} | own)), split)
+
+    assert alike(finetuned(None), finetuned(0))
+    assert not alike(finetuned(None), finetuned(0.5))
+
+
+def test_a_start_belongs_to_finetuning_and_must_fit() -> None:
+    split = data.load("blobs", "train")
+    plain, recipe = Recipe(**BLOBS), Recipe(**BLOBS, finetune_from={})
+    state = training.untrained(plain, split).state_dict()
+    with pytest.raises(ValueError, match="the state of a network to start from belongs to a recipe with finetune_from"):
+        training.untrained(recipe, split)
+    with pytest.raises(ValueError, match="belongs to a recipe with finetune_from"):
+        training.untrained(plain, split, state)
+    other = training.untrained(Recipe(**(BLOBS | {"network_options": {"width": 17}})), split).state_dict()
+    with pytest.raises(UserError, match="its network does not fit mlp") as error:
+        training.untrained(recipe, split, other)
+    assert error.value.field == "recipe.finetune_from"
+
+
+def test_a_frozen_backbone_is_that_of_the_start() -> None:
+    split = data.load("blobs", "train")
+    own = {"network": "test_training:with_dropout", "network_options": {}}
+    base = training.trained(Recipe(**(BLOBS | own)), split)
+    model = training.trained(Recipe(**(BLOBS | own | {"freeze_backbone": True, "finetune_from": BLOBS | own})), split)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, base.state_dict()[name])}
+    assert changed == {"network.5.weight", "network.5.bias"}

@@ -1,24 +1,13 @@
-"""A small trained network, its images, and one thread for all: what the tests of attacks share."""
+"""A small trained network and its images: what the tests of attacks share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 from torch import Tensor
 
 from tasks.parts import data, training
 from tasks.parts.models import Classifier
 from tasks.parts.recipes import Recipe
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

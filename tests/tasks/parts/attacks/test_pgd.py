@@ -6,18 +6,24 @@ m / |d|_1 in L-inf.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_models import NORMS, SHAPE, Meter, images, linear_with_distances, same, smooth
+from known_models import NORMS, SHAPE, Meter, images, linear, linear_with_distances, same, smooth
 from torch import Tensor, nn
 
-from tasks.parts.attacks.pgd import pgd
+from tasks.parts.attacks.apgd import apgd
+from tasks.parts.attacks.pgd import falling, pgd
 from tasks.parts.geometry import norm_of
+from tasks.parts.losses import joint
 from tasks.parts.models import Classifier
 from tasks.parts.randomness import normal, uniform
 from tasks.parts.search import Found
+from tasks.parts.settings import UserError
 
 LOSSES = ["ce", "margin"]
 
@@ -286,6 +292,200 @@ def test_no_examples() -> None:
     found = pgd(smooth(), images(0), torch.zeros(0, dtype=torch.long), epsilon=0.1, batch=8)
     assert found.perturbation.shape == (0, *SHAPE)
     assert found.success.shape == (0,)
+
+
+# --------------------------------------------------------------------------------------- other norms, spaces and starts
+
+
+def l1_linear(count: int = 9) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """A linear model whose distance in L1 is known: margin / largest weight, as long as that number stays in the box."""
+    model, points, labels, _, _ = linear(count)
+    with torch.no_grad():  # one number outweighs the others
+        model[1].weight[0, 5] += 8.0
+        model[1].bias[0] -= 8.0 * 0.5
+    logits = model(points)
+    labels, margins = logits.argmax(1), (logits[:, 0] - logits[:, 1]).abs()
+    steepest = (model[1].weight[0] - model[1].weight[1]).abs().max()
+    assert (margins / steepest).max() < 0.4
+    return model, points, labels, margins / steepest
+
+
+@pytest.mark.parametrize("batch", [1, 4, 64])
+@pytest.mark.parametrize("loss", ["ce", "margin"])
+def test_linear_model_in_l1(loss: str, batch: int) -> None:
+    model, points, labels, distance = l1_linear()
+    for factor in (1.003, 0.997):
+        how = {"epsilon": distance * factor, "norm": "L1", "loss": loss, "steps": 20, "batch": batch}
+        found = pgd(model, points, labels, **how)
+        assert found.success.tolist() == [factor > 1] * 9
+        assert torch.allclose(found.distance, distance * factor, rtol=4e-3)
+
+
+def test_linear_model_in_l1_where_the_box_is_in_the_way() -> None:
+    """Then the numbers are used up in the order of their weights: the distance is that of a knapsack of fractions."""
+    weights = torch.linspace(1, 2, 16)
+    image, label = torch.full((1, *SHAPE), 0.8), torch.tensor([0])
+    needed = float(0.2 * weights[-5:].sum() + 0.1 * weights[-6])  # five go to the wall, the sixth half of the way
+
+    def model(x: Tensor) -> Tensor:
+        rise = (x - image).flatten(1) @ weights - needed
+        return torch.stack([-rise, rise], 1)
+
+    for factor in (1.01, 0.995):
+        how = {"epsilon": 1.1 * factor, "norm": "L1", "steps": 100, "schedule": "cosine", "share": 0.1}
+        assert bool(pgd(model, image, label, **how).success) == (factor > 1)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_a_radius_each_is_one_search_each(norm: str) -> None:
+    x = images(6)
+    labels = smooth()(x).argmax(1)
+    radii = torch.linspace(0.02, 0.4, 6)
+    how = {"norm": norm, "steps": 5, "restarts": 2, "share": 0.2}
+    together = pgd(smooth(), x, labels, epsilon=radii, **how)
+    assert 0 < int(together.success.sum()) < 6
+    for i in range(6):
+        one = slice(i, i + 1)
+        alone = pgd(smooth(), x[one], labels[one], epsilon=float(radii[i]), ids=[i], **how)
+        assert same(together, alone, one)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_box_scales_and_shifts_with_the_points(norm: str) -> None:
+    """The same search in units eight times as large, about zero."""
+    x, model = images(8), smooth()
+    labels = model(x).argmax(1)
+    how = {"norm": norm, "steps": 6, "loss": "margin", "restarts": 2}
+    wanted = pgd(model, x, labels, epsilon=0.25, **how)
+    scaled = pgd(lambda z: model(z / 8 + 0.5), 8 * (x - 0.5), labels, epsilon=2.0, box=(-4.0, 4.0), **how)
+    assert torch.equal(scaled.success, wanted.success)
+    assert torch.equal(scaled.forwards, wanted.forwards)
+    assert torch.allclose(scaled.perturbation, 8 * wanted.perturbation, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_points_of_any_shape_without_a_box(norm: str) -> None:
+    model = nn.Sequential(nn.Linear(7, 3)).requires_grad_(False)
+    model[0].weight.copy_(torch.arange(21.0).reshape(3, 7).sin())
+    points = 5 * torch.randn((9, 7), generator=torch.Generator().manual_seed(0))
+    logits = model(points)
+    labels, others = logits.argmax(1), logits.topk(2).indices[:, 1]
+    w = model[0].weight
+    dual = {"Linf": 1, "L2": 2, "L1": torch.inf}[norm]
+    every = torch.arange(3)
+    apart = (w[labels][:, None] - w[None]).norm(dual, dim=2)  # (B, K)
+    margins = logits.gather(1, labels[:, None]) - logits
+    distance = (margins / apart)[every[None] != labels[:, None]].reshape(9, 2).amin(1)
+    assert len(others) == 9
+    for factor in (1.01, 0.99):
+        how = {"loss": "margin", "steps": 40, "schedule": "cosine", "box": (-torch.inf, torch.inf), "norm": norm}
+        reached = torch.zeros(9, dtype=torch.bool)
+        for turn in (1, 2):  # towards each other class
+            aims = (labels + turn) % 3
+            reached |= pgd(model, points, labels, epsilon=distance * factor, targets=aims, **how).success
+        assert reached.tolist() == [factor > 1] * 9
+
+
+def test_two_networks_at_once() -> None:
+    """One wants the first number raised by 0.1, the other the second by 0.2: both take as much as the norm makes of it."""
+
+    def model(x: Tensor) -> Tensor:
+        rise = x[:, :2] - torch.tensor([0.6, 0.7])
+        return torch.stack([-rise, rise], 2)  # (B, M, K)
+
+    point, label = torch.full((1, 3), 0.5), torch.tensor([0])
+    for norm, smallest in (("Linf", 0.2), ("L2", 0.05**0.5), ("L1", 0.3)):
+        for factor in (1.05, 0.98):
+            how = {"epsilon": smallest * factor, "norm": norm, "steps": 200, "schedule": "linear"}
+            for way in ("worst", "unfooled"):
+                found = pgd(model, point, label, loss=joint("margin", way), **how)
+                assert bool(found.success) == (factor > 1), (norm, way)
+    assert pgd(model, point, label, epsilon=0.21).success  # in L-inf the mean will do
+
+
+def momentum_twin(model: nn.Module, x: Tensor, label: int, epsilon: float, steps: int, mu: float) -> Tensor:
+    """MI-FGSM on one image, in float64, with step sizes that fall like a half cosine: the last point."""
+    model, x = model.double(), x.double()
+    delta = gathered = torch.zeros_like(x)
+    for step in range(steps):
+        point = (x + delta).requires_grad_(True)
+        logits = model(point[None])[0] + 6 * nn.functional.one_hot(torch.tensor(label), 4)
+        (gradient,) = torch.autograd.grad(-logits.log_softmax(0)[label], point)
+        gathered = mu * gathered + gradient / gradient.abs().sum()
+        size = 5 * epsilon / steps * (1 + math.cos(math.pi * step / steps)) / 2
+        delta = (delta + size * gathered.sign()).clamp(-epsilon, epsilon)
+        delta = (x + delta).clamp(0, 1) - x
+    return delta
+
+
+def test_momentum_and_schedule() -> None:
+    x = images(6)
+    labels = smooth()(x).argmax(1)
+    points: list[Tensor] = []
+
+    def seen(z: Tensor) -> Tensor:  # so sure of the labels that no search ends early
+        points.append(z.detach())
+        return smooth()(z) + 6 * nn.functional.one_hot(labels[[0, 1, 2, 3, 4, 5, 5, 5]], 4)
+
+    how = {"epsilon": 0.3, "steps": 6, "momentum": 0.9, "schedule": "cosine", "restarts": 2}
+    found = pgd(seen, x, labels, **how, batch=8)
+    assert not found.success.any()
+    turned = False
+    for i in range(6):
+        wanted = momentum_twin(smooth(), x[i], int(labels[i]), 0.3, 6, 0.9)
+        assert torch.allclose((points[6][i] - x[i]).double(), wanted, atol=1e-6)
+        turned |= not torch.allclose(momentum_twin(smooth(), x[i], int(labels[i]), 0.3, 6, 0.0), wanted, atol=1e-3)
+    assert turned  # somewhere the momentum made a difference
+
+
+def test_schedules_start_whole_and_sum_up_to_half() -> None:
+    for schedule in ("cosine", "linear"):
+        shares = falling(schedule, 50)
+        assert float(shares[0]) == 1
+        assert (shares.diff() < 0).all()
+        assert float(shares.sum()) / 50 == pytest.approx(0.5, abs=0.011)
+    with pytest.raises(UserError, match="unknown schedule 'step'; constant, cosine, linear"):
+        falling("step", 5)
+
+
+@pytest.mark.parametrize("attack", [pgd, apgd])
+def test_a_start_is_where_the_first_walk_begins(attack: Callable[..., Found]) -> None:
+    """Seen by the model after the images: projected onto ball and box; where it succeeds, the search is over."""
+    x = images(5)
+    labels = smooth()(x).argmax(1)
+    labels[3] = (labels[3] + 1) % 4  # misclassified: nothing to start
+    begin = torch.linspace(-1, 1, 16).reshape(1, *SHAPE).expand(5, *SHAPE).clone()
+    begin[0] = 0.001
+    calls: list[Tensor] = []
+
+    def seen(z: Tensor) -> Tensor:
+        calls.append(z.detach())
+        return smooth()(z)
+
+    found = attack(seen, x, labels, epsilon=0.05, steps=4, start=begin, batch=8)
+    assert torch.equal(calls[0][:5], x)
+    assert torch.equal(calls[1][:4], (x + begin.clamp(-0.05, 0.05)).clamp(0, 1)[[0, 1, 2, 4]])
+    assert not found.perturbation[3].any()
+    assert (int(found.forwards[3]), int(found.backwards[3])) == (1, 0)
+    others = torch.tensor([0, 1, 2, 4])
+    assert torch.equal(found.forwards[others], found.backwards[others] + 1)
+    far = attack(smooth(), x, labels, epsilon=0.5, steps=20)
+    assert far.success.all()
+    again = attack(smooth(), x, labels, epsilon=0.5, steps=20, start=far.perturbation)
+    assert again.forwards.tolist() == [2, 2, 2, 1, 2]
+    assert torch.allclose(again.perturbation, far.perturbation, atol=1e-6)
+
+
+def test_after_the_start_the_walk_is_the_plain_one() -> None:
+    """From the image itself: the same points as without a start."""
+    x = images(6)
+    labels = smooth()(x).argmax(1)
+    how = {"epsilon": 0.1, "steps": 6, "restarts": 2}
+    plain, begun = pgd(smooth(), x, labels, **how), pgd(smooth(), x, labels, start=torch.zeros_like(x), **how)
+    assert torch.equal(plain.perturbation, begun.perturbation)
+    assert torch.equal(plain.success, begun.success)
+    assert torch.equal(plain.backwards, begun.backwards)
+    assert torch.equal(plain.forwards + 1, begun.forwards)
 
 
 # ------------------------------------------------------------------------------------------------ cost, and any company

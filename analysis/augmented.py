@@ -1,0 +1,104 @@
+"""What adversarial augmentation does to the training images: its numbers over seeds, and a picture a recipe.
+
+Both are of what trials say of themselves (`trial.json`): the last of `epochs`, and `augmented`, which tells of `augmented.png`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.results import Results, is_number, plain
+from analysis.stats import student_mean
+
+MEASURES = {
+    "augmented": "share of examples augmented",
+    "label_changed": "share whose predicted class changes",
+    "margin_before": "margin before",
+    "margin_after": "margin after",
+}
+"""What an epoch says of the augmentation, in words."""
+Records = Mapping[str, Mapping[str, Any]]
+
+
+def effects(results: Results, records: Records) -> list[dict[str, Any]]:
+    """For each recipe with augmentation its name, `seeds`, and of each measure the mean over seeds with the ends of its interval.
+
+    Of the last epoch that was reached, also in trials that a scheduler stopped. A measure that no seed has is NaN.
+    """
+    found = []
+    for recipe, trials in _recipes(results):
+        last = [epochs[-1] for epochs in (records.get(trial, {}).get("epochs") for trial in trials["trial"]) if epochs]
+        last = [epoch for epoch in last if is_number(epoch.get("augmented"))]
+        if not last:
+            continue
+        line: dict[str, Any] = {"recipe": recipe, "seeds": len(last)}
+        for name in MEASURES:
+            values = [float(epoch[name]) if is_number(epoch.get(name)) else float("nan") for epoch in last]
+            line[name], line[f"{name}.low"], line[f"{name}.high"], _ = student_mean(values)
+        found.append(line)
+    return found
+
+
+def pictures(results: Results, records: Records, read: Callable[[str], bytes | None]) -> list[dict[str, Any]]:
+    """One picture a recipe, that of its first seed, with its words.
+
+    Args:
+        read: a trial's `augmented.png`, None where it has none.
+    """
+    found = []
+    for recipe, trials in _recipes(results):
+        for trial in trials["trial"]:
+            told = records.get(trial, {}).get("augmented")
+            image = read(trial) if isinstance(told, Mapping) else None
+            if isinstance(told, Mapping) and image is not None:
+                seed = (
+                    plain(trials.loc[trials["trial"] == trial, f"config.{results.replicates}"].iloc[0])
+                    if (results.replicates)
+                    else None
+                )
+                found.append(_picture(results, recipe, seed, told, image))
+                break
+    return found
+
+
+def _recipes(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each recipe with its trials, first seeds first."""
+    trials = results.trials
+    if results.replicates:
+        trials = trials.sort_values(f"config.{results.replicates}", kind="stable")
+    for recipe in trials["recipe"].cat.categories:
+        yield str(recipe), trials[trials["recipe"] == recipe]
+
+
+def _picture(results: Results, recipe: str, seed: Any, told: Mapping[str, Any], image: bytes) -> dict[str, Any]:
+    columns = list(told["columns"])
+    hidden = told["space"] != "pixel"
+    changed = sum(column["moved_to"] != column["predicted"] for column in columns)
+    rows = [("true class", [results.class_name(column["label"]) for column in columns])]
+    rows.append(("predicted before", [results.class_name(column["predicted"]) for column in columns]))
+    rows.append(("predicted after", [results.class_name(column["moved_to"]) for column in columns]))
+    rows.append(("margin before", [f"{column['margin_before']:.2f}" for column in columns]))
+    rows.append(("margin after", [f"{column['margin_after']:.2f}" for column in columns]))
+    if hidden:
+        rows.append(("moved by", [f"{column['distance']:.2f}" for column in columns]))
+        rows.append(("distance to nearest", [f"{column['distances'][0]:.2f}" for column in columns]))
+        rows.append(
+            ("classes of nearest", [", ".join(map(results.class_name, one["neighbour_labels"])) for one in columns])
+        )
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "space": told["space"],
+        "hidden": hidden,
+        "largest": told.get("largest"),
+        "image": base64.b64encode(image).decode(),
+        "names": list(told["rows"]),
+        "columns": len(columns),
+        "changed": changed,
+        "differs": [column["moved_to"] != column["predicted"] for column in columns],
+        "rows": rows,
+    }

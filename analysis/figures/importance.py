@@ -1,0 +1,74 @@
+"""How much of an objective's variance over the searched space each setting explains: fANOVA (Hutter et al., 2014), by Optuna."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis import style
+from analysis.options import FigureOptions
+from analysis.points import no_search
+from analysis.results import ReportError, Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Options(FigureOptions):
+    """The options of `importance`; intervals and level are those that were computed when the search ended."""
+
+
+def unsuited(sweep: Mapping[str, Any]) -> str | None:
+    """Why a sweep cannot be drawn, or None."""
+    if reason := no_search(sweep):
+        return reason
+    return None if sweep.get("importance", True) else "needs five complete points or more, with different values"
+
+
+def needs(options: Options) -> list[str]:
+    """No row column: the engine computes the importances when a search ends."""
+    return []
+
+
+def compute(results: Results, options: Options) -> pd.DataFrame:
+    """One line an objective and setting, the largest first: `objective`, `x` (setting), `mean`, `low`, `high`, `n` points, `seeds`."""
+    told = results.sweep.get("importance") or []
+    if not told:
+        raise ReportError("importances need five complete points or more, with different values")
+    frame = pd.DataFrame(told)
+    frame["x"] = frame["setting"].map(results.setting_label)
+    order = frame.groupby("setting")["mean"].mean().rank(ascending=False)
+    frame = frame.sort_values("setting", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    resamples = int(frame["resamples"].min())
+    frame.attrs = {
+        "caption": "Share of an objective's variance over the searched space that each setting explains alone or by its interactions "
+        "(fANOVA, Hutter et al., 2014; seeds averaged); "
+        f"n = {int(frame['n'].max())} points. Bars: 95 % percentile intervals of {resamples} resamples of the points.",
+        "x": "",
+        "mean": "importance",
+    }
+    return frame[["objective", "setting", "x", "mean", "low", "high", "n", "seeds", "resamples"]]
+
+
+def draw(frame: pd.DataFrame, options: Options) -> Figure:
+    """A panel for each objective: settings down, importances across."""
+    with style.paper():
+        names = list(dict.fromkeys(frame["x"]))
+        present = list(dict.fromkeys(frame["objective"]))
+        width = style.COLUMN if len(present) == 1 else style.DOUBLE
+        figure, axes = style.panels(
+            1, len(present), width=width, height=0.9 + 0.22 * len(names), sharey=True, sharex=True
+        )
+        for ax, objective in zip(axes[0], present, strict=True):
+            here = frame[frame["objective"] == objective]
+            places = [names.index(name) for name in here["x"]]
+            ax.hlines(places, here["low"], here["high"], color=style.COLOURS[0], linewidth=0.9)
+            ax.plot(here["mean"], places, "o", color=style.COLOURS[0])
+            ax.set_title(objective)
+            ax.set_xlabel(frame.attrs.get("mean", "importance"))
+            ax.set_xlim(left=0)
+        axes[0, 0].set_yticks(range(len(names)), [style.wrap(name, 1.6) for name in names])
+        axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    return figure

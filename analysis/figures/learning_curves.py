@@ -1,0 +1,104 @@
+"""A metric of the trainings against the epoch, one line a training; where a scheduler stopped one, its line ends in a cross."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from analysis import style
+from analysis.options import FigureOptions
+from analysis.results import ReportError, Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEGEND = 6
+"""At most so many recipes have a colour of their own."""
+
+
+class Options(FigureOptions):
+    """The options of `learning_curves`."""
+
+    metric: str | None = Field(
+        None,
+        description="metric of an epoch; by default the scheduler's, else accuracy on held-out images, else on training images",
+    )
+
+
+def unsuited(sweep: Mapping[str, Any]) -> str | None:
+    """Why a sweep cannot be drawn, or None."""
+    return None if sweep.get("epochs", True) else "needs trainings, and the trials have none"
+
+
+def needs(options: Options) -> list[str]:
+    """No row column: it draws the epochs of the trials' classifiers."""
+    return []
+
+
+def compute(results: Results, options: Options) -> pd.DataFrame:
+    """One line a training and epoch: `trial`, `recipe`, `status`, `x` (epoch), `mean` (the metric), `low`, `high` (none), `n`, `seeds`."""
+    parts = []
+    trials = results.trials[results.trials["status"].isin(["done", "stopped"])]
+    for _, trial in trials.iterrows():
+        told = trial.get("epochs")
+        epochs = pd.DataFrame(json.loads(told) if isinstance(told, str) else [])
+        where = {"trial": trial["trial"], "recipe": str(trial["recipe"]), "status": trial["status"]}
+        parts.append(epochs.assign(**where))
+    known = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if "epoch" not in known:
+        raise ReportError("no trial has trained one classifier for an epoch")
+    scheduler = results.sweep.get("scheduler") or {}
+    wanted = [options.metric] if options.metric else [scheduler.get("metric"), "validation_accuracy", "accuracy"]
+    metric = next((name for name in wanted if name in known), None)
+    if metric is None:
+        there = [str(name) for name in known if name not in ("trial", "recipe", "status", "epoch")]
+        raise ReportError(f"metric: no epoch has {wanted[0]}; there are {', '.join(there)}")
+    frame = known[["trial", "recipe", "status"]].assign(x=known["epoch"].astype(int), mean=known[metric].astype(float))
+    frame = frame.dropna(subset="mean").assign(low=np.nan, high=np.nan, n=1, seeds=1)
+    frame = frame.sort_values(["status", "trial", "x"], ascending=[False, True, True], ignore_index=True)
+    counts = frame.drop_duplicates("trial")["status"].value_counts()
+    stopped = int(counts.get("stopped", 0))
+    rule = {"asha": "asynchronous successive halving", "median": "the median stopping rule"}.get(
+        str(scheduler.get("name")), "a scheduler"
+    )
+    spared = frame["x"].max() * len(frame["trial"].unique()) - len(frame) if stopped else 0
+    label = metric.replace("_", " ")
+    words = [
+        f"{label[:1].upper()}{label[1:]} against the epoch, one line a training; n = {int(counts.sum())} trainings.",
+        f"Crosses: {stopped} trainings that {rule} stopped ({spared} epochs fewer than if all had been as long as the longest)."
+        if stopped
+        else "",
+        "No intervals: each line is one training.",
+    ]
+    frame.attrs = {"caption": " ".join(filter(None, words)), "x": "epoch", "mean": label}
+    return frame
+
+
+def draw(frame: pd.DataFrame, options: Options) -> Figure:
+    """Few recipes in colours of their own; of many, those that were stopped in grey."""
+    with style.paper():
+        figure, axes = style.panels(1, 1, width=style.COLUMN, height=2.6)
+        ax = axes[0, 0]
+        recipes = list(dict.fromkeys(frame["recipe"]))
+        told = len(recipes) <= LEGEND
+        handles: dict[str, Any] = {}
+        for _, line in frame.groupby("trial", sort=False):
+            recipe, stopped = line["recipe"].iloc[0], line["status"].iloc[0] == "stopped"
+            colour = style.COLOURS[recipes.index(recipe)] if told else style.GREY if stopped else style.COLOURS[0]
+            (drawn,) = ax.plot(line["x"], line["mean"], color=colour, linewidth=0.8, alpha=0.6 if stopped else 0.9)
+            handles.setdefault(recipe if told else "stopped" if stopped else "done", drawn)
+            if stopped:
+                ax.plot(line["x"].iloc[-1:], line["mean"].iloc[-1:], "x", color=colour, markersize=4)
+            elif len(line) == 1:
+                ax.plot(line["x"], line["mean"], "o", color=colour)
+        ax.set_xlabel(frame.attrs.get("x", "epoch"))
+        ax.set_ylabel(frame.attrs.get("mean", options.metric or ""))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        if len(handles) > 1:
+            style.legend(figure, list(handles.values()), list(handles))
+    return figure

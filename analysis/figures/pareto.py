@@ -1,0 +1,104 @@
+"""Two objectives of a search against each other: every point, the Pareto front marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from analysis import style
+from analysis.options import FigureOptions
+from analysis.points import done, front, objectives
+from analysis.results import ReportError, Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Options(FigureOptions):
+    """The options of `pareto`."""
+
+    x: str | None = Field(None, description="objective on the horizontal axis; by default the first")
+    y: str | None = Field(None, description="objective on the vertical axis; by default the second")
+
+
+def unsuited(sweep: Mapping[str, Any]) -> str | None:
+    """Why a sweep cannot be drawn, or None."""
+    return None if len(objectives(sweep)) > 1 else "needs two objectives or more"
+
+
+def needs(options: Options) -> list[str]:
+    """No row column: it draws the trials' scalars."""
+    return []
+
+
+def compute(results: Results, options: Options) -> pd.DataFrame:
+    """One line a point: `recipe`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `front`, `n` (seeds), `seeds`; the front's in order."""
+    modes = objectives(results.sweep)
+    x, y = options.x or next(iter(modes)), options.y or list(modes)[1]
+    for option, name in (("x", x), ("y", y)):
+        if name not in modes:
+            raise ReportError(f"{option}: {name} is no objective; there are {', '.join(modes)}")
+    there = done(results, options.level)
+    signs = np.array([1 if mode == "max" else -1 for mode in modes.values()])
+    frame = pd.DataFrame(
+        {
+            "recipe": there["recipe"].astype(str),
+            **{"x": there[x], "x_low": there[f"{x}.low"], "x_high": there[f"{x}.high"]},
+            **{"mean": there[y], "low": there[f"{y}.low"], "high": there[f"{y}.high"]},
+            "front": front(there[list(modes)].to_numpy(float) * signs),
+            **{"n": there["seeds"], "seeds": there["seeds"]},
+        }
+    )
+    frame = frame.sort_values(["front", "x", "mean"], ignore_index=True)
+    seeds = int(frame["seeds"].max())
+    others = [name for name in modes if name not in (x, y)]
+    count = int(frame["front"].sum())
+    words = [
+        f"{y} ({modes[y]}) against {x} ({modes[x]}) of the points of the search; n = {len(frame)} points.",
+        f"Filled: the Pareto front ({count}), than which no point is better in one objective and as good in the others"
+        + (f", {', '.join(others)} among them." if others else "."),
+        f"Bars: {100 * options.level:.3g} % t intervals over up to {seeds} seeds."
+        if seeds > 1
+        else "One seed a point: how far another training would differ is not known.",
+    ]
+    frame.attrs = {
+        "caption": " ".join(words),
+        "x": x.replace("_", " "),
+        "mean": y.replace("_", " "),
+        "joined": not others,
+    }
+    return frame
+
+
+def draw(frame: pd.DataFrame, options: Options) -> Figure:
+    """Open grey points, and the front filled and joined."""
+    with style.paper():
+        figure, axes = style.panels(1, 1, width=style.COLUMN, height=2.6)
+        ax = axes[0, 0]
+        for chosen, how in ((False, {"color": style.GREY, "alpha": 0.8}), (True, {"color": style.COLOURS[0]})):
+            here = frame[frame["front"].astype(bool) == chosen]
+            ax.vlines(here["x"], here["low"], here["high"], linewidth=0.8, **how)
+            ax.hlines(here["mean"], here["x_low"], here["x_high"], linewidth=0.8, **how)
+            joined = chosen and frame.attrs.get("joined", True)
+            label = "Pareto front" if chosen else "dominated"
+            filled = how["color"] if chosen else "white"
+            ax.plot(
+                here["x"],
+                here["mean"],
+                marker="o",
+                linestyle="-" if joined else "",
+                markerfacecolor=filled,
+                label=label,
+                zorder=3 if chosen else 2,
+                **how,
+            )
+        ax.locator_params(axis="x", nbins=5)
+        ax.set_xlabel(frame.attrs.get("x", options.x or ""))
+        ax.set_ylabel(style.wrap(frame.attrs.get("mean", options.y or ""), 2.4))
+        handles, labels = ax.get_legend_handles_labels()
+        style.legend(figure, handles, labels)
+    return figure

@@ -1,0 +1,67 @@
+"""The points of a sweep by their scalars, without their rows: objectives over seeds, the Pareto front, what was stopped early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from analysis.results import ReportError, Results
+from analysis.stats import student_mean
+
+
+def objectives(sweep: Mapping[str, Any]) -> dict[str, str]:
+    """Objective -> mode (max or min)."""
+    return {entry["metric"]: entry["mode"] for entry in sweep.get("objectives") or []}
+
+
+def no_search(sweep: Mapping[str, Any]) -> str | None:
+    """Why a sweep is not a search with an objective, or None."""
+    if not sweep.get("search"):
+        return "is of a search, and the sweep has none"
+    return None if objectives(sweep) else "needs an objective, and the sweep has none"
+
+
+def points(results: Results, level: float) -> pd.DataFrame:
+    """One line a point: `recipe`, `status` (done, stopped early, failed), `seeds` that are done, the varied settings, and for each
+    objective its mean over the seeds with Student's t interval: `<metric>`, `<metric>.low`, `<metric>.high`."""
+    lines = []
+    for recipe, trials in results.trials.groupby("recipe", observed=True, sort=False):
+        statuses = set(trials["status"])
+        status = "done" if statuses == {"done"} else "stopped early" if "stopped" in statuses else "failed"
+        line: dict[str, Any] = {"recipe": recipe, "status": status, "seeds": int((trials["status"] == "done").sum())}
+        line |= {name: results.setting_of(str(recipe), name) for name in results.varied}
+        for metric in objectives(results.sweep):
+            values = pd.to_numeric(trials.get(f"summary.{metric}", pd.Series(np.nan, trials.index)), errors="coerce")
+            mean, low, high, _ = student_mean(values.to_numpy(float) if status == "done" else [np.nan], level)
+            line |= {metric: mean, f"{metric}.low": low, f"{metric}.high": high}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def done(results: Results, level: float) -> pd.DataFrame:
+    """The points whose trials are all done.
+
+    Raises:
+        ReportError: there is none.
+    """
+    found = points(results, level)
+    found = found[found["status"] == "done"].reset_index(drop=True)
+    if found.empty:
+        raise ReportError("no point has all of its trials done")
+    return found
+
+
+def front(values: ArrayLike) -> NDArray[np.bool_]:
+    """Which of N points (N, M), larger is better, are on the Pareto front: none is at least as good in all and better in one.
+
+    >>> front([[1, 0], [0, 1], [0, 0], [1, 0]]).tolist()
+    [True, True, False, True]
+    """
+    here = np.asarray(values, float)
+    as_good = (here[:, None] >= here[None]).all(-1)  # (N, N): the first is at least as good as the second
+    better = (here[:, None] > here[None]).any(-1)
+    return np.logical_not((as_good & better).any(axis=0))

@@ -1,0 +1,196 @@
+"""Figures of searches: from a table of trials as a search leaves it, whose front and curves are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from test_figure_contract import _labels_stay_inside_and_apart
+
+from analysis import catalogue, style
+from analysis.drawing import draw, from_csv
+from analysis.points import front, points
+from analysis.results import ReportError, Results
+from analysis.stats import student_mean
+from analysis.table import load
+from engine.store import Store
+
+NAMES = ["importance", "learning_curves", "parallel_coordinates", "pareto"]
+
+
+def searched(folder: Path, *, seeds: int = 1, count: int = 12, **sweep: Any) -> Results:
+    """A search of two objectives; the third point failed, every fourth was stopped after two epochs of six."""
+    lines = []
+    for number in range(count):
+        rate, optimiser = 10.0 ** (-3 + number * 7 % 12 / 4), ["sgd", "adam"][number % 2]
+        status = "failed" if number == 2 else "stopped" if number % 4 == 3 else "done"
+        for seed in range(seeds):
+            reached = 6 if status == "done" else 2 if status == "stopped" else 0
+            epochs = [
+                {"epoch": e + 1, "loss": 2.0 / (e + 1), "validation_accuracy": 1 - 0.5 ** (e + 1)}
+                for e in range(reached)
+            ]
+            line = {
+                "trial": f"{number}-{seed}",
+                "label": "",
+                "status": status,
+                "seconds": 1.0,
+                "epochs": json.dumps(epochs),
+            }
+            line |= {"error": "no" if status == "failed" else None, "config.recipe.learning_rate": rate}
+            line |= {"config.recipe.optimiser": optimiser, "config.recipe.seed": seed}
+            if status == "done":
+                line |= {
+                    "summary.accuracy": 0.5 + 0.04 * number + 0.01 * seed,
+                    "summary.cost": (number - 6.5) ** 2 + seed,
+                }
+            lines.append(line)
+    importance = [
+        {
+            "objective": o,
+            "setting": s,
+            "mean": m,
+            "low": m - 0.1,
+            "high": m + 0.2,
+            "n": 8,
+            "seeds": seeds,
+            "resamples": 100,
+        }
+        for o in ("accuracy", "cost")
+        for s, m in (("recipe.optimiser", 0.2), ("recipe.learning_rate", 0.7))
+    ]
+    told = {
+        "name": "s",
+        "task": "t",
+        "varied": ["recipe.learning_rate", "recipe.optimiser"],
+        "replicates": "recipe.seed",
+        "labels": {"recipe.learning_rate": "peak learning rate"},
+        "objective": {"metric": "accuracy", "mode": "max"},
+        "objectives": [{"metric": "accuracy", "mode": "max"}, {"metric": "cost", "mode": "min"}],
+        "search": {"recipe.learning_rate": "loguniform", "recipe.optimiser": "choice"},
+        "scheduler": {"name": "asha", "metric": "validation_accuracy", "grace": 1, "reduction": 3, "least": 3},
+        "importance": importance,
+        "epochs": True,
+        **sweep,
+    }
+    store = Store(folder)
+    table = pa.Table.from_pandas(pd.DataFrame(lines), preserve_index=False)
+    store.write_table("trials.parquet", table.replace_schema_metadata({b"sweep": json.dumps(told).encode()}))
+    return load(folder)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_figure_keeps_the_contract(name: str, seeds: int, tmp_path: Path) -> None:
+    results = searched(tmp_path, seeds=seeds)
+    chosen = catalogue.parse(name, sweep=results.sweep)
+    frame = chosen.module.compute(results, chosen.options)
+    assert {"x", "mean", "low", "high", "n", "seeds"} <= set(frame)
+    assert "n = " in frame.attrs["caption"]
+    interval = frame.dropna(subset=["low", "high"])
+    assert (interval["low"] <= interval["mean"]).all()
+    assert (interval["mean"] <= interval["high"]).all()
+    before = frame.copy()
+    figure = chosen.module.draw(frame, chosen.options)
+    pd.testing.assert_frame_equal(frame, before)
+    drawn = {
+        round(float(v), 9) for ax in figure.axes for line in ax.lines for v in (*line.get_ydata(), *line.get_xdata())
+    }
+    assert {round(v, 9) for v in frame["mean"]} <= drawn
+    _labels_stay_inside_and_apart(figure, name)
+    made = draw(chosen, results, name)
+    assert made.error is None, made.details
+    again = chosen.module.draw(from_csv(made.csv or b""), chosen.options)
+    assert style.save(again, "png") == made.png
+
+
+@given(arrays(float, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=st.integers(0, 3).map(float)))
+def test_the_front_is_that_of_brute_force(values: np.ndarray) -> None:
+    there = values.tolist()
+    dominated = [
+        any(all(o >= p for o, p in zip(other, point, strict=True)) and other != point for other in there)
+        for point in there
+    ]
+    assert front(values).tolist() == [not d for d in dominated]
+
+
+def test_the_front_of_the_points_that_are_done(tmp_path: Path) -> None:
+    results = searched(tmp_path)
+    chosen = catalogue.parse("pareto")
+    frame = chosen.module.compute(results, chosen.options)
+    # accuracy grows with the number, cost is least at 6 and 7 (stopped); so the best: 6, and what comes after
+    assert np.allclose(sorted(frame.loc[frame["front"], "x"]), [0.5 + 0.04 * n for n in (6, 8, 9, 10)])
+    assert len(frame) == 8
+
+
+def test_a_point_is_the_mean_over_its_seeds_with_its_interval(tmp_path: Path) -> None:
+    found = points(searched(tmp_path, seeds=3), 0.9)
+    assert found["status"].tolist().count("stopped early") == 3
+    assert found["status"].tolist().count("failed") == 1
+    line = found[found["accuracy"].round(6) == 0.51].iloc[0]
+    mean, low, high, _ = student_mean([0.5, 0.51, 0.52], 0.9)
+    assert np.allclose(line[["accuracy", "accuracy.low", "accuracy.high"]].astype(float), [mean, low, high])
+    assert found.loc[found["status"] != "done", "accuracy"].isna().all()
+
+
+def test_stopped_trainings_are_shown_with_what_they_reached(tmp_path: Path) -> None:
+    results = searched(tmp_path)
+    chosen = catalogue.parse("learning_curves")
+    frame = chosen.module.compute(results, chosen.options)
+    lengths = frame.groupby(["status", "trial"]).size()
+    assert (lengths["stopped"] == 2).all()
+    assert (lengths["done"] == 6).all()
+    assert np.allclose(frame["mean"], 1 - 0.5 ** frame["x"])
+    assert "Crosses: 3 trainings" in frame.attrs["caption"]
+    assert "(12 epochs fewer" in frame.attrs["caption"]
+    figure = chosen.module.draw(frame, chosen.options)
+    assert sum(line.get_marker() == "x" for line in figure.axes[0].lines) == 3
+    other = catalogue.parse({"learning_curves": {"metric": "loss"}})
+    assert np.allclose(other.module.compute(results, other.options)["mean"], 2 / frame["x"])
+    with pytest.raises(ReportError, match="no epoch has margin; there are loss, validation_accuracy"):
+        chosen.module.compute(results, catalogue.parse({"learning_curves": {"metric": "margin"}}).options)
+
+
+def test_logarithmic_settings_lie_on_logarithmic_axes(tmp_path: Path) -> None:
+    results = searched(tmp_path)
+    chosen = catalogue.parse("parallel_coordinates")
+    frame = chosen.module.compute(results, chosen.options)
+    rates = frame[frame["axis"] == "peak learning rate"]
+    numbers = results.trials.drop_duplicates("recipe").set_index("recipe")["config.recipe.learning_rate"]
+    shown = np.log10(rates["point"].map(numbers.to_dict()).astype(float))
+    assert np.allclose(rates["mean"], (shown - shown.min()) / (shown.max() - shown.min()))
+    best = frame[frame["colour"] == 1]
+    assert set(best["point"]) == {results.trials.loc[results.trials["trial"] == "10-0", "recipe"].item()}
+    assert frame.loc[frame["status"] == "stopped early", "axis"].nunique() == 2  # they have no outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "sweep", "said"),
+    [
+        ("pareto", {"objectives": [{"metric": "a", "mode": "max"}]}, "needs two objectives or more"),
+        ("importance", {"search": {}}, "is of a search, and the sweep has none"),
+        ("parallel_coordinates", {"search": {"x": "int"}}, "needs an objective, and the sweep has none"),
+        ("learning_curves", {"epochs": False}, "needs trainings, and the trials have none"),
+    ],
+)
+def test_a_sweep_that_a_figure_is_not_of(name: str, sweep: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        catalogue.parse(name, sweep=sweep)
+    assert name not in [chosen.name for chosen in catalogue.fitting(["id"], sweep)]
+    assert name not in [chosen.name for chosen in catalogue.fitting(["id"])]
+
+
+def test_names_that_are_no_objective_are_told(tmp_path: Path) -> None:
+    results = searched(tmp_path)
+    for entry in ({"pareto": {"x": "acuracy"}}, {"parallel_coordinates": {"by": "acuracy"}}):
+        chosen = catalogue.parse(entry)
+        with pytest.raises(ReportError, match="acuracy is no objective; there are accuracy, cost"):
+            chosen.module.compute(results, chosen.options)

@@ -1,0 +1,109 @@
+"""The rules of early stopping decide as Ray Tune's schedulers of the same names do."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
+
+from engine.entries import Scheduler
+from engine.judge import Judge, asha, median
+
+
+def as_tune(scheduler: Any, order: list[tuple[int, int, float]]) -> list[bool]:
+    """What one of Tune's schedulers decides when trials report in an order of (trial, epoch, value); the stopped say no more."""
+    runs: dict[int, Any] = {}
+    controller = SimpleNamespace(get_live_trials=lambda: [])
+    stopped: set[int] = set()
+    decided = []
+    for number, epoch, value in order:
+        if number not in runs:
+            runs[number] = FakeTrial(number)
+            scheduler.on_trial_add(controller, runs[number])
+        if number in stopped:
+            continue
+        result = {"training_iteration": epoch, "metric": value, "time_total_s": epoch}
+        stop = scheduler.on_trial_result(controller, runs[number], result) == "STOP"
+        stopped |= {number} if stop else set()
+        decided.append(stop)
+    return decided
+
+
+class FakeTrial:
+    def __init__(self, number: int):
+        self.trial_id = str(number)
+
+
+def as_ours(scheduler: Scheduler, order: list[tuple[int, int, float]], epochs: int = 1000) -> list[bool]:
+    judge, stopped, decided = Judge(scheduler, {}), set(), []
+    for number, epoch, value in order:
+        if number not in stopped:
+            stop = judge.stops(str(number), {"epoch": epoch, scheduler.metric: scheduler.sign * value}, epochs)
+            stopped |= {number} if stop else set()
+            decided.append(stop)
+    return decided
+
+
+def reports(seed: int, trials: int = 12, epochs: int = 30) -> list[tuple[int, int, float]]:
+    """Reports of trials that run at the same time at different speeds."""
+    random = np.random.default_rng(seed)
+    ends = random.uniform(0, 1, trials)
+    times = np.sort(random.uniform(0, 1, (trials, epochs)), axis=1) + random.uniform(0, 1, (trials, 1))
+    order = sorted((times[t, e], t, e + 1) for t in range(trials) for e in range(epochs))
+    return [(t, e, float(ends[t] * (1 - 0.8**e) + 0.05 * random.normal())) for _, t, e in order]
+
+
+@pytest.mark.parametrize("metric", ["validation_accuracy", "loss"])
+@pytest.mark.parametrize(("grace", "reduction"), [(1, 2), (2, 3), (3, 4)])
+@pytest.mark.parametrize("seed", range(3))
+def test_asha_decides_as_tune(seed: int, grace: int, reduction: int, metric: Any) -> None:
+    order = reports(seed)
+    theirs = AsyncHyperBandScheduler(
+        time_attr="training_iteration",
+        metric="metric",
+        mode="max",
+        max_t=1000,
+        grace_period=grace,
+        reduction_factor=reduction,
+    )
+    ours = as_ours(Scheduler(name="asha", metric=metric, grace=grace, reduction=reduction), order)
+    assert ours == as_tune(theirs, order)
+    assert any(ours)
+
+
+@pytest.mark.parametrize(("grace", "least"), [(1, 3), (4, 2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_median_decides_as_tune(seed: int, grace: int, least: int) -> None:
+    order = reports(seed)
+    theirs = MedianStoppingRule(
+        time_attr="training_iteration",
+        metric="metric",
+        mode="max",
+        grace_period=grace,
+        min_samples_required=least,
+        min_time_slice=0,
+    )
+    ours = as_ours(Scheduler(name="median", grace=grace, least=least), order)
+    assert ours == as_tune(theirs, order)
+    assert any(ours)
+
+
+def test_the_last_epoch_stops_nothing() -> None:
+    judge = Judge(Scheduler(name="asha", metric="accuracy"), {"other": [{"accuracy": 0.9}] * 4})
+    assert judge.stops("here", {"epoch": 1, "accuracy": 0.1}, 4)
+    assert not judge.stops("here", {"epoch": 1, "accuracy": 0.1}, 1)
+
+
+def test_a_training_that_begins_again_forgets_its_first_try() -> None:
+    judge = Judge(Scheduler(name="median", metric="loss", least=1), {"other": [{"loss": 0.5}] * 3})
+    assert not judge.stops("here", {"epoch": 1, "loss": 0.1}, 9)
+    assert judge.stops("here", {"epoch": 1, "loss": 0.9}, 9)
+
+
+def test_values_that_are_no_numbers_stop_nothing() -> None:
+    assert not asha([float("nan")], [[0.5]], 1, 2)
+    assert not asha([0.1], [[float("nan")]], 1, 2)
+    assert not median([0.1], [[float("nan")]], 1, 1)
