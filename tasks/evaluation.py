@@ -10,7 +10,7 @@ Rows: one for each example, condition, change and level of its ladder.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from tasks.parts.adversarial import Adversarial, Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.calibration import BINS, expected_calibration_error
 from tasks.parts.contract import Batch, Needs, TaskConfig
-from tasks.parts.corruptions import SEVERITIES, Corruption, corrupted
+from tasks.parts.corruptions import Corruption, corrupted
 from tasks.parts.noise import moved
 from tasks.parts.randomness import BLOCK, normal
 from tasks.parts.settings import Positive, Several
@@ -62,7 +62,7 @@ class Config(TaskConfig):
     )
     samples: int = Field(default=16, ge=1, le=BLOCK, description="noisy copies of each image at each radius")
     corruptions: Several[Corruption] = Field(
-        default=list(SEVERITIES), description="everyday damage to the images, as in `corruptions`"
+        default=list(get_args(Corruption)), description="everyday damage to the images, as in `corruptions`"
     )
     severities: Several[Annotated[int, Field(ge=1, le=5)]] = Field(
         default=[1, 3, 5], description="of each corruption, from 1 to 5"
@@ -156,11 +156,11 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
         "correct": predicted == labels,
     }
     columns: dict[str, Any] = {name: np.repeat(values.cpu().numpy(), len(judged)) for name, values in example.items()}
-    for name in ("condition", "change", "level", "strength"):
-        columns[name] = np.tile(np.array([getattr(one, name) for one in judged]), len(labels))
-    for name in ("accuracy", "persistence", "p_true", "confidence", "loss"):
-        columns[name] = torch.stack([getattr(one, name) for one in judged], 1).flatten().cpu().numpy()
-    return {name: columns[name] for name in COLUMNS}
+    for column in ("condition", "change", "level", "strength"):
+        columns[column] = np.tile(np.array([getattr(one, column) for one in judged]), len(labels))
+    for column in ("accuracy", "persistence", "p_true", "confidence", "loss"):
+        columns[column] = torch.stack([getattr(one, column) for one in judged], 1).flatten().cpu().numpy()
+    return {column: columns[column] for column in COLUMNS}
 
 
 def _judged(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, ...]:
@@ -216,8 +216,8 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
         damaged = by_condition["corruption"]
         scalars["corruption_accuracy"] = float(damaged["accuracy"].mean())
         scalars["corruption_ece"] = expected_calibration_error(damaged["confidence"], damaged["accuracy"], BINS)
-        for name, group in damaged.groupby("change", sort=False):
-            scalars[f"accuracy_{name}"] = float(group["accuracy"].mean())
+        for change, group in damaged.groupby("change", sort=False):
+            scalars[f"accuracy_{change}"] = float(group["accuracy"].mean())
     return scalars
 
 

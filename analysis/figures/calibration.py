@@ -12,11 +12,11 @@ from analysis import style, telling
 from analysis.cube import caption, conditions, cubes, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
-from tasks.parts.calibration import BINS, bin_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BINS = 15
 SINGLE = ("clean", "corruption")
 """Conditions drawn where none are named: in their rows each confidence is of one prediction, not a mean over several."""
 
@@ -54,7 +54,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     parts, resampled, dropped = [], set(), False
     for condition in wanted:
         rows = select(results, options, condition=condition)
-        rows = rows.assign(bin=bin_of(rows["confidence"], options.bins))
+        rows = rows.assign(bin=_bin(rows["confidence"], options.bins))
         for recipe in [results.named(name) for name in options.recipes or results.recipes]:
             of_recipe = rows[rows["recipe"] == recipe]
             if of_recipe.empty:
@@ -63,10 +63,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             sure = cubes(of_recipe, "confidence", along="bin", by=None)[""]
             estimate = right.estimate(options)
             resampled.add(estimate.resampled)
-            counts = of_recipe["bin"].value_counts(normalize=True)
-            place = {"bin": right.points.astype(int), "x": np.nanmean(sure.values, axis=(0, 1))}
+            share = of_recipe["bin"].value_counts(normalize=True).reindex(right.points).to_numpy()
+            place = {"bin": right.points.astype(int), "x": np.nanmean(sure.values, axis=(0, 1)), "share": share}
             part = pd.DataFrame({"condition": condition, **told.of(results, recipe), **place, **estimate.columns()})
-            part["share"] = part["bin"].map(counts)
             dropped |= bool((part["n"] < options.least).any())
             parts.append(part[part["n"] >= options.least])
     frame = pd.concat(parts, ignore_index=True)
@@ -87,6 +86,11 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "colour": told.title(results),
     }
     return frame
+
+
+def _bin(confidence: pd.Series, bins: int) -> Any:
+    """The bin of each confidence among so many of equal width: ((b / bins, (b + 1) / bins]; 0 belongs to the first."""
+    return (np.ceil(confidence.to_numpy(float) * bins) - 1).clip(0, bins - 1).astype(int)
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:

@@ -74,7 +74,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         f"{sentence(y)}{over}: each recipe minus {baseline}, by example and seed."
         if others
         else f"{sentence(y)}{over}, of the only recipe.",
-        left_out(results, options),
+        left_out(results, options).replace(
+            "there, recipes are compared on different subsets", "two recipes are compared on what is left of both"
+        ),
         caption(frame, options, resampled, "Bars"),
     ]
     name = options.y.replace("_", " ")
