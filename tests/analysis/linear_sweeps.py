@@ -170,6 +170,7 @@ def write(
         "objective": {"metric": "flatness", "mode": "max"},
         "figures": [],
         "columns": COLUMNS,
+        "epochs": False,
         **(sweep or {}),
     }
     table = pa.Table.from_pandas(pd.DataFrame(lines), preserve_index=False)

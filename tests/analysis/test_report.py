@@ -57,7 +57,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     files = report.build(write(tmp_path, GRID, failed=[3], missing=[4], examples=20))
     names = [
         f"figures/{name}.{form}"
-        for name in ("conditions", "effects", "flatness_curves", "recipes")
+        for name in ("conditions", "differences", "effects", "flatness_curves", "recipes")
         for form in ("png", "pdf", "csv")
     ]
     assert [str(Path(file).relative_to(tmp_path)) for file in files] == [*names, "summary.csv", "report.html"]
@@ -89,7 +89,7 @@ def test_page_tells_the_sweep(tmp_path: Path) -> None:
     ):
         assert words in text, words
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 4
+    assert len(images) == 5
     assert all((image["src"] or "").startswith("data:image/png;base64,iVBOR") and image["alt"] for image in images)
 
 
