@@ -22,7 +22,7 @@ def asha(curve: Curve, others: Iterable[Curve], grace: int, reduction: int) -> b
     """Asynchronous successive halving (Li et al., 2020): at the epochs grace, grace * reduction, grace * reduction^2, ... a training
     stops that is not among the best 1 / reduction of those that were there before it.
 
-    >>> asha([0.5], [[0.1], [0.2], [0.9]], grace=1, reduction=3), asha([0.5], [], grace=1, reduction=3)
+    >>> asha([0.4], [[0.1], [0.2], [0.9]], grace=1, reduction=3), asha([0.4], [], grace=1, reduction=3)
     (True, False)
     """
     rung = grace

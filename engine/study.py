@@ -450,14 +450,15 @@ def _open(file: Path | None) -> Any:
 
 
 def _refuse_others(file: Path | None, spec: Spec) -> None:
-    """A storage holds the study of one sweep, and is a storage; nothing is written to find that out."""
+    """A storage holds the study of one sweep, and is a storage; no study is written to find that out."""
     if file is None or not file.exists() or (file.is_file() and file.stat().st_size == 0):
         return
     if file.is_dir():
         raise spec.source.error("storage", f"{file} is a folder")
     try:
         if file.suffix == ".db":
-            with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True)) as database:
+            mode = "rw" if os.access(file, os.W_OK) else "ro"  # to read what a killed run left, SQLite first rolls it back
+            with closing(sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", uri=True)) as database:
                 names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
         else:
             with file.open() as lines:

@@ -177,7 +177,7 @@ def test_a_missing_objective_is_a_failure(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep.main([write(tmp_path, FLATNESS), "--dry-run", "--results", str(tmp_path / "results")]) == 0
-    assert "4 networks to train, 8 epochs; 120 examples to measure" in capsys.readouterr().out
+    assert "4 networks to train, 8 epochs; 120 adversarial searches; 120 examples to measure" in capsys.readouterr().out
     assert not (tmp_path / "results").exists()
 
 
