@@ -21,6 +21,7 @@ import torch
 from problems import Problem, clock, parser, peer_module, problems, right
 from torch import Tensor, nn
 
+from tasks.parts.attacks.alma import alma
 from tasks.parts.attacks.bisection import bisection
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.fmn import fmn
@@ -116,7 +117,7 @@ def ours(norm: Norm, steps: int) -> dict[str, Attack]:
     ):  # a walk of about a fifth of the steps in each of eight searches, of which many end early
         found |= {"bisection": of(bisection, norm=norm, steps=steps // 5)}
     if norm == "L2":
-        found |= {"ddn": of(ddn), "ddn, margin": of(ddn, loss="margin")}
+        found |= {"alma": of(alma), "ddn": of(ddn), "ddn, margin": of(ddn, loss="margin")}
     return found
 
 
