@@ -24,6 +24,10 @@ MEASURES = {
 Records = Mapping[str, Mapping[str, Any]]
 
 
+PICTURES = 12
+"""More of them make the page long and tell little; those of all trials are in their folders and in TensorBoard."""
+
+
 def effects(results: Results, records: Records) -> list[dict[str, Any]]:
     """For each recipe with augmentation its name, `seeds`, and of each measure the mean over seeds with the ends of its interval.
 
@@ -44,7 +48,7 @@ def effects(results: Results, records: Records) -> list[dict[str, Any]]:
 
 
 def pictures(results: Results, records: Records, read: Callable[[str], bytes | None]) -> list[dict[str, Any]]:
-    """One picture a recipe, that of its first seed, with its words.
+    """One picture a recipe, that of its first seed, with its words; of the first `PICTURES` recipes.
 
     Args:
         read: a trial's `augmented.png`, None where it has none.
@@ -62,6 +66,8 @@ def pictures(results: Results, records: Records, read: Callable[[str], bytes | N
                 )
                 found.append(_picture(results, recipe, seed, told, image))
                 break
+        if len(found) == PICTURES:
+            break
     return found
 
 

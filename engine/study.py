@@ -457,7 +457,8 @@ def _refuse_others(file: Path | None, spec: Spec) -> None:
         raise spec.source.error("storage", f"{file} is a folder")
     try:
         if file.suffix == ".db":
-            mode = "rw" if os.access(file, os.W_OK) else "ro"  # to read what a killed run left, SQLite first rolls it back
+            # To read what a killed run has left, SQLite first rolls it back.
+            mode = "rw" if os.access(file, os.W_OK) else "ro"
             with closing(sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", uri=True)) as database:
                 names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
         else:

@@ -171,7 +171,6 @@ def write(
         "epochs": False,
         "figures": [],
         "columns": COLUMNS,
-        "epochs": False,
         **(sweep or {}),
     }
     table = pa.Table.from_pandas(pd.DataFrame(lines), preserve_index=False)
