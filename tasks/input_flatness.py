@@ -280,6 +280,29 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     return scalars
 
 
+def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
+    """What must hold for the numbers around adversarial images to mean anything."""
+    centres = rows.drop_duplicates(["id", "condition"])
+    adversarial = centres[centres["condition"] == "adversarial"]
+    if adversarial.empty:
+        return {}
+    there = adversarial["centre"]
+    reached = there != adversarial["label"] if config.attack.target is None else there == config.attack.target
+    wrong = int((reached != adversarial["found"]).sum())
+    held: dict[str, str | None] = {
+        "what was found is found again from its stored form": f"not so for {wrong} of {len(adversarial)}"
+        if wrong
+        else None
+    }
+    random = centres[(centres["condition"] == "random") & centres["correct"]]
+    if len(random):
+        by_chance, by_search = (random["centre"] != random["label"]).mean(), random["found"].mean()
+        held["moving at random fools less often than the search"] = (
+            None if by_chance <= by_search else f"it fools {by_chance:.1%}, the search {by_search:.1%}"
+        )
+    return held
+
+
 def _area(radii: Any, values: Any) -> float:
     """The mean height of a curve; NaN where there is none."""
     if len(radii) < 2:

@@ -14,7 +14,7 @@ from scipy.stats import norm as gauss
 from torch import Tensor, nn
 
 from tasks import input_flatness
-from tasks.input_flatness import COLUMNS, Config, measure, needs, summarise
+from tasks.input_flatness import COLUMNS, Config, checks, measure, needs, summarise
 from tasks.parts import data, training
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.contract import Batch, prepared
@@ -423,3 +423,18 @@ def test_summary() -> None:
         "accuracy",
         "flatness_genuine",
     }
+
+
+def test_self_checks_hold_and_fail(convnet: Classifier, digits: data.Split) -> None:
+    config = Config(radii=[0.1], samples=4)
+    rows = rows_of(config, convnet, digits, range(12))
+    held = checks(config, rows)
+    assert len(held) == 2
+    assert set(held.values()) == {None}
+    found = rows["condition"].eq("adversarial") & rows["found"]
+    again, chance = list(held)
+    assert found.any()
+    assert "not so for" in str(checks(config, rows.assign(centre=rows["centre"].mask(found, rows["label"])))[again])
+    lucky = rows.assign(centre=rows["centre"].mask(rows["condition"] == "random", rows["label"] + 1), found=False)
+    assert "it fools" in str(checks(config, lucky)[chance])
+    assert checks(config, rows[rows["condition"] == "genuine"]) == {}
