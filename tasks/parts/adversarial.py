@@ -24,7 +24,7 @@ from tasks.parts.classifier import Classifier
 from tasks.parts.curve import security_curve
 from tasks.parts.geometry import Norm
 from tasks.parts.losses import How, joint
-from tasks.parts.noisy_search import unseen_share, with_weight_noise
+from tasks.parts.noisy_search import IN_TURN, unseen_share, with_weight_noise
 from tasks.parts.recipes import Recipe
 from tasks.parts.search import Found
 from tasks.parts.settings import NonNegative, Positive, Settings, UserError, as_number
@@ -167,6 +167,10 @@ class Attack(Settings):
             raise ValueError(f"space: {self.name} searches among pixels only")
         if self.weight_noise.sigma and ":" in self.name:
             raise ValueError(f"weight_noise: {self.name} faces one network only")
+        if self.weight_noise.sigma and self.name in IN_TURN:
+            raise ValueError(
+                f"weight_noise: {self.name} is several searches in turn; take one, such as pgd, apgd or fmn"
+            )
         if self.target is not None and "targets" not in _parameters(self.name):
             raise ValueError(f"target: {self.name} has no targets")
         return self

@@ -30,7 +30,7 @@ from tasks.parts.weight_noise import noisy_copy, weights
 
 SEARCH = "weights of a search"
 UNSEEN = "unseen weights"
-IN_TURN = ("auto",)
+IN_TURN = ("auto", "bisection")
 """Attacks in which the number of a call does not tell at which step an example is."""
 PER_EXAMPLE = ("targets", "start", "epsilon", "ids")
 """Arguments of attacks that may have one value an example."""
@@ -185,7 +185,7 @@ def with_weight_noise(
     if getattr(attack, "__name__", "") in IN_TURN:
         raise UserError(
             f"{attack.__name__} runs attacks in turn on what is left, so the networks of a step would depend on the other examples; "
-            "weight noise goes with a single attack: pgd, apgd, fmn, ddn, square, class_probability",
+            "weight noise goes with a single attack: pgd, apgd, fmn, ddn, alma, square, class_probability",
             "weight_noise.sigma",
         )
     parameters = inspect.signature(attack).parameters

@@ -656,7 +656,7 @@ SEARCHES = {
     "negative attack radius": ("attack: {epsilon: -8/255} #!", "fixed.attack.epsilon: must be above 0, not -8/255"),
     "misspelt attack": (
         "attack:\n    name: pdg #!",
-        "fixed.attack.name: unknown attack (there are apgd, ..., foolbox:<class>, art:<class>; did you mean pgd?)",
+        "fixed.attack.name: unknown attack (there are alma, ..., foolbox:<class>, art:<class>; did you mean pgd?)",
     ),
     "attack of an unknown package": (
         "attack:\n    name: foolbx:LinfPGD #!",

@@ -65,7 +65,7 @@ def searched(attack: Attack, networks: Sequence[nn.Module] = (MODEL,), **argumen
 # --------------------------------------------------------------------------------------------------------------- settings
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "misspelt attack": ({"name": "pdg"}, "name: ...unknown attack (there are apgd, ...did you mean pgd?"),
+    "misspelt attack": ({"name": "pdg"}, "name: ...unknown attack (there are alma, ...did you mean pgd?"),
     "unknown package": ({"name": "foolbx:LinfPGD"}, "name: ...unknown package 'foolbx'...did you mean foolbox?"),
     "norm that it lacks": ({"name": "apgd", "norm": "L1"}, "norm: ...apgd has Linf, L2"),
     "no such norm": ({"norm": "L3"}, "norm: Input should be 'Linf', 'L2', 'L1' or 'L0'"),
@@ -96,6 +96,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no stage": ({"space": "hidden"}, "space: ...names no stage"),
     "pixels only": ({"name": "square", "space": "hidden:1"}, "space: square searches among pixels only"),
     "negative weight noise": ({"weight_noise": {"sigma": -1}}, "weight_noise.sigma: ...greater than or equal to 0"),
+    "weight noise on an ensemble": (
+        {"name": "auto", "weight_noise": {"sigma": 0.1}},
+        "...weight_noise: auto is several searches in turn...fmn",
+    ),
     "no draws": ({"weight_noise": {"draws": 0}}, "weight_noise.draws: ...greater than 0"),
     "joint": ({"joint": "sum"}, "joint: ...'mean', 'worst' or 'unfooled'"),
     "unknown setting": ({"radius": 1}, "radius: Extra inputs"),

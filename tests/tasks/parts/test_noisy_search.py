@@ -19,6 +19,7 @@ from scipy.stats import norm as gaussian
 from torch import Tensor, nn
 
 from tasks.parts import attacks, data, models, spaces, training
+from tasks.parts.attacks.alma import alma
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.auto import auto
 from tasks.parts.attacks.class_probability import class_probability
@@ -41,6 +42,7 @@ SEARCHES: list[tuple[Callable[..., Found], dict[str, Any]]] = [
     (apgd, {"epsilon": 0.5, "norm": "L2", "steps": 8, "restarts": 2}),
     (fmn, {"norm": "L2", "steps": 8, "halvings": 4}),
     (ddn, {"steps": 8, "halvings": 4}),
+    (alma, {"steps": 8, "halvings": 4}),
     (square, {"epsilon": 0.35, "queries": 15}),
     (class_probability, {"steps": 8, "objective": "log_probability"}),
 ]
@@ -171,7 +173,7 @@ def test_the_margin_of_a_linear_model_is_normal() -> None:
 def test_without_noise_it_is_the_plain_search(
     attack: Callable[..., Found], how: dict[str, Any], convnet: Classifier, digits: tuple[Tensor, Tensor]
 ) -> None:
-    keyed = {"seed": 3} if attack not in (fmn, ddn) else {}
+    keyed = {"seed": 3} if attack not in (fmn, ddn, alma) else {}
     plain = attack(convnet, *digits, batch=5, **keyed, **how)
     found, share = noisy(attack, convnet, *digits, sigma=0, draws=3, seed=3, batch=5, **how)
     assert same(found, plain)
@@ -188,7 +190,7 @@ def test_the_same_rows_in_any_company_and_batch(
     images, labels = digits
 
     def search(rows: list[int], batch: int | None = None) -> tuple[Found, Tensor]:
-        keyed = {"ids": rows} if attack not in (fmn, ddn) else {}
+        keyed = {"ids": rows} if attack not in (fmn, ddn, alma) else {}
         common = {"sigma": 0.1, "draws": 1 if attack is pgd else 2, "seed": 2, "unseen": 3}
         return noisy(attack, convnet, images[rows], labels[rows], **common, batch=batch, **keyed, **how)
 
