@@ -13,6 +13,7 @@ from analysis import style
 from analysis.results import ReportError, Results, is_number, short_names, show
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FEW = 4
@@ -152,6 +153,29 @@ def _listed(order: list[Any]) -> list[Any]:
 def legend_height(width: float, order: list[Any], others: Sequence[str]) -> float:
     """About how many inches the legend of colours and of other words takes after its first line."""
     return style.legend_height(width, [*map(show, _listed(order)), *(others if len(others) > 1 else ())])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A figure with a panel for each value of a setting, and what its lines are told apart by."""
+
+    figure: Figure
+    panels: list[tuple[Any, Axes]]
+    order: list[Any]
+    numeric: bool
+    dashes: list[str]
+    width: float
+
+
+def layout(frame: pd.DataFrame) -> Layout:
+    """Panels side by side for the lines of a frame that `named` has passed; `own_x` in its attributes: each its own axis of lengths."""
+    columns, dashes = (list(dict.fromkeys(frame[name])) for name in ("column", "dash"))
+    width = style.COLUMN if len(columns) == 1 else style.DOUBLE
+    order, numeric = colours(frame)
+    height = 2.6 + legend_height(width, order, dashes)
+    own = bool(frame.attrs.get("own_x"))
+    figure, axes = style.panels(1, len(columns), width=width, height=height, sharey=True, sharex=not own)
+    return Layout(figure, list(zip(columns, axes[0], strict=True)), order, numeric, dashes, width / len(columns))
 
 
 def legend(

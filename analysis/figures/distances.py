@@ -111,19 +111,14 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     """One panel, or one for each value of a setting: distribution functions as steps, with bands."""
     with style.paper():
         frame = telling.named(frame)
-        columns = list(dict.fromkeys(frame["column"]))
-        own = bool(frame.attrs.get("own_x"))
-        width = style.COLUMN if len(columns) == 1 else style.DOUBLE
-        order, numeric = telling.colours(frame)
-        dashes = list(dict.fromkeys(frame["dash"]))
-        height = 2.6 + telling.legend_height(width, order, dashes)
-        figure, axes = style.panels(1, len(columns), width=width, height=height, sharey=True, sharex=not own)
+        laid = telling.layout(frame)
+        order, dashes = laid.order, laid.dashes
         handles: dict[Any, Any] = {}
-        for ax, column in zip(axes[0], columns, strict=True):
+        for column, ax in laid.panels:
             here = frame[frame["column"] == column]
             crowded = here["recipe"].nunique() > telling.CROWD
             for (_, colour, dash), line in here.groupby(["recipe", "colour", "dash"], sort=False):
-                how = {**style.look(order.index(colour), len(order), numeric), "marker": ""}
+                how = {**style.look(order.index(colour), len(order), laid.numeric), "marker": ""}
                 if len(dashes) > 1:
                     how["linestyle"] = style.DASHES[dashes.index(dash) % len(style.DASHES)]
                 (drawn,) = ax.step(line["x"], line["mean"], where="post", linewidth=0.8 if crowded else 1.2, **how)
@@ -133,8 +128,8 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 handles.setdefault(colour, drawn)
             ax.set_title(column)
             ax.set_xlim(left=0)
-            ax.set_xlabel(style.wrap(frame.attrs.get("x", "distance"), width / len(columns) - 0.5))
+            ax.set_xlabel(style.wrap(frame.attrs.get("x", "distance"), laid.width - 0.5))
             ax.set_ylim(-0.03, 1.03)
-        axes[0, 0].set_ylabel(frame.attrs.get("mean", "share of examples fooled"))
-        telling.legend(figure, handles, order, dashes, frame.attrs.get("colour") or None)
-    return figure
+        laid.panels[0][1].set_ylabel(frame.attrs.get("mean", "share of examples fooled"))
+        telling.legend(laid.figure, handles, order, dashes, frame.attrs.get("colour") or None)
+    return laid.figure

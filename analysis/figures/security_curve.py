@@ -106,19 +106,15 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
 
     with style.paper():
         frame = telling.named(frame)
-        columns = list(dict.fromkeys(frame["column"]))
+        laid = telling.layout(frame)
+        order, dashes = laid.order, laid.dashes
         own = bool(frame.attrs.get("own_x"))
-        width = style.COLUMN if len(columns) == 1 else style.DOUBLE
-        order, numeric = telling.colours(frame)
-        dashes = list(dict.fromkeys(frame["dash"]))
-        height = 2.6 + telling.legend_height(width, order, dashes)
-        figure, axes = style.panels(1, len(columns), width=width, height=height, sharey=True, sharex=not own)
         handles: dict[Any, Any] = {}
-        for ax, column in zip(axes[0], columns, strict=True):
+        for column, ax in laid.panels:
             here = frame[frame["column"] == column]
             crowded = here["recipe"].nunique() > telling.CROWD
             for (what, _, colour, dash), line in here.groupby(["what", "recipe", "colour", "dash"], sort=False):
-                how = style.look(order.index(colour), len(order), numeric)
+                how = style.look(order.index(colour), len(order), laid.numeric)
                 if what == "random":
                     ax.plot(
                         line["x"], line["mean"], color=how["color"], linestyle=":", linewidth=0.5 if crowded else 0.8
@@ -133,10 +129,10 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 handles.setdefault(colour, ax.lines[-1])
             ax.set_title(column)
             style.number_axis(ax, here["x"].unique() if own else frame["x"].unique())
-            ax.set_xlabel(style.wrap(frame.attrs.get("x", "radius"), width / len(columns) - 0.5))
+            ax.set_xlabel(style.wrap(frame.attrs.get("x", "radius"), laid.width - 0.5))
             ax.set_ylim(-0.03, 1.03)
-        axes[0, 0].set_ylabel(frame.attrs.get("mean", "robust accuracy"))
+        laid.panels[0][1].set_ylabel(frame.attrs.get("mean", "robust accuracy"))
         control = Line2D([], [], color=style.GREY, linestyle=":", linewidth=0.8)
         more = {"random direction": control} if (frame["what"] == "random").any() else {}
-        telling.legend(figure, handles, order, dashes, frame.attrs.get("colour") or None, more)
-    return figure
+        telling.legend(laid.figure, handles, order, dashes, frame.attrs.get("colour") or None, more)
+    return laid.figure

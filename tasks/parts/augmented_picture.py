@@ -20,8 +20,7 @@ TILE = 96
 FRAME, GAP = 4, 4
 """Widths in pixels of the frame of an image and of the white around it."""
 WHITE, BLUE, ORANGE = (255, 255, 255), (0, 114, 178), (213, 94, 0)
-FRAMES = {"another class": ORANGE, "the image itself": BLUE}
-"""What the frames mean. Okabe and Ito (2008): the colour-blind tell the two apart."""
+"""Frames: orange for another class, blue for the image itself, which the colour-blind tell apart (Okabe and Ito, 2008)."""
 
 Told = dict[str, Any]
 """JSON-able words and numbers about a picture, see `of`."""

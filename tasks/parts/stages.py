@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -164,7 +164,7 @@ def run(network: nn.Module, stages: Sequence[Stage], value: Tensor) -> Tensor:
                 module: Any = network
                 for name in step.path:
                     module = module._modules[name]
-                values[node] = module(values[node.args[0]])  # type: ignore[index]
+                values[node] = module(values[cast(fx.Node, node.args[0])])
             for old in step.spent:
                 del values[old]
         value = values[stage.exit]
