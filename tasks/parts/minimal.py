@@ -32,6 +32,7 @@ class Place:
         margin: (B,) how far, in logits, they are beyond the boundary; negative before it.
         fooled: (B,) bool: whether they are beyond.
         gradient: (B, ...) of the loss that rises towards success.
+        best: (B, ...) the shortest perturbation that has succeeded so far, else that of the largest margin.
         shortest: (B,) norm of the shortest perturbation that has succeeded so far, infinite where none has.
     """
 
@@ -42,6 +43,7 @@ class Place:
     margin: Tensor
     fooled: Tensor
     gradient: Tensor
+    best: Tensor
     shortest: Tensor
 
 
@@ -135,5 +137,5 @@ def _walk(
         shortest = torch.where(nearer & fooled, length, shortest)
         highest = torch.maximum(highest, margin)
         if number < steps:
-            delta, radii = step(Place(number, images, delta, radii, margin, fooled, gradient, shortest))
+            delta, radii = step(Place(number, images, delta, radii, margin, fooled, gradient, best, shortest))
     return best, shortest.isfinite()

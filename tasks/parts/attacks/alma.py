@@ -4,15 +4,18 @@ adversarial attacks").
 With r the way to the boundary of the model that is linear at the image, and the constraint y = margin / margin at the image, which is 1
 at the image and negative beyond the boundary, each example descends
 
-    |delta| / r + P(y),    P(y) = mu y + mu rho y^2 + rho^2 y^3 / 6  where y >= 0,    mu y / (1 - rho y)  where y < 0
+    (|delta| / r)^2 + P(y),    P(y) = mu y + mu rho y^2 + rho^2 y^3 / 6  where y >= 0,    mu y / (1 - rho y)  where y < 0
 
     multiplier:  mu  <- smoothing mu + (1 - smoothing) P'(y)       at every step
     penalty:     rho <- growth rho                                 every 10 steps, where y > 0 has not fallen below 0.95 of what it was
     delta:       delta - step_size_k gradient / rms                clipped so that image + delta stays in the box
 
-`rms` is the root of a running mean of each number's squared gradient, and step_size_k falls exponentially. So outside the constraint
-grows heavier and inside lighter, until the walk goes along the boundary. The paper's constraint is the difference of logits ratio,
-its distance the squared one and its first step of a given length; with y and r as here nothing depends on the scale of logits and pixels.
+`rms` is the root of a running mean of each number's squared gradient, and step_size_k falls exponentially from the step on at which the
+walk was first beyond the boundary. The mean begins at ten times the squared norm of the whole first gradient, next to which one number's
+is nothing: the first steps go along the gradient itself, ever longer, and only later ones are evened out. Outside, the constraint grows
+heavier, and inside lighter, until the walk goes along the boundary; its last steps are those of `along_boundary`, from the shortest
+perturbation so far. The paper's constraint is the difference of logits ratio, its first step of a given length; with y and r as here
+nothing depends on the scale of logits and pixels.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts import door
+from tasks.parts.along_boundary import AlongBoundary
 from tasks.parts.geometry import PIXELS, Box, clipped, norm_of, per_example
 from tasks.parts.losses import Loss, Objective
 from tasks.parts.minimal import Place, smallest, widest
@@ -33,8 +37,11 @@ LEAST = 1e-6
 """The smallest unit of a margin, of a way to the boundary, and of what is divided by."""
 LIMITS = (1e-6, 1e12)
 """Of the multiplier."""
+CALM = 10.0
+"""The first mean square of each number's gradient, in squared norms of the whole gradient."""
 EVERY = 10
 IMPROVED = 0.95
+TINY = 1e-12
 
 
 def alma(
@@ -43,11 +50,12 @@ def alma(
     labels: Tensor,
     *,
     steps: int = 100,
-    step_size: float = 2.0,
-    last_step_size: float = 0.05,
-    smoothing: float = 0.7,
-    rms: float = 0.9,
+    step_size: float = 0.25,
+    last_step_size: float = 0.0025,
+    smoothing: float = 0.5,
+    rms: float = 0.5,
     growth: float = 1.2,
+    polish: int = 20,
     loss: Loss | Objective = "margin",
     halvings: int = 12,
     targets: Tensor | None = None,
@@ -61,11 +69,11 @@ def alma(
         images: (N, ...) in the box.
         labels: (N,) true classes.
         steps: gradient steps, at least 1.
-        step_size, last_step_size: length of the first step and, falling exponentially, about that of the last, in ways to the boundary
-            of the linear model.
+        step_size, last_step_size: length of the first step, in ways to the boundary of the linear model, and what it falls to.
         smoothing: share of the multiplier that stays at a step.
         rms: share of the mean squared gradient that stays at a step.
         growth: of the penalty where the constraint is not getting better.
+        polish: how many of the steps, the last ones, go along the boundary, see `along_boundary`; at most half of them do.
         loss: whose gradient stands for that of the constraint, see `losses`; one of another scale makes the constraint lighter or
             heavier.
         halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
@@ -80,30 +88,25 @@ def alma(
         UserError: as `door.arguments`; an unknown loss.
     """
     door.arguments("alma", images, labels, targets=targets, box=box)
-    held: list[_State] = []  # of the walks that are under way: they come one batch after the other
+    turn = steps - min(polish, steps // 2)
+    held: list[_Descent | AlongBoundary] = []  # of the walks that are under way: they come one batch after the other
 
     def step(place: Place) -> tuple[Tensor, Tensor]:
-        state = _State.at_image(place, widest(place.images[0], "L2", box)) if place.number == 0 else held.pop()
-        y = -place.margin / state.margin
-        if place.number and place.number % EVERY == 0:
-            state.rho = torch.where((y > 0) & (y > IMPROVED * state.then), growth * state.rho, state.rho)
-        if place.number % EVERY == 0:
-            state.then = y
-        if place.number:
-            state.mu = (smoothing * state.mu + (1 - smoothing) * _slope(y, state.mu, state.rho)).clamp(*LIMITS)
-        weight = _slope(y, state.mu, state.rho) / state.margin
-        length = norm_of(place.delta, "L2").clamp_min(LEAST)
-        gradient = place.delta / per_example(length * state.way, place.delta)
-        gradient = gradient - per_example(weight, place.delta) * place.gradient
-        state.square = rms * state.square + (1 - rms) * gradient**2
-        unbiased = state.square / (1 - rms ** (place.number + 1))
-        direction = gradient / unbiased.sqrt().clamp_min(1e-12)
-        if place.number == 0:  # then each number of the direction is -1, 0 or 1
-            state.unit = state.way / norm_of(direction, "L2").clamp_min(1)
-        alpha = step_size * (last_step_size / step_size) ** (place.number / steps)
-        held.append(state)
-        moved = place.delta - per_example(alpha * state.unit, direction) * direction
-        return clipped(place.images, moved, box), place.radius
+        if place.number == 0:
+            held[:] = [_Descent.at_image(place, widest(place.images[0], "L2", box))]
+        if place.number == turn:
+            held[:] = [AlongBoundary.of(place, steps - turn - 1, box)]
+            return place.best, place.radius
+        walk = held[0]
+        if isinstance(walk, AlongBoundary):
+            return walk.step(place, place.number - turn - 1), place.radius
+        walk.weigh(place, smoothing, growth)
+        direction = walk.direction(place, rms)
+        if place.number == 0:
+            walk.unit = walk.way / norm_of(direction, "L2").clamp_min(LEAST)
+        late = (place.number - walk.found).clamp_min(0) / (turn - walk.found).clamp_min(1)
+        alpha = step_size ** (1 - late) * last_step_size**late * walk.unit
+        return clipped(place.images, place.delta - per_example(alpha, direction) * direction, box), place.radius
 
     return smallest(
         model,
@@ -121,24 +124,49 @@ def alma(
 
 
 @dataclass
-class _State:
-    """What B walks remember."""
+class _Descent:
+    """What B walks remember before they go along the boundary."""
 
     margin: Tensor  # (B,) at the image
     way: Tensor  # (B,) r
     mu: Tensor  # (B,)
     rho: Tensor  # (B,)
     then: Tensor  # (B,) y when the penalty was last thought over
-    square: Tensor  # (B, ...) running mean of the squared gradient
-    unit: Tensor  # (B,) what makes the first step as long as r
+    found: Tensor  # (B,) number of the step that was first beyond the boundary, infinite where none was
+    unit: Tensor  # (B,) what makes a first step of size 1 as long as r
+    square: Tensor | None = None  # (B, ...) running mean of the squared gradient
 
     @staticmethod
-    def at_image(place: Place, furthest: float) -> _State:
+    def at_image(place: Place, furthest: float) -> _Descent:
         margin = place.margin.abs().clamp_min(LEAST)
         way = margin / norm_of(place.gradient, "L2")
         way = torch.where(way.isfinite(), way, 1.0).clamp(LEAST, furthest)
         one = torch.ones_like(margin)
-        return _State(margin, way, one, one, one, torch.zeros_like(place.delta), one)
+        return _Descent(margin, way, one, one, one, torch.full_like(one, torch.inf), one)
+
+    def y(self, place: Place) -> Tensor:
+        return -place.margin / self.margin
+
+    def weigh(self, place: Place, smoothing: float, growth: float) -> None:
+        """Multiplier and penalty after a step."""
+        y = self.y(place)
+        if place.number and place.number % EVERY == 0:
+            self.rho = torch.where((y > 0) & (y > IMPROVED * self.then), growth * self.rho, self.rho)
+        if place.number % EVERY == 0:
+            self.then = y
+        if place.number:
+            self.mu = (smoothing * self.mu + (1 - smoothing) * _slope(y, self.mu, self.rho)).clamp(*LIMITS)
+        self.found = torch.where(place.fooled, self.found.clamp_max(place.number), self.found)
+
+    def direction(self, place: Place, rms: float) -> Tensor:
+        """The gradient of what is descended (B, ...), each number over the root of its mean square."""
+        weight = _slope(self.y(place), self.mu, self.rho) / self.margin
+        gradient = 2 * place.delta / per_example(self.way**2, place.delta)
+        gradient = gradient - per_example(weight, place.delta) * place.gradient
+        if self.square is None:
+            self.square = per_example(CALM * norm_of(gradient, "L2") ** 2, gradient).expand_as(gradient)
+        self.square = rms * self.square + (1 - rms) * gradient**2
+        return gradient / self.square.sqrt().clamp_min(TINY)
 
 
 def _slope(y: Tensor, mu: Tensor, rho: Tensor) -> Tensor:
