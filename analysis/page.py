@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import platform
 import time
@@ -24,6 +25,8 @@ from analysis.summary import scalars
 
 BROAD = style.COLUMN * 1.5 * style.RC["savefig.dpi"]
 """Wider pictures than this, in pixels, span two columns of a paper."""
+NOT_REACHED = {"epoch", "learning_rate", *augmented.MEASURES}
+"""Of a stopped training's last epoch, what another column or table tells, or nothing is judged by."""
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib", "pyarrow")
 
 
@@ -59,10 +62,12 @@ def render(
         checks=_checks(results, records),
         headline=_headline(results, summary),
         objective=results.sweep.get("objective"),
+        searched=bool(results.sweep.get("search")),
         figures=[_figure(one) for one in drawn],
         augmented=_augmented(results, records),
         augmentations=augmented.pictures(results, records, picture),
         failed=_failed(results, records),
+        stopped=_stopped(results),
         missing=int((results.trials["status"] == "missing").sum()),
         fixed=fixed,
         varied=varied,
@@ -191,6 +196,32 @@ def _failed(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[
         traceback = str(records.get(line["trial"], {}).get("traceback") or "")
         listed.append({"trial": line["trial"], "recipe": _label(results, line), "error": error, "traceback": traceback})
     return listed
+
+
+def _stopped(results: Results) -> dict[str, Any]:
+    """The table of the trainings that a scheduler stopped, the shortest first: how far each came, and its last epoch's metrics."""
+    found = []
+    for _, line in results.trials[results.trials["status"] == "stopped"].iterrows():
+        last = json.loads(line["epochs"])[-1]
+        whole = line.get("config.recipe.epochs")
+        of = f" of {show(whole)}" if is_number(whole) else ""
+        found.append((_label(results, line), f"{last['epoch']}{of}", last))
+    found.sort(key=lambda one: one[2]["epoch"])
+    names = [name for name in dict.fromkeys(name for *_, last in found for name in last) if name not in NOT_REACHED]
+    return {
+        "across": [_reached(name) for name in names],
+        "down": [one[:2] for one in found],
+        "cells": [[show(last[name]) if name in last else "" for name in names] for *_, last in found],
+    }
+
+
+def _reached(metric: str) -> str:
+    """An epoch's metric in words: one of no split is that of the training examples.
+
+    >>> _reached("loss"), _reached("validation_loss")
+    ('training loss', 'validation loss')
+    """
+    return ("training " if metric in ("loss", "accuracy") else "") + metric.replace("_", " ")
 
 
 def _checks(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -21,6 +21,8 @@ def scalars(results: Results) -> list[str]:
 def summarise(results: Results) -> pd.DataFrame:
     """One line a recipe: `recipe`, the varied settings, `seeds`, and `<scalar>`, `<scalar>.low`, `<scalar>.high`.
 
+    The recipes of a grid come in its order, those of a search with the best of its (first) objective first.
+
     The interval is Student's t over the seeds (NaN with one seed): it says how far another training may differ, not how
     far other examples may.
     """
@@ -38,4 +40,9 @@ def summarise(results: Results) -> pd.DataFrame:
             mean, low, high, _ = student_mean(values, LEVEL) if len(values) else (np.nan, np.nan, np.nan, 0)
             line |= {name: mean, f"{name}.low": low, f"{name}.high": high}
         lines.append(line)
-    return pd.DataFrame(lines)
+    frame, objective = pd.DataFrame(lines), results.sweep.get("objective")
+    if results.sweep.get("search") and objective and objective["metric"] in frame:
+        return frame.sort_values(
+            objective["metric"], ascending=objective["mode"] == "min", kind="stable", ignore_index=True
+        )
+    return frame

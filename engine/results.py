@@ -57,8 +57,9 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     for label, what, told in wrong:
         print(f"self-check FAILED: {label}: {what}: {told}", file=sys.stderr)
     stopped = len(records) - done - len(failed)
-    early = f", {stopped} stopped early" if stopped else ""
-    print(f"{spec.name}: {done} of {len(records)} trials done{early}, {ran} of them run now; {page}")
+    others = {"stopped early": stopped, "failed": len(failed)}
+    told = "".join(f", {number} {what}" for what, number in others.items() if number)
+    print(f"{spec.name}: {done} of {len(records)} trials done{told}; {ran} run now; {page}")
     asked = undrawn and spec.sweep.figures  # one that was drawn by default may have nothing to show
     return 1 if failed or asked or wrong else 0
 

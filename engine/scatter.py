@@ -15,6 +15,10 @@ from typing import Any
 LOOK_AGAIN = 10.0
 """Seconds after which the size of the cluster is asked again: nodes join and leave."""
 
+PATIENCE = 5.0
+"""Seconds for a worker to leave a training that is not wanted any more. One that leaves takes the next; one that is ended has to be
+replaced, and a new worker has torch to load."""
+
 
 def chunks(ids: Sequence[int], size: int) -> list[list[int]]:
     """Consecutive chunks of at most `size` ids, as even as can be.
@@ -89,7 +93,10 @@ class OverRay:
             finished = True
         finally:
             if not finished:
-                ray.cancel(results, force=True)
+                ray.cancel(results)
+                gone, _ = ray.wait([results.completed()], timeout=PATIENCE, fetch_local=False)
+                if not gone:
+                    ray.cancel(results, force=True)
 
     def scatter(
         self, function: Callable[..., Any], pieces: Iterable[Any], *arguments: Any

@@ -296,7 +296,7 @@ def _check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None
             raise source.error(f"fixed.{barrier}", f"must be a mapping of names to values, since {name} varies")
     for number, name in enumerate(sweep.varied):
         if unknown(model, name):
-            message = f"unknown setting of {sweep.task}; it has {', '.join(known)}{alike(name, known)}"
+            message = f"unknown setting of {sweep.task}{alike(name, known) or '; it has ' + ', '.join(known)}"
             raise source.error(f"{section}.{name}", message)
         for other in (*sweep.varied[:number], *fixed):
             if _below(name, other) or _below(other, name):

@@ -31,6 +31,10 @@ class InputNoise(Settings):
         " Kireev, Andriushchenko and Flammarion 2022",
     )
 
+    @property
+    def active(self) -> bool:
+        return self.radius > 0 and self.probability > 0
+
 
 class WeightNoise(Settings):
     """Multiplicative Gaussian noise on the weights, drawn anew each step; normalisation layers are left out."""
@@ -263,3 +267,13 @@ class Recipe(Settings):
             if here != there:
                 raise ValueError(f"finetune_from: its {name} is {there}, but {here} here; they must be the same")
         return self
+
+    def effective(self) -> Recipe:
+        """The recipe with what is switched off as it is by default: it makes the same network, and two such recipes are equal."""
+        off = {
+            name: type(part)()
+            for name, part in vars(self).items()
+            if isinstance(part, InputNoise | AdversarialAugmentation | Robust) and not part.active
+        }
+        base = {} if self.finetune_from is None else {"finetune_from": self.finetune_from.effective()}
+        return self.model_copy(update=off | base)

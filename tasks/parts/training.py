@@ -280,7 +280,7 @@ def _augmented(recipe: Recipe, images: Tensor, epoch: int, step: int) -> Tensor:
         images = augmentation.random_crop(images, recipe.augmentation.crop, generator)
     if recipe.augmentation.flip:
         images = augmentation.random_flip(images, torch_generator(recipe.seed, "flip", epoch, step))
-    if recipe.input_noise.radius == 0 or recipe.input_noise.probability == 0:
+    if not recipe.input_noise.active:
         return images
     return with_input_noise(images, recipe.input_noise, torch_generator(recipe.seed, "input noise", epoch, step))
 

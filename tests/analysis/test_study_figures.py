@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from test_figure_contract import _labels_stay_inside_and_apart
 
 from analysis import catalogue, style
 from analysis.drawing import draw, from_csv
+from analysis.page import render
 from analysis.points import front, points
 from analysis.results import ReportError, Results
 from analysis.stats import student_mean
+from analysis.summary import summarise
 from analysis.table import load
 from engine.store import Store
 
@@ -139,6 +142,21 @@ def test_a_point_is_the_mean_over_its_seeds_with_its_interval(tmp_path: Path) ->
     mean, low, high, _ = student_mean([0.5, 0.51, 0.52], 0.9)
     assert np.allclose(line[["accuracy", "accuracy.low", "accuracy.high"]].astype(float), [mean, low, high])
     assert found.loc[found["status"] != "done", "accuracy"].isna().all()
+
+
+def test_the_page_lists_stopped_trainings_and_the_best_point_first(tmp_path: Path) -> None:
+    results = searched(tmp_path)
+    best = results.trials.sort_values("summary.accuracy", ascending=False)["recipe"].iloc[0]
+    table = summarise(results)
+    assert table["recipe"].iloc[0] == best
+    assert table["accuracy"].dropna().is_monotonic_decreasing
+    shown = re.sub(r"<[^>]*>|\s", " ", render(results, [], table, {}, "")).split("Stopped early")[1]
+    words = re.sub(r"\s+", " ", shown)
+    assert "trial epochs training loss validation accuracy" in words
+    stopped = results.trials[results.trials["status"] == "stopped"]
+    assert words.count("2 1 0.75") == len(stopped) == 3  # epochs, loss and validation accuracy of the last of them
+    for recipe in stopped["recipe"]:
+        assert recipe in words
 
 
 def test_stopped_trainings_are_shown_with_what_they_reached(tmp_path: Path) -> None:

@@ -208,6 +208,26 @@ def test_several_networks_are_trained_once_and_searched_together(store: Store, w
     assert work.taken() == ([], [])
 
 
+def test_what_is_switched_off_makes_no_other_network(store: Store, work: Work) -> None:
+    off: list[dict[str, Any]] = [
+        {},
+        {"adversarial_augmentation": {"probability": 0, "epsilon": 0.2, "space": "hidden:1", "only": "correct"}},
+        {"adversarial_augmentation": {"epsilon": 0, "direction": "random"}},
+        {"robust": {"method": "pgd", "epsilon": 0}},
+        {"input_noise": {"radius": 0.3, "probability": 0}},
+    ]
+    items = []
+    for number, part in enumerate(off):
+        spec, (item,) = planned("input_flatness", name=f"s{number}", **FLATNESS, recipe=RECIPE | {"epochs": 2} | part)
+        record = trial.run(item, Job.of(spec, store, Here(), Surroundings()), lambda said: None)
+        assert record["status"] == "done", record.get("traceback")
+        items.append(item)
+    assert len({item.key for item in items}) == len(off)  # each is a trial, under its own name
+    assert work.trained == [2]
+    tables = [pd.read_parquet(store.folder / item.folder / "rows") for item in items if store.folder]
+    assert all(table.equals(tables[0]) for table in tables)
+
+
 def test_what_is_finetuned_from_is_made_first_and_used_by_others(store: Store, work: Work) -> None:
     run(store, "input_flatness", **FLATNESS, recipe=RECIPE | {"epochs": 1, "finetune_from": {"epochs": 4}})
     assert work.trained == [4, 1]
@@ -237,7 +257,7 @@ def test_checks_are_kept_with_the_trial_and_one_that_fails_is_told(
     assert sweep.main(arguments) == 1  # not forgotten in the next run
     again = capsys.readouterr()
     assert "two is one" in again.err
-    assert "0 of them run now" in again.out
+    assert "; 0 run now" in again.out
 
 
 def test_a_dry_run_counts_searches_and_a_fresh_one_keeps_them(
@@ -256,7 +276,7 @@ def test_a_dry_run_counts_searches_and_a_fresh_one_keeps_them(
     assert "1 networks to train, 2 epochs; 5 adversarial searches; 8 examples to measure" in said
     before = {path: path.stat().st_mtime_ns for path in Path("results/artifacts").rglob("*") if path.is_file()}
     assert sweep.main([*arguments, "seeds=1", "--fresh"]) == 0
-    assert "1 of them run now" in capsys.readouterr().out
+    assert "; 1 run now" in capsys.readouterr().out
     assert work.taken() == ([], [])
     assert {path: path.stat().st_mtime_ns for path in Path("results/artifacts").rglob("*") if path.is_file()} == before
 

@@ -130,19 +130,19 @@ FILES = {
     ),
     "unknown in the grid": (
         "grid:\n  recipe.epochs: [1]\n  recipe.optimizer: [sgd] #!",
-        "grid.recipe.optimizer: unknown setting of input_flatness; it has ...; did you mean recipe.optimiser?",
+        "grid.recipe.optimizer: unknown setting of input_flatness; did you mean recipe.optimiser?",
     ),
     "unknown in a nested grid": (
         "grid:\n  recipe:\n    optimizer: [sgd] #!",
-        "grid.recipe.optimizer: unknown setting of input_flatness; it has ...; did you mean recipe.optimiser?",
+        "grid.recipe.optimizer: unknown setting of input_flatness; did you mean recipe.optimiser?",
     ),
     "recipe forgotten in the grid": (
         "grid:\n  optimiser: [sgd] #!",
-        "grid.optimiser: unknown setting of input_flatness; it has ...; did you mean recipe.optimiser?",
+        "grid.optimiser: unknown setting of input_flatness; did you mean recipe.optimiser?",
     ),
     "unknown in the search": (
         "search:\n  recipe.epoch: {int: [1, 2]} #!\ntrials: 2",
-        "search.recipe.epoch: unknown setting of input_flatness; it has ...; did you mean recipe.epochs?",
+        "search.recipe.epoch: unknown setting of input_flatness; did you mean recipe.epochs?",
     ),
     "unknown distribution": (
         "search:\n  recipe.epochs: {integer: [1, 2]} #!\ntrials: 2",
@@ -834,7 +834,7 @@ OVERRIDES = {
     "sampels=3": "override sampels=3: fixed.sampels: unknown field; input_flatness has ...; did you mean samples?",
     "epochs=3": "override epochs=3: fixed.epochs: unknown field; ...; did you mean recipe.epochs?",
     "recipe.optimizer=sgd": "override recipe.optimizer=sgd: fixed.recipe.optimizer: unknown field; ...; did you mean optimiser?",
-    "grid.optimiser=[sgd]": "override grid.optimiser=[sgd]: grid.optimiser: unknown setting ...; did you mean recipe.optimiser?",
+    "grid.optimiser=[sgd]": "override grid.optimiser=[sgd]: grid.optimiser: unknown setting of ...; did you mean recipe.optimiser?",
     "resources.gpu=1": "override resources.gpu=1: resources.gpu: unknown field; ...; did you mean gpus?",
     "samples=many": "override samples=many: fixed.samples: must be a whole number, not many",
     "samples=": "override samples=: fixed.samples: must be a whole number, not null",

@@ -101,18 +101,18 @@ def test_a_sweep_leaves_everything_behind(tmp_path: Path, capsys: pytest.Capture
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
     assert sweep.main([file, "--local", "--results", str(results)]) == 0
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
-    assert "0 of them run now" in capsys.readouterr().out
+    assert "; 0 run now" in capsys.readouterr().out
 
 
 def test_a_longer_grid_runs_only_the_new_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, results = write(tmp_path, FLATNESS), str(tmp_path / "results")
     assert sweep.main([file, "--local", "--results", results, "seeds=1"]) == 0
     assert sweep.main([file, "--local", "--results", results, "seeds=2"]) == 0
-    assert "4 of 4 trials done, 2 of them run now" in capsys.readouterr().out
+    assert "4 of 4 trials done; 2 run now" in capsys.readouterr().out
     assert sweep.main([file, "--local", "--results", results, "seeds=1", "--dry-run"]) == 0
     assert "to do: 0 trials" in capsys.readouterr().out
     assert sweep.main([file, "--local", "--results", results, "--fresh"]) == 0
-    assert "4 of them run now" in capsys.readouterr().out
+    assert "; 4 run now" in capsys.readouterr().out
 
 
 def test_chunks_do_not_matter(tmp_path: Path) -> None:

@@ -1,14 +1,19 @@
-"""Chunks, and work in this process; work over Ray has whole runs for tests."""
+"""Chunks, work in this process, and how work over Ray is given up; what it makes has whole runs for tests."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.scatter import Here, chunks
+from engine import scatter
+from engine.scatter import Here, OverRay, chunks
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=300), st.integers(1, 400))
@@ -47,3 +52,45 @@ def test_here_streams_what_a_generator_yields() -> None:
 
     stream: Iterator[Any] = Here().stream(count, 3)
     assert list(stream) == [0, 1, 2]
+
+
+@pytest.fixture
+def over_ray() -> Iterator[OverRay]:
+    import ray
+
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield OverRay()
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_stream_that_is_given_up_leaves_its_worker_to_the_next(
+    over_ray: OverRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped training costs no new process, which would have torch to load; one that does not leave is ended."""
+
+    # A worker cannot import a file of tests: what is nested here travels to it.
+    def forever() -> Iterator[int]:
+        while True:
+            yield os.getpid()
+            time.sleep(0.05)
+
+    def stubborn() -> Iterator[int]:
+        yield os.getpid()
+        while True:
+            with suppress(KeyboardInterrupt):
+                time.sleep(0.05)
+
+    first = over_ray.stream(forever)
+    worker = next(first)
+    first.close()
+    second = over_ray.stream(forever)
+    assert next(second) == worker  # on the only core: so the first is not running any more
+    second.close()
+
+    monkeypatch.setattr(scatter, "PATIENCE", 0.5)
+    third = over_ray.stream(stubborn)
+    worker = next(third)
+    third.close()
+    assert next(over_ray.stream(forever)) != worker

@@ -147,10 +147,10 @@ def test_a_longer_search_goes_on_as_if_it_had_not_stopped(
     assert points() == points("whole")
     there, whole = held(f"results/s/{file}"), held(f"whole/s/{file}")
     assert [(t.params, t.values) for t in there] == [(t.params, t.values) for t in whole]
-    ran = int(capsys.readouterr().out.split(" trials done, ")[1].split()[0])
+    ran = int(capsys.readouterr().out.split("; ")[-2].split()[0])
     assert ran == done - len({json.dumps(point) for point in points()[:5]})
     run(text, "trials=2")
-    assert "0 of them run now" in capsys.readouterr().out
+    assert "; 0 run now" in capsys.readouterr().out
     assert len(trials()) == 2
     assert len(points()) == 9  # what is known is not forgotten
 
@@ -191,7 +191,7 @@ def test_failures_are_told_and_tried_again(capsys: pytest.CaptureFixture[str]) -
     assert [t.state.name == "FAIL" for t in held()] == broken
     capsys.readouterr()
     run(text, status=1)
-    assert f"{sum(broken)} of them run now" in capsys.readouterr().out
+    assert f"; {sum(broken)} run now" in capsys.readouterr().out
     assert [t.state.name == "FAIL" for t in held()] == broken
 
 
@@ -321,7 +321,7 @@ def test_stopped_trials_are_results(capsys: pytest.CaptureFixture[str]) -> None:
             if len(curve) >= rung and before:
                 assert (curve[rung - 1] < np.percentile(before, 50)) == (len(curve) == rung)
     run(RATES)
-    assert "0 of them run now" in capsys.readouterr().out
+    assert "; 0 run now" in capsys.readouterr().out
     run(RATES, "trials=8")  # the scheduler knows the trainings of before
     assert len(trials()) == 8
     run(RATES, "scheduler=none", "trials=8")
