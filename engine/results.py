@@ -15,11 +15,11 @@ import pyarrow as pa
 from analysis import report
 from engine.board import Board
 from engine.explain import settings_of
+from engine.importance import importance
 from engine.plan import Planned
 from engine.source import dump
 from engine.spec import Spec, facts
 from engine.store import Store, content_hash
-from engine.study import importance
 
 
 def resolved(spec: Spec) -> str:

@@ -12,24 +12,16 @@ pruned where a training was stopped, failed where a trial failed or its settings
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import warnings
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
-
-import numpy as np
 
 from analysis.stats import student_mean
-from engine.entries import Distribution, Sweep
+from engine import storage
 from engine.explain import leaves, shown
 from engine.plan import Planned, plan_one
-from engine.source import SpecError
+from engine.space import decoded, distributions, encoded, quiet
 from engine.spec import Spec
 from engine.store import Store, content_hash
 from tasks.parts.settings import UserError
@@ -37,10 +29,6 @@ from tasks.parts.settings import UserError
 if TYPE_CHECKING:
     import optuna
 
-RESAMPLES = 100
-"""Resamples of the points for the intervals of importances."""
-TREES = 16
-"""Trees of a forest."""
 NEW = "put that back, or begin a new study with --fresh or in other --results"
 
 
@@ -73,8 +61,8 @@ class Study:
         self._spec, self._store, self._fresh = spec, store, fresh
         self._path = f"{spec.name}/search.json"
         self._records: dict[str, Mapping[str, Any]] = {}
-        self._file = self._storage_file()
-        _refuse_others(self._file, spec)
+        self._file = storage.file_of(spec, store)
+        storage.refuse_others(self._file, spec)
         saved: dict[str, Any] | None = None
         if not fresh:
             saved = store.read_json(self._path) if store.exists(self._path) else self._adopted()
@@ -228,27 +216,12 @@ class Study:
 
     # The study in Optuna
 
-    def _storage_file(self) -> Path | None:
-        """Where the study is kept, or None: in memory."""
-        given, folder = self._spec.sweep.storage, self._store.folder
-        if given == "none" or (given is None and folder is None):
-            return None
-        file = Path(given or "study.db").expanduser()
-        if file.is_absolute():
-            if not os.access(file.parent, os.W_OK):
-                raise self._spec.source.error("storage", f"{file.parent} is no folder that can be written to")
-            return file
-        if folder is None:
-            message = f"{given}: in {self._store.uri} no such file can be kept open; give a full path on this machine, or none"
-            raise self._spec.source.error("storage", message)
-        return folder / self._spec.name / file
-
     @cached_property
     def _study(self) -> optuna.Study:
         """The study in its storage, holding what the points and their trials' records say."""
         import optuna
 
-        _quiet()
+        quiet()
         study = self._created()
         wanted = [self._frozen(point) for point in self.points]
         if [(t.state, t.params, t.values) for t in study.get_trials()] != [
@@ -262,9 +235,9 @@ class Study:
     @cached_property
     def _storage(self) -> Any:
         try:
-            return _open(self._file)
+            return storage.opened(self._file)
         except Exception as error:  # of SQLAlchemy, of the file system, of Optuna for a file of another version
-            raise _unusable(self._spec, self._file, error) from None
+            raise storage.unusable(self._spec, self._file, error) from None
 
     def _created(self) -> optuna.Study:
         import optuna
@@ -314,7 +287,7 @@ class Study:
             return None
         import optuna
 
-        _quiet()
+        quiet()
         if self._spec.name not in optuna.get_all_study_names(self._storage):
             return None
         study = optuna.load_study(study_name=self._spec.name, storage=self._storage)
@@ -323,159 +296,9 @@ class Study:
         return {"study": study.user_attrs["study"], "points": points}
 
 
-def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
-    """The searched space in Optuna's terms."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    found: dict[str, optuna.distributions.BaseDistribution] = {}
-    for name, drawn in sweep.search.items():
-        if drawn.choice is not None:
-            found[name] = CategoricalDistribution(_words(drawn.choice))
-        elif drawn.whole is not None:
-            found[name] = IntDistribution(*drawn.whole)
-        else:
-            low, high = drawn.ends()
-            found[name] = FloatDistribution(low, high, log=drawn.loguniform is not None)
-    return found
-
-
-def encoded(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A point's values as a study holds them."""
-    found = {}
-    for name, drawn in sweep.search.items():
-        value = found[name] = values[name]
-        if drawn.choice is not None:
-            found[name] = _words(drawn.choice)[list(map(json.dumps, drawn.choice)).index(json.dumps(value))]
-    return found
-
-
-def decoded(drawn: Distribution, value: Any) -> Any:
-    return value if drawn.choice is None else drawn.choice[_words(drawn.choice).index(value)]
-
-
-def _words(choice: list[Any]) -> list[str]:
-    """A choice's values as text, since a study holds no lists or mappings and takes 1 and true for the same."""
-    words = [value if isinstance(value, str) else json.dumps(value) for value in choice]
-    return words if len(set(words)) == len(words) else [json.dumps(value) for value in choice]
-
-
-def importance(spec: Spec, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How much of an objective's variance over the searched space each setting explains: fANOVA (Hutter et al., 2014), by Optuna.
-
-    Args:
-        records: of the trials (`trial.json`).
-
-    Returns:
-        For each objective and setting: `objective`, `setting`, `mean`, percentile interval (95 %) `low` and `high` over resamples of
-        the points, `n` points, `seeds` of a point at most, `resamples`. Nothing for an objective with fewer than five complete points, or
-        the same at all.
-    """
-    sweep, seed = spec.sweep, spec.task.Config.replicates
-    points: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        if record["status"] == "done":
-            searched = {name: value for name, value in record["point"].items() if name != seed}
-            points.setdefault(json.dumps(searched, sort_keys=True), []).append(record)
-    params = [encoded(sweep, point[0]["point"]) for point in points.values()]
-    random = np.random.default_rng(0)
-    lines: list[dict[str, Any]] = []
-    for objective in sweep.objectives:
-        values = [
-            float(np.mean([record["summary"].get(objective.metric, np.nan) for record in point]))
-            for point in points.values()
-        ]
-        n = len(values)
-        if n < 5 or len(set(values)) < 2 or not np.isfinite(values).all():
-            continue
-        whole = _explained(sweep, params, values)
-        draws = [random.integers(n, size=n) for _ in range(RESAMPLES)]
-        drawn = [
-            _explained(sweep, [params[i] for i in draw], [values[i] for i in draw])
-            for draw in draws
-            if len({values[i] for i in draw}) > 1
-        ]
-        for name, mean in whole.items():
-            low, high = np.quantile([one[name] for one in drawn], (0.025, 0.975))
-            told = {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean), "n": n}
-            seeds = max(map(len, points.values()))
-            lines.append(
-                {"objective": objective.metric, "setting": name, **told, "seeds": seeds, "resamples": len(drawn)}
-            )
-    return lines
-
-
-def _explained(sweep: Sweep, params: list[dict[str, Any]], values: list[float]) -> dict[str, float]:
-    import optuna
-
-    _quiet()
-    study = optuna.create_study(direction="maximize")
-    space = distributions(sweep)
-    study.add_trials(
-        [
-            optuna.trial.create_trial(value=value, params=point, distributions=space)
-            for point, value in zip(params, values, strict=True)
-        ]
-    )
-    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(space))
-    return {name: float(found[name]) for name in space}
-
-
 def _at(entries: Mapping[str, Any], name: str) -> Any:
     if name in entries:
         return entries[name]
     for part in name.split("."):
         entries = entries[part]
     return entries
-
-
-def _quiet() -> None:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
-
-def _open(file: Path | None) -> Any:
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy import URL
-
-    if file is None:
-        return optuna.storages.InMemoryStorage()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix == ".db":
-        return optuna.storages.RDBStorage(URL.create("sqlite", database=str(file)).render_as_string())
-    return optuna.storages.JournalStorage(JournalFileBackend(str(file)))
-
-
-def _refuse_others(file: Path | None, spec: Spec) -> None:
-    """A storage holds the study of one sweep, and is a storage; no study is written to find that out."""
-    if file is None or not file.exists() or (file.is_file() and file.stat().st_size == 0):
-        return
-    if file.is_dir():
-        raise spec.source.error("storage", f"{file} is a folder")
-    try:
-        if file.suffix == ".db":
-            # To read what a killed run has left, SQLite first rolls it back.
-            mode = "rw" if os.access(file, os.W_OK) else "ro"
-            with closing(sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", uri=True)) as database:
-                names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
-        else:
-            with file.open() as lines:
-                if "op_code" not in json.loads(next(lines)):
-                    raise ValueError("no journal of Optuna's")
-            import optuna
-
-            names = optuna.get_all_study_names(_open(file))
-    except Exception as error:
-        raise _unusable(spec, file, error) from None
-    others = [name for name in names if name != spec.name]
-    if others:
-        message = f"{file} holds the study of the sweep {others[0]}; give {spec.name} a file of its own"
-        raise spec.source.error("storage", message)
-
-
-def _unusable(spec: Spec, file: Path | None, error: Exception) -> SpecError:
-    said = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).strip().splitlines()
-    return spec.source.error("storage", f"{file} cannot be used: {said[0] if said else type(error).__name__}")

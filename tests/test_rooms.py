@@ -42,6 +42,9 @@ FLOORS = {
     "engine.store": 2,
     "engine.plan": 4,
     "engine.judge": 2,
+    "engine.space": 2,
+    "engine.importance": 4,
+    "engine.storage": 4,
     "engine.study": 5,
     "engine.work": 3,
     "engine.scatter": 3,
@@ -64,7 +67,7 @@ FORBIDDEN = {
 }
 RESERVED = {
     "ray.tune": ("engine.launch",),
-    "optuna": ("engine.study",),
+    "optuna": ("engine.study", "engine.space", "engine.importance", "engine.storage"),
     "matplotlib": ("analysis",),
 }
 
@@ -208,7 +211,11 @@ MODULES = {*FLOORS, "tasks.parts", "tasks.parts.noise", "tasks.parts.attacks", "
         ("analysis.stats", "from analysis import report", "floor 8"),
         ("engine.trial", "from ray import tune", "only engine.launch may import ray.tune"),
         ("engine.trial", "from ray.tune import report", "only engine.launch may import ray.tune"),
-        ("engine.spec", "import optuna", "only engine.study may import optuna"),
+        (
+            "engine.spec",
+            "import optuna",
+            "only engine.study, engine.space, engine.importance, engine.storage may import optuna",
+        ),
         ("engine.sweep", "import matplotlib.pyplot as plt", "only analysis may import matplotlib"),
     ],
 )

@@ -18,8 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from engine import study as studies
-from engine import sweep
+from engine import importance, sweep
 
 PROJECT = Path(__file__).parents[2]
 BOWL = """\
@@ -70,7 +69,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(Path(__file__).parent)
-    monkeypatch.setattr(studies, "RESAMPLES", 3)
+    monkeypatch.setattr(importance, "RESAMPLES", 3)
     yield
     torch.set_num_threads(threads)
 

@@ -1,0 +1,78 @@
+"""The file that a study is kept in, SQLite or a journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from engine.source import SpecError
+from engine.spec import Spec
+from engine.store import Store
+
+
+def file_of(spec: Spec, store: Store) -> Path | None:
+    """Where the study is kept, or None: in memory."""
+    given, folder = spec.sweep.storage, store.folder
+    if given == "none" or (given is None and folder is None):
+        return None
+    file = Path(given or "study.db").expanduser()
+    if file.is_absolute():
+        if not os.access(file.parent, os.W_OK):
+            raise spec.source.error("storage", f"{file.parent} is no folder that can be written to")
+        return file
+    if folder is None:
+        message = f"{given}: in {store.uri} no such file can be kept open; give a full path on this machine, or none"
+        raise spec.source.error("storage", message)
+    return folder / spec.name / file
+
+
+def opened(file: Path | None) -> Any:
+    """The storage of Optuna's that a study in the file has: SQLite for *.db, else a journal; in memory for None."""
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy import URL
+
+    if file is None:
+        return optuna.storages.InMemoryStorage()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".db":
+        return optuna.storages.RDBStorage(URL.create("sqlite", database=str(file)).render_as_string())
+    return optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+
+
+def refuse_others(file: Path | None, spec: Spec) -> None:
+    """A storage holds the study of one sweep, and is a storage; no study is written to find that out."""
+    if file is None or not file.exists() or (file.is_file() and file.stat().st_size == 0):
+        return
+    if file.is_dir():
+        raise spec.source.error("storage", f"{file} is a folder")
+    try:
+        if file.suffix == ".db":
+            # To read what a killed run has left, SQLite first rolls it back.
+            mode = "rw" if os.access(file, os.W_OK) else "ro"
+            with closing(sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", uri=True)) as database:
+                names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
+        else:
+            with file.open() as lines:
+                if "op_code" not in json.loads(next(lines)):
+                    raise ValueError("no journal of Optuna's")
+            import optuna
+
+            names = optuna.get_all_study_names(opened(file))
+    except Exception as error:
+        raise unusable(spec, file, error) from None
+    others = [name for name in names if name != spec.name]
+    if others:
+        message = f"{file} holds the study of the sweep {others[0]}; give {spec.name} a file of its own"
+        raise spec.source.error("storage", message)
+
+
+def unusable(spec: Spec, file: Path | None, error: Exception) -> SpecError:
+    """What to tell the user of an error of SQLAlchemy, the file system or Optuna."""
+    said = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).strip().splitlines()
+    return spec.source.error("storage", f"{file} cannot be used: {said[0] if said else type(error).__name__}")
