@@ -94,87 +94,31 @@ class NoisyNetwork:
         return _with_weights(self._asked, noisy_copy(self._asked, self.sigma, generator), points)
 
 
-def noisy(
-    attack: Callable[..., Found],
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    sigma: float,
-    draws: int = 1,
-    seed: int = 0,
-    batch: int | None = None,
-    unseen: int = 16,
-    classify: Callable[[Tensor], Tensor] | None = None,
-    **arguments: Any,
-) -> tuple[Found, Tensor]:
-    """Runs an attack on networks that are others at each of its steps, and says which networks its points fool.
+def with_weight_noise(
+    attack: Callable[..., Found], network: nn.Module, sigma: float, draws: int = 1, seed: int = 0
+) -> Callable[..., Found]:
+    """An attack like `attack`, with its arguments, that faces other networks at each of its steps; so it can be run at many radii, for one.
 
-    The attack climbs the mean loss of the `draws` noisy networks of each step. (One without an argument `loss` takes the mean over
-    these and the reference; its gradient has the same direction, as none flows through the reference.) A point counts as a success on
-    the way where these and the reference are fooled: else a search would end, or a smallest perturbation be recorded, wherever one
-    lucky draw puts the boundary. (A smallest perturbation is still that of its luckiest step: more draws make it less so.) What is
-    returned is judged on the reference alone.
+    It climbs the mean loss of the `draws` noisy networks of each step. (One without an argument `loss` takes the mean over these and the
+    reference; its gradient has the same direction, as none flows through the reference.) A point counts as a success on the way where
+    these and the reference are fooled: else a search would end, or a smallest perturbation be recorded, wherever one lucky draw puts the
+    boundary. (A smallest perturbation is still that of its luckiest step: more draws make it less so.) What is returned is judged on the
+    reference alone.
 
     It goes batch by batch, each with a count of calls from 0 on, so that all examples of a batch are at the same step and face the
     same networks in whatever company they come. Images that the reference misclassifies are left alone.
 
     Args:
         attack: a function of `tasks/parts/attacks/`.
-        model: the reference, in evaluation mode: points (B, ...) to logits (B, K), or (B, M, K) of M networks that each have noise.
-        images: (N, ...), points where the search begins.
-        labels: (N,) true classes.
+        network: whose weights have noise: in evaluation mode, points (B, ...) to logits (B, K), or (B, M, K) of M networks.
         sigma: of the noise, relative to each weight. At 0 the search is the plain one, to the bit.
         draws: noisy networks a step.
-        seed: keys the noise, and the attack's own random numbers.
-        batch: examples at once; chosen for the device where None.
-        unseen: fresh noisy networks, the same for all examples, that the points found are tried on.
-        classify: as for `NoisyNetwork`.
-        arguments: the attack's own.
+        seed: keys the noise.
 
     Returns:
-        `Found`, judged on the reference; forwards and backwards count passes through single networks: at each step one forward
-        for each draw and for the reference, and a backward for each draw. And the share of unseen networks that each point fools
-        (N,), whose passes are not counted.
-
-    Raises:
-        UserError: as for `NoisyNetwork`; an ensemble of attacks; a number of unseen networks below 1.
-    """
-    _check(model, sigma, draws)
-    if unseen < 1:
-        raise UserError(f"at least 1 unseen network is needed, not {unseen}", "unseen")
-    reference = model if classify is None else classify
-    batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
-    keyed = {"seed": seed} if "seed" in inspect.signature(attack).parameters else {}
-    search = with_weight_noise(attack, model, sigma, draws, seed)
-    found = search(reference, images, labels, batch=batch, **keyed, **arguments)
-    if sigma == 0:
-        return found, found.success.to(images.dtype)
-    share = unseen_share(
-        model,
-        images + found.perturbation,
-        labels,
-        targets=arguments.get("targets"),
-        sigma=sigma,
-        draws=unseen,
-        seed=seed,
-        batch=batch,
-        classify=classify,
-    )
-    return found, share
-
-
-def with_weight_noise(
-    attack: Callable[..., Found], network: nn.Module, sigma: float, draws: int = 1, seed: int = 0
-) -> Callable[..., Found]:
-    """An attack like `attack`, with its arguments, that faces noisy weights as in `noisy`; so it can be run at many radii, for one.
-
-    The `model` that it is called with is the reference, and any function that uses the weights of `network`.
-
-    Args:
-        attack: a function of `tasks/parts/attacks/`.
-        network: whose weights have noise.
-        sigma, draws, seed: of the noise, as for `noisy`.
+        A function with the attack's arguments. The `model` that it is called with is the reference, and any function that uses the
+        weights of `network`. Its `Found` counts passes through single networks: at each step one forward for each draw and for the
+        reference, and a backward for each draw.
 
     Raises:
         UserError: as for `NoisyNetwork`; an ensemble of attacks.
@@ -233,9 +177,16 @@ def unseen_share(
     """The share of noisy networks that each point (N, ...) fools (N,); networks that no search with this seed has faced.
 
     Args:
-        model, labels, targets, sigma, batch, classify: as for `noisy`.
+        model: the reference, in evaluation mode: points (B, ...) to logits (B, K), or (B, M, K) of M networks that each have noise.
+        labels: (N,) true classes; targets: (N,) classes that were to be reached, any other than the label where None.
+        sigma: of the noise, relative to each weight.
         draws: how many networks, the same for all points.
         seed: keys their noise.
+        batch: points at once; chosen for the device where None.
+        classify: as for `NoisyNetwork`.
+
+    Raises:
+        UserError: as for `NoisyNetwork`.
     """
     _check(model, sigma, draws)
     batch = batch_size(points.shape[1:].numel(), points.device) if batch is None else batch

@@ -45,7 +45,7 @@ def main() -> None:
     options = arguments.parse_args()
     for problem in problems(options):
         kept = right(problem.model, problem.images, problem.labels).nonzero().flatten()
-        kept = kept[: len(kept) // 16 * 16]  # so that no batch needs padding, which would be counted
+        kept = kept[: len(kept) // 16 * 16 or len(kept)]  # so that no batch needs padding, which would be counted
         problem = problem._replace(images=problem.images[kept], labels=problem.labels[kept])
         for norm in options.norms:
             compare(problem, norm, options)
