@@ -112,10 +112,8 @@ def ours(norm: Norm, steps: int) -> dict[str, Attack]:
         return lambda model, x, y: x + search(model, x, y, **how).perturbation
 
     found = {"fmn": of(fmn, norm=norm)}
-    if norm in get_args(
-        Ball
-    ):  # a walk of about a fifth of the steps in each of eight searches, of which many end early
-        found |= {"bisection": of(bisection, norm=norm, steps=steps // 5)}
+    if norm in get_args(Ball):  # a walk of about a sixth of the steps in each of ten searches, of which many end early
+        found |= {"bisection": of(bisection, norm=norm, steps=steps // 6)}
     if norm == "L2":
         found |= {"alma": of(alma), "ddn": of(ddn), "ddn, margin": of(ddn, loss="margin")}
     return found

@@ -41,7 +41,7 @@ def bisection(
     labels: Tensor,
     *,
     norm: Ball = "Linf",
-    rounds: int = 7,
+    rounds: int = 9,
     steps: int = 20,
     restarts: int = 1,
     loss: Loss | Objective = "ce",
