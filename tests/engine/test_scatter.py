@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ def over_ray() -> Iterator[OverRay]:
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_a_stream_that_is_given_up_leaves_its_worker_to_the_next(
-    over_ray: OverRay, monkeypatch: pytest.MonkeyPatch
+    over_ray: OverRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped training costs no new process, which would have torch to load; one that does not leave is ended."""
 
@@ -76,12 +77,13 @@ def test_a_stream_that_is_given_up_leaves_its_worker_to_the_next(
             yield os.getpid()
             time.sleep(0.05)
 
-    def stubborn() -> Iterator[int]:
+    def stubborn(asleep: Path) -> Iterator[int]:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # which is how a task is asked to leave
         yield os.getpid()
-        while True:
-            with suppress(KeyboardInterrupt):
-                time.sleep(0.05)
+        asleep.touch()
+        time.sleep(60)
 
+    monkeypatch.setattr(scatter, "PATIENCE", 60)
     first = over_ray.stream(forever)
     worker = next(first)
     first.close()
@@ -90,7 +92,11 @@ def test_a_stream_that_is_given_up_leaves_its_worker_to_the_next(
     second.close()
 
     monkeypatch.setattr(scatter, "PATIENCE", 0.5)
-    third = over_ray.stream(stubborn)
+    third = over_ray.stream(stubborn, tmp_path / "asleep")
     worker = next(third)
+    while not (tmp_path / "asleep").exists():
+        time.sleep(0.05)
     third.close()
-    assert next(over_ray.stream(forever)) != worker
+    last = over_ray.stream(forever)
+    assert next(last) != worker
+    last.close()
