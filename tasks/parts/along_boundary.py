@@ -67,7 +67,8 @@ def nearest(delta: Tensor, gradient: Tensor, rise: Tensor, stay: Tensor, low: Te
     Returns:
         (B, ...); where no x fulfils the inequality, the one that comes nearest to it.
 
-    >>> nearest(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]), *torch.tensor([[0.0], [0.0], [-2.0], [2.0]]))
+    >>> box = torch.tensor([[[-2.0, -2.0]], [[2.0, 2.0]]])
+    >>> nearest(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]), torch.zeros(1), torch.zeros(1), *box)
     tensor([[0.5000, 0.5000]])
     """
     flat, slope, low, high = (each.flatten(1) for each in (delta, gradient, low, high))

@@ -254,7 +254,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, how: signal.Signals) -> None:
     log = tmp_path / "log"
-    file = write(tmp_path, SLOW % (0.1, log))
+    file = write(tmp_path, SLOW % (0.2, log))
     process = started([file], tmp_path / "ray")
 
     def stored() -> int:
