@@ -4,11 +4,11 @@ Each step takes the margin as linear at the place, where g is its gradient, and 
 
     minimise |x|^2 + stay |x - delta|^2    with  margin + <g, x - delta> >= beyond |g| |delta|  and image + x in the box
 
-so that it costs one forward and one backward pass. `stay` is halved where the margin was about as linear as was taken, and doubled
-where it was not; `beyond`, a share of the length, falls to next to nothing. The linear margin is from DeepFool (Moosavi-Dezfooli, Fawzi
+so that it costs one forward and one backward pass. `stay` falls where the margin was about as linear as was taken, and is doubled
+where it was not; `beyond`, a share of the length, falls to a thousandth. The linear margin is from DeepFool (Moosavi-Dezfooli, Fawzi
 and Frossard 2016), the box in the problem from FAB (Croce and Hein 2020), the walk of small steps from Brendel, Rauber, Kuemmerer,
-Ustyuzhaninov and Bethge 2019, "Accurate, reliable and fast robustness evaluation". A search that jumps about finds the right valley of
-the boundary; in the valley this walk needs a fifth of the passes.
+Ustyuzhaninov and Bethge 2019, "Accurate, reliable and fast robustness evaluation". A search that jumps about finds the right part of
+the boundary; there this walk goes straight to the foot.
 """
 
 from __future__ import annotations
