@@ -33,6 +33,13 @@ grid:
 seeds: 2
 resources: {chunk: 7, gpus: 0}
 """
+# As python -m engine.sweep; but what a shell runs in the background, these tests perhaps, has SIGINT ignored.
+LISTENING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("engine.sweep", run_name="__main__", alter_sys=True)
+"""
+
 SLOW = """
 task: user.slow_task
 fixed:
@@ -197,7 +204,7 @@ def started(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
     """A sweep in a process of its own, with the tests' own task in reach."""
     paths = os.pathsep.join([str(PROJECT), str(Path(__file__).parent)])
     return subprocess.Popen(
-        [sys.executable, "-m", "engine.sweep", *arguments, "--results", str(folder)],
+        [sys.executable, "-c", LISTENING, *arguments, "--results", str(folder)],
         cwd=folder.parent,
         env={**os.environ, "PYTHONPATH": paths},
         stdout=subprocess.PIPE,
