@@ -175,9 +175,7 @@ def _artifact(need: Need, root: str | None) -> Artifact:
         return Artifact(key, need, of)
     _check_recipe(need, root)
     base = () if need.finetune_from is None else (_artifact(need.finetune_from, root),)
-    recipe = (
-        need.effective()
-    )  # so that a recipe with an augmentation of probability 0 shares the network of the plain one
+    recipe = need.effective()  # the network of a recipe with an augmentation of probability 0 is that of the plain one
     return Artifact(content_hash(["classifier", recipe_identity(recipe, root)]), _anywhere(recipe), base)
 
 

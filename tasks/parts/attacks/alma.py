@@ -89,15 +89,16 @@ def alma(
     """
     door.arguments("alma", images, labels, targets=targets, box=box)
     turn = steps - min(polish, steps // 2)
-    held: list[_Descent | AlongBoundary] = []  # of the walks that are under way: they come one batch after the other
+    walk: _Descent | AlongBoundary | None = None  # of the batch that is under way: they come one after the other
 
     def step(place: Place) -> tuple[Tensor, Tensor]:
-        if place.number == 0:
-            held[:] = [_Descent.at_image(place, widest(place.images[0], "L2", box))]
+        nonlocal walk
         if place.number == turn:
-            held[:] = [AlongBoundary.of(place, steps - turn - 1, box)]
+            walk = AlongBoundary.of(place, steps - turn - 1, box)
             return place.best, place.radius
-        walk = held[0]
+        if place.number == 0:
+            walk = _Descent.at_image(place, widest(place.images[0], "L2", box))
+        assert walk is not None
         if isinstance(walk, AlongBoundary):
             return walk.step(place, place.number - turn - 1), place.radius
         walk.weigh(place, smoothing, growth)
