@@ -17,6 +17,7 @@ examples alone; the head runs once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,15 +36,33 @@ class Moves:
 
     Attributes:
         rows: their places in the batch (n,).
-        delta: their perturbations (n, ...), detached; zero where `kept` is false.
-        kept: whether they pass the condition of `only` (n,).
+        delta: their perturbations (n, ...), detached; zero where `chosen` is false.
+        chosen: whether they pass the condition of `only` (n,); None where there is none.
         before: their logits (n, K) before the move, in evaluation mode; None where nothing needed them.
     """
 
     rows: Tensor
     delta: Tensor
-    kept: Tensor
+    chosen: Tensor | None
     before: Tensor | None
+
+    @property
+    def kept(self) -> Tensor:
+        """Which of them are moved (n,)."""
+        return torch.ones_like(self.rows, dtype=torch.bool) if self.chosen is None else self.chosen
+
+
+class Tally(NamedTuple):
+    """What is told of a batch.
+
+    Attributes:
+        moved: how many examples are moved.
+        looked: sums over the moved examples that were looked at (4,), float64: their number, how many change their predicted class, and
+            their margins (true class's logit minus the largest other) before and after; None where nobody looked.
+    """
+
+    moved: int | Tensor
+    looked: Tensor | None = None
 
 
 def check(recipe: Recipe, model: nn.Module) -> None:
@@ -105,7 +124,7 @@ def forward(
     radius: float,
     generator: torch.Generator,
     look: bool = False,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tally]:
     """The logits of a training batch of which some examples are moved.
 
     Args:
@@ -117,22 +136,19 @@ def forward(
         look: classify the moved examples once more, in evaluation mode, to see what the move does.
 
     Returns:
-        Logits (B, K), and sums over examples (5,), float64: examples moved; of those that were looked at their number, how many change
-        their predicted class, and their margins (true class's logit minus the largest other) before and after.
+        Logits (B, K), and what is told of the moves.
     """
     points = model.head(images, k) if k and isinstance(model, Classifier) else images
     classify = tail(model, k)
     moves = moved(settings, model, classify, points, labels, radius=radius, generator=generator, clip=k == 0)
     if not len(moves.rows):
-        return classify(points), torch.zeros(5, dtype=torch.float64, device=images.device)
-    there = points.index_add(0, moves.rows, moves.delta)
+        return classify(points), Tally(0)
+    everyone = len(moves.rows) == len(points)  # adding to a part of the rows takes four times as long
+    there = points + moves.delta if everyone else points.index_add(0, moves.rows, moves.delta)
     if k == 0:
         there.clamp_(0, 1)
-    sums = torch.zeros(5, dtype=torch.float64, device=points.device)
-    sums[0] = len(moves.rows) if settings.only == "all" else moves.kept.sum()
-    if look:
-        sums[1:] = _looked(model, classify, points, there, labels, moves)
-    return classify(there), sums
+    looked = _looked(model, classify, points, there, labels, moves) if look else None
+    return classify(there), Tally(len(moves.rows) if moves.chosen is None else moves.chosen.sum(), looked)
 
 
 def tail(model: nn.Module, k: int) -> Classify:
@@ -164,11 +180,14 @@ def moved(
     places = (torch.rand(len(points), generator=generator) < settings.probability).nonzero().flatten()
     rows = places.to(points.device)
     everything = points.detach()
-    start, label = everything.index_select(0, rows), labels.index_select(0, rows)
+    start, label = everything, labels
+    if len(rows) < len(points):
+        start, label = everything.index_select(0, rows), labels.index_select(0, rows)
     if not len(rows):
-        return Moves(rows, start, torch.ones_like(rows, dtype=torch.bool), None)
+        return Moves(rows, start, None, None)
     unit = everything.square().mean().sqrt() if settings.relative else 1.0
     lots: Tensor | None = None
+    kept: Tensor | None = None
     before: Tensor | None = None
     delta: Tensor | None = None
     if (
@@ -186,9 +205,7 @@ def moved(
             with torch.no_grad():
                 before = classify(start)
             kept = _eligible(settings, before, label)
-        else:
-            kept = torch.ones_like(rows, dtype=torch.bool)
-    if settings.only != "all":
+    if kept is not None:
         delta = torch.where(per_example(kept, delta), delta, 0)
     return Moves(rows, delta, kept, before)
 
@@ -202,7 +219,7 @@ def _climbed(
     radius: float,
     unit: Tensor | float,
     clip: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...), unfinished for all others.
 
     Args:
@@ -222,13 +239,13 @@ def _climbed(
 
     before, gradient = gradient_of_logits(classify, start, weights)
     kept = _eligible(settings, before, labels)
-    delta = min(step_size, radius) * unit * ascent_direction(gradient, settings.norm)
+    delta = ascent_direction(gradient, settings.norm).mul_(min(step_size, radius) * unit)
     if settings.steps == 1:
         return before, kept, delta
-    still = torch.arange(len(start), device=start.device) if settings.only == "all" else kept.nonzero().flatten()
-    if len(still):
-        classes, here, there = chosen[0][still], start[still], delta[still]
-        uphill = torch.zeros_like(before[still]).scatter_(1, classes[:, None], sign)  # the same at every step
+    still = slice(None) if kept is None else kept.nonzero().flatten()
+    here, there = start[still], delta[still]
+    if len(here):
+        uphill = torch.zeros_like(before).scatter_(1, chosen[0][:, None], sign)[still]  # the same at every step
         delta[still] = climb(
             lambda points: gradient_of_logits(classify, points, uphill)[1],
             here,
@@ -256,11 +273,11 @@ def _classes(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor, 
             return labels
 
 
-def _eligible(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor) -> Tensor:
-    """Which examples the option `only` lets through (n,)."""
+def _eligible(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor) -> Tensor | None:
+    """Which examples the option `only` lets through (n,), None where it lets all."""
     match settings.only:
         case "all":
-            return torch.ones_like(labels, dtype=torch.bool)
+            return None
         case "correct":
             return logits.argmax(1) == labels
         case "confident":
@@ -270,7 +287,7 @@ def _eligible(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor)
 def _looked(
     model: nn.Module, classify: Classify, points: Tensor, there: Tensor, labels: Tensor, moves: Moves
 ) -> Tensor:
-    """The last four of the sums that `forward` returns, for points (B, ...) that were moved to `there`."""
+    """The sums of `Tally`, for points (B, ...) that were moved to `there`."""
     label, kept = labels[moves.rows], moves.kept
     with without_trace(model, points.device), torch.no_grad():
         before = classify(points[moves.rows]) if moves.before is None else moves.before

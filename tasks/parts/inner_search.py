@@ -35,12 +35,12 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
     state = torch.get_rng_state()
     state_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     for module in training:
-        object.__setattr__(module, "training", False)
+        vars(module)["training"] = False
     try:
         yield
     finally:
         for module in training:
-            object.__setattr__(module, "training", True)
+            vars(module)["training"] = True
         torch.set_rng_state(state)
         if state_there is not None:
             torch.cuda.set_rng_state(state_there, device)
@@ -71,7 +71,7 @@ def stepped(
     start: Tensor, delta: Tensor, gradient: Tensor, *, radius: Tensor, step_size: Tensor | float, norm: Ball, clip: bool
 ) -> Tensor:
     """The perturbation (B, ...) after one step along the gradient, in the ball around `start` and, with `clip`, in [0, 1]."""
-    delta = project(delta + step_size * ascent_direction(gradient, norm), radius, norm)
+    delta = project(ascent_direction(gradient, norm).mul_(step_size).add_(delta), radius, norm)
     return (start + delta).clamp_(0, 1).sub_(start) if clip else delta
 
 

@@ -98,7 +98,8 @@ def walk(network: nn.Module) -> list[nn.Module]:
     """
     found = [network]
     for module in found:  # which grows meanwhile
-        found += [child for child in module._modules.values() if child is not None]
+        if module._modules:
+            found += [child for child in module._modules.values() if child is not None]
     return found
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tasks.parts import adversarial_augmentation, augmentation, data, models, robust_training
+from tasks.parts.adversarial_augmentation import Tally
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.noise import direction, moved
 from tasks.parts.randomness import torch_generator
@@ -26,8 +27,9 @@ from tasks.parts.weight_noise import noisy_weights
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, as torchvision's own networks expect them."""
 
-LOOKS = 2
-"""Batches of an epoch whose moved examples are classified once more: what the augmentation does is told from them."""
+LOOK_EVERY = 40
+"""The moved examples of one batch in so many, the first of an epoch among them, are classified once more: what the augmentation does is
+told from them."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -135,9 +137,9 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
     for epoch in range(recipe.epochs):
         model.train()
         order = torch.randperm(len(train.labels), generator=torch_generator(recipe.seed, "order", epoch))
-        batch_loss = _losses(recipe, epoch, len(sizes), stage)
+        batch_loss = _losses(recipe, epoch, stage)
         totals = torch.zeros(2, dtype=torch.float64, device=device)
-        sums = torch.zeros(5, dtype=torch.float64, device=device)
+        told: list[Tally] = []
         rate = float(scheduler.get_last_lr()[0])
         with _deterministic(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(
@@ -149,22 +151,22 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
                 images = _augmented(recipe, images, epoch, step)
                 optimiser.zero_grad(set_to_none=True)
                 with _noisy(recipe, model, epoch, step):
-                    loss, logits, moves = batch_loss(model, images, labels, step)
+                    loss, logits, tally = batch_loss(model, images, labels, step)
                     loss.backward()
                 if recipe.clip_norm is not None:
                     nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
                 optimiser.step()
                 scheduler.step()
                 totals += torch.stack([loss.detach() * len(labels), (logits.argmax(1) == labels).sum()]).double()
-                if moves is not None:
-                    sums += moves
+                if tally is not None:
+                    told.append(tally)
         mean_loss, accuracy = (totals / len(order)).tolist()
         if not torch.isfinite(totals).all():
             raise TrainingDiverged(f"the training loss is {mean_loss} after epoch {epoch + 1} of {recipe.epochs}")
         model.eval()
         report = Epoch(epoch=epoch + 1, loss=mean_loss, accuracy=accuracy, learning_rate=rate)
         if recipe.adversarial_augmentation.active:
-            report |= _told(sums, len(order))
+            report |= _told(told, len(order))
         if len(validation.labels):
             report["validation_loss"], report["validation_accuracy"] = score(model, validation, device)
         yield report
@@ -225,10 +227,10 @@ def _scheduler(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> 
 
 
 def _losses(
-    recipe: Recipe, epoch: int, steps: int, stage: int
-) -> Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor | None]]:
-    """The function of an epoch from (model, images, labels, step) to a batch's loss, its logits, and the sums that
-    `adversarial_augmentation.forward` returns."""
+    recipe: Recipe, epoch: int, stage: int
+) -> Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor, Tally | None]]:
+    """The function of an epoch from (model, images, labels, step) to a batch's loss, its logits, and what is told of the adversarial
+    augmentation."""
     smoothing, settings, robust = recipe.label_smoothing, recipe.adversarial_augmentation, recipe.robust
     if robust.active:
 
@@ -241,12 +243,12 @@ def _losses(
         radius = adversarial_augmentation.radius_in(settings, epoch, recipe.epochs)
         generator = torch_generator(recipe.seed, "adversarial augmentation", epoch)
 
-        def moved(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-            look = step % -(-steps // LOOKS) == 0
-            logits, sums = adversarial_augmentation.forward(
+        def moved(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tally]:
+            look = step % LOOK_EVERY == 0
+            logits, tally = adversarial_augmentation.forward(
                 settings, model, stage, images, labels, radius=radius, generator=generator, look=look
             )
-            return cross_entropy(logits, labels, label_smoothing=smoothing), logits, sums
+            return cross_entropy(logits, labels, label_smoothing=smoothing), logits, tally
 
         return moved
 
@@ -264,10 +266,11 @@ def _noisy(recipe: Recipe, model: nn.Module, epoch: int, step: int) -> AbstractC
     return noisy_weights(model, recipe.weight_noise.sigma, torch_generator(recipe.seed, "weight noise", epoch, step))
 
 
-def _told(sums: Tensor, examples: int) -> Epoch:
-    """The sums of an epoch as shares and means."""
-    moved, looked, changed, before, after = sums.tolist()
-    report = Epoch(augmented=moved / examples)
+def _told(tallies: list[Tally], examples: int) -> Epoch:
+    """The tallies of an epoch as shares and means."""
+    report = Epoch(augmented=float(sum(tally.moved for tally in tallies)) / examples)
+    looks = [tally.looked for tally in tallies if tally.looked is not None]
+    looked, changed, before, after = torch.stack(looks).sum(0).tolist() if looks else [0.0] * 4
     if looked:
         report |= Epoch(label_changed=changed / looked, margin_before=before / looked, margin_after=after / looked)
     return report

@@ -107,24 +107,27 @@ def bare(recipe: Recipe, split: data.Split, device: str) -> Callable[[], object]
     settings, robust = recipe.adversarial_augmentation, recipe.robust
     k = stage(settings, model)
     images, labels = data.take(split, data.choose(split, recipe.batch_size), device=device)
-    count = recipe.batch_size if robust.active else round(recipe.batch_size * settings.probability)
     with torch.no_grad():
-        points = model.eval().head(images, k)[:count].clone()
-    batches = (recipe.train_examples or 0) / recipe.batch_size
+        points = model.eval().head(images, k)
+    examples = recipe.train_examples or 0
+    batches = [min(recipe.batch_size, examples - begin) for begin in range(0, examples, recipe.batch_size)]
+    share = 1.0 if robust.active else settings.probability
+    moved = [round(share * batch) for batch in batches]
     steps = robust.steps if robust.active else settings.steps
     backward = settings.direction != "random" or settings.equal_cost
 
     def passes() -> None:
         classify = tail(model, k)
-        for _ in range(round(batches * steps) if backward else 0):
-            search_pass(classify, points, labels[:count])
+        for count in moved if backward else ():
+            for _ in range(steps):
+                search_pass(classify, points[:count], labels[:count])
         if robust.active and robust.method == "trades":
             with torch.no_grad():
-                for _ in range(round(batches)):
-                    classify(images)
+                for batch in batches:
+                    classify(images[:batch])
             model.train()
-            for _ in range(round(batches)):
-                torch.nn.functional.cross_entropy(model(images), labels).backward()
+            for batch in batches:
+                torch.nn.functional.cross_entropy(model(images[:batch]), labels[:batch]).backward()
 
     return passes
 

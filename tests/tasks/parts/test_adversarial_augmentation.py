@@ -166,7 +166,7 @@ def test_each_example_moves_as_if_it_were_alone(settings: dict[str, Any], direct
 
     model.load_state_dict(network().state_dict())  # the head has updated its statistics
     torch.manual_seed(2)
-    logits, sums = forward(setting, model, k, images, labels, radius=radius, generator=generator(), look=True)
+    logits, tally = forward(setting, model, k, images, labels, radius=radius, generator=generator(), look=True)
     torch.manual_seed(2)
     again = network()
     mixed = (again.head(images, k) if k else images).clone()
@@ -181,7 +181,9 @@ def test_each_example_moves_as_if_it_were_alone(settings: dict[str, Any], direct
         after = exact.tail(torch.stack(list(wanted.values())), k)
     changed = int((before.argmax(1) != after.argmax(1)).sum())
     margins = [float(margins_of(z, labels[rows]).sum()) for z in (before, after)]
-    assert sums.tolist() == pytest.approx([len(rows), len(rows), changed, *margins], abs=1e-3)
+    assert tally.moved == len(rows)
+    assert tally.looked is not None
+    assert tally.looked.tolist() == pytest.approx([len(rows), changed, *margins], abs=1e-3)
 
 
 def margins_of(logits: Tensor, labels: Tensor) -> Tensor:
