@@ -157,6 +157,20 @@ def pooled(logits: Tensor) -> Tensor:
     return logits if logits.ndim == 2 else logits.log_softmax(2).mean(1)
 
 
+def likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The most likely classes but the label, the most likely first, (B, count), for logits (B, K) or, of M networks, (B, M, K).
+
+    Raises:
+        UserError: there are not so many other classes.
+
+    >>> likeliest(torch.tensor([[1.0, 4.0, 2.0]]), torch.tensor([1]), 2)
+    tensor([[2, 0]])
+    """
+    if count >= logits.shape[-1]:
+        raise UserError(f"{count} target classes, the classifier has {logits.shape[-1] - 1} others", "target_classes")
+    return without(pooled(logits), labels).sort(dim=1, descending=True, stable=True).indices[:, :count]
+
+
 def value_and_gradient(
     model: Callable[[Tensor], Tensor], points: Tensor, height: Callable[[Tensor], Tensor], batch: int
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,7 +30,7 @@ from tasks.parts.weight_noise import noisy_copy, weights
 
 SEARCH = "weights of a search"
 UNSEEN = "unseen weights"
-IN_TURN = ("auto", "bisection")
+IN_TURN = ("auto", "bisection", "nearest")
 """Attacks in which the number of a call does not tell at which step an example is."""
 PER_EXAMPLE = ("targets", "start", "epsilon", "ids")
 """Arguments of attacks that may have one value an example."""

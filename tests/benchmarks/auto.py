@@ -1,6 +1,6 @@
 """The robust accuracy that `auto` leaves and the time it takes, beside AutoAttack's standard version.
 
-    python tests/benchmarks/auto.py --data folder --networks robust --examples 256
+    python tests/benchmarks/auto.py --data folder --networks robust_mnist --examples 256
 
 AutoAttack (Croce and Hein 2020) is its authors' package, `pyautoattack`; where that is not installed, ART's, whose attacks are variants of
 its own. One process, the same network, images and L-inf radius; AutoAttack gets the images in batches of --batch, and both leave an

@@ -3,9 +3,9 @@
     python tests/benchmarks/curve.py --data folder --examples 128
 
 The radii go up in equal steps, over the range in which the robust accuracy falls: to 1/255 for the undefended networks, to the radius of
-its training for the robust one. Each search is told what those at the neighbouring radii found. For each attack and radius: the seconds and
-passes of the curve over those of a search at that radius alone, and the robust accuracy by the curve and by that search. On an undefended
-network the largest radius is the cheapest: a few steps fool all images. A pass is a forward one; a backward counts twice.
+their training for the robust ones. Each search is told what those at the neighbouring radii found. For each attack and radius: the seconds
+and passes of the curve over those of a search at that radius alone, and the robust accuracy by the curve and by that search. On an
+undefended network the largest radius is the cheapest: a few steps fool all images. A pass is a forward one; a backward counts twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     options = arguments.parse_args()
     for name, model, images, labels, largest in problems(options):
-        epsilon = largest if name == "robust" else 1 / 255
+        epsilon = largest if name.startswith("robust") else 1 / 255
         radii = [epsilon * (i + 1) / RADII for i in range(RADII)]
         for attack, (function, how) in ATTACKS.items():
             alone = {

@@ -2,7 +2,7 @@
 
 Needs, below the data root: CIFAR-10 and MNIST as `tasks.parts.data` reads them, and for the undefended networks the files
 `cifar10_resnet20.th` and `cifar10_resnet56.th`, in the data root, in `models/` in it, or in the folder given as --weights. The defended
-network is `robust`'s.
+networks are those of `robust`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from torch import Tensor, nn
 
 from tasks.parts import data, models, training
 
-RADII = {"resnet20": 8 / 255, "resnet56": 8 / 255, "robust": robust.EPSILON}
+RADII = {
+    "resnet20": 8 / 255,
+    "resnet56": 8 / 255,
+    "robust_mnist": robust.EPSILON,
+    "robust_cifar10": robust.CIFAR10.robust.epsilon,
+}
 """The L-inf radius of each network."""
 
 
@@ -46,7 +51,7 @@ def parser(description: str | None, examples: int) -> argparse.ArgumentParser:
         "--weights", help="folder of cifar10_resnet20.th and cifar10_resnet56.th; the data root, or models/ in it"
     )
     found.add_argument(
-        "--cache", default=Path(tempfile.gettempdir(), "inputscape-benchmarks"), help="folder for the robust network"
+        "--cache", default=Path(tempfile.gettempdir(), "inputscape-benchmarks"), help="folder for the robust networks"
     )
     found.add_argument("--networks", nargs="+", choices=list(RADII), default=list(RADII))
     found.add_argument("--examples", type=int, default=examples, help="images of each network")
@@ -70,12 +75,14 @@ def problems(options: argparse.Namespace) -> Iterator[Problem]:
         flush=True,
     )
     for name in options.networks:
-        if name == "robust":
-            model, test = robust.network(options.cache, options.data), data.load("mnist", "test", root=options.data)
+        test = data.load("mnist" if name == "robust_mnist" else "cifar10", "test", root=options.data)
+        if name == "robust_mnist":
+            model = robust.mnist(options.cache, options.data)
+        elif name == "robust_cifar10":
+            model = robust.cifar10(options.cache, options.data)
         else:
             mean, std = training.IMAGENET
             model = models.build(name, (3, 32, 32), 10, weights=str(_weights(options, name)), mean=mean, std=std)
-            test = data.load("cifar10", "test", root=options.data)
         images, labels = data.take(test, data.choose(test, options.examples), device=device)
         yield Problem(name, model.to(device).eval().requires_grad_(False), images, labels, RADII[name])
 

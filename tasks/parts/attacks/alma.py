@@ -94,7 +94,7 @@ def alma(
     def step(place: Place) -> tuple[Tensor, Tensor]:
         nonlocal walk
         if place.number == turn:
-            walk = AlongBoundary.of(place, steps - turn - 1, box)
+            walk = AlongBoundary.of(place, "L2", steps - turn - 1, box)
             return place.best, place.radius
         if place.number == 0:
             walk = _Descent.at_image(place, widest(place.images[0], "L2", box))

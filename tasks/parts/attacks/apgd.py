@@ -34,7 +34,7 @@ from tasks.parts.geometry import (
     radii,
     random_in_ball,
 )
-from tasks.parts.losses import Loss, Objective, objective, pooled, value_and_gradient, without
+from tasks.parts.losses import Loss, Objective, likeliest, objective, pooled, value_and_gradient, without
 from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
 from tasks.parts.slots import Slots, drawn
@@ -117,7 +117,7 @@ def apgd(
             given = inside(here, start[slots.example].to(here), limit, norm, box)
             walk = walk._replace(delta=torch.where(per_example(at_first, here), given, walk.delta))
             if target_classes:
-                ranked = _ranked(looked[slots.example], label, target_classes)
+                ranked = likeliest(looked[slots.example], label, target_classes)
                 ranking = torch.where(at_first[:, None], ranked, ranking)
         if target_classes:
             target = ranking.gather(1, (walk.number % target_classes)[:, None]).squeeze(1)
@@ -127,7 +127,7 @@ def apgd(
         logits, value, gradient = value_and_gradient(model, here + walk.delta, height, batch)
         _, fooled = slots.record(walk.delta, logits, backward=True)
         if target_classes and start is None and at_first.any():
-            ranking = torch.where(at_first[:, None], _ranked(logits, label, target_classes), ranking)
+            ranking = torch.where(at_first[:, None], likeliest(logits, label, target_classes), ranking)
 
         ended = walk.step >= steps
         finished = fooled | (ended & (walk.number + 1 >= walks))
@@ -204,13 +204,6 @@ def _height(logits: Tensor, *, loss: Loss | Objective, labels: Tensor, targets: 
     if targets is not None:
         targets = torch.where(targets < 0, without(pooled(logits), labels).argmax(1), targets)
     return objective(loss, logits, labels, targets)
-
-
-def _ranked(logits: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The most likely classes but the label, (B, count), the most likely first."""
-    if count >= logits.shape[-1]:
-        raise UserError(f"{count} target classes, the classifier has {logits.shape[-1] - 1} others", "target_classes")
-    return without(pooled(logits), labels).sort(dim=1, descending=True, stable=True).indices[:, :count]
 
 
 def _checked(walk: _Walk, value: Tensor, gradient: Tensor, first_size: Tensor, plan: _Plan) -> tuple[_Walk, Tensor]:

@@ -7,6 +7,9 @@ minimum-norm adversarial attacks through adaptive norm constraints").
              min(radius * (1 - gamma), shortest)         where `shortest` is the shortest perturbation that has succeeded
     delta:   project(delta + step_size * gradient / |gradient|_2, radius),  clipped so that image + delta stays in [0, 1]
 
+In L-inf the last steps, two in five, are those of `along_boundary` in place of these, which the paper does not have: projections onto
+the linear boundary are more exact there.
+
 `margin` is the largest other logit minus the label's (towards a target: the target's minus the largest other), `gradient` its own.
 """
 
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts import door
+from tasks.parts.along_boundary import AlongBoundary
 from tasks.parts.geometry import PIXELS, Box, Norm, ascent_direction, clipped, norm_of, project
 from tasks.parts.losses import Loss, Objective
 from tasks.parts.minimal import Place, annealed, smallest, widest
@@ -36,6 +40,7 @@ def fmn(
     last_step_size: float = 0.01,
     gamma: float = 0.05,
     last_gamma: float = 0.001,
+    polish: int = 40,
     halvings: int = 12,
     loss: Loss | Objective = "margin",
     targets: Tensor | None = None,
@@ -53,6 +58,7 @@ def fmn(
         step_size, last_step_size: length (L2, in every norm) of the first step and, along half a cosine wave, of the last, pixel units.
         gamma, last_gamma: by which share the radius shrinks or grows at the first step and, along the same wave, at the last. In L0
             by one number at least.
+        polish: in L-inf, how many of the steps, the last ones, go along the boundary, see `along_boundary`; at most half of them do.
         halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
         loss: whose gradient the steps follow, by name (see `losses`) or as a function of one's own. How far the boundary is, is told
             from the margin: a loss of another scale makes the first radii longer or shorter.
@@ -67,10 +73,19 @@ def fmn(
         UserError: as `door.arguments`; an unknown loss.
     """
     door.arguments("fmn", images, labels, norm=norm, norms=get_args(Norm), targets=targets, box=box)
+    turn = steps - min(polish, steps // 2) if norm == "Linf" else steps
+    foot: AlongBoundary | None = None  # of the batch that is under way: they come one after the other
 
     def step(place: Place) -> tuple[Tensor, Tensor]:
-        share = annealed(gamma, last_gamma, place.number, steps)
-        alpha = annealed(step_size, last_step_size, place.number, steps)
+        nonlocal foot
+        if place.number == turn:
+            foot = AlongBoundary.of(place, "Linf", steps - turn - 1, box)
+            return place.best, place.radius
+        if place.number > turn:
+            assert foot is not None
+            return foot.step(place, place.number - turn - 1), place.radius
+        share = annealed(gamma, last_gamma, place.number, turn)
+        alpha = annealed(step_size, last_step_size, place.number, turn)
         smaller, larger = place.radius * (1 - share), place.radius * (1 + share)
         if norm == "L0":
             smaller = torch.minimum(smaller.floor(), place.radius - 1).clamp_min(1)

@@ -2,90 +2,97 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
 from tasks.parts.along_boundary import nearest
 from tasks.parts.attacks.alma import alma
-from tasks.parts.geometry import PIXELS
+from tasks.parts.attacks.fmn import fmn
+from tasks.parts.geometry import Ball
+from tasks.parts.search import Found
 
 NUMBERS = 50
 
 
-def problem(stay: float, rise: float) -> tuple[Tensor, ...]:
+def problem(wanted: float) -> tuple[Tensor, ...]:
     """Twenty boxes of fifty numbers in double precision, about half of whose walls are in the way."""
     draw = torch.Generator().manual_seed(7)
-    delta, gradient = torch.randn(2, 20, NUMBERS, generator=draw, dtype=torch.float64)
+    base, gradient = torch.randn(2, 20, NUMBERS, generator=draw, dtype=torch.float64)
     low, high = -torch.rand(2, 20, NUMBERS, generator=draw, dtype=torch.float64)
-    one = torch.ones(20, dtype=torch.float64)
-    return delta.clamp(low, -high), gradient, rise * one, stay * one, low, -high
+    return base.clamp(low, -high), gradient, wanted * torch.ones(20, dtype=torch.float64), low, -high
 
 
-def slow(
-    delta: Tensor, gradient: Tensor, rise: Tensor, stay: Tensor, low: Tensor, high: Tensor
-) -> tuple[Tensor, Tensor]:
-    """By bisection of the multiplier: the minimisers, and which of them fulfil the inequality."""
+def slow(base: Tensor, gradient: Tensor, wanted: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """By bisection of the multiplier: the nearest points, and which of them fulfil the inequality."""
 
     def at(multiplier: Tensor) -> Tensor:
-        return ((stay[:, None] * delta + multiplier[:, None] * gradient) / (1 + stay[:, None])).clamp(low, high)
+        return (base + multiplier[:, None] * gradient).clamp(low, high)
 
-    def risen(multiplier: Tensor) -> Tensor:
-        return (gradient * (at(multiplier) - delta)).sum(1) >= rise
+    def fulfilled(multiplier: Tensor) -> Tensor:
+        return (gradient * at(multiplier)).sum(1) >= wanted
 
-    below, above = torch.zeros_like(rise), torch.full_like(rise, 1e6)
+    below, above = torch.zeros_like(wanted), torch.full_like(wanted, 1e6)
     for _ in range(200):
         middle = (below + above) / 2
-        below, above = torch.where(risen(middle), below, middle), torch.where(risen(middle), middle, above)
-    return torch.where(risen(torch.zeros_like(rise))[:, None], at(torch.zeros_like(rise)), at(above)), risen(above)
+        below, above = torch.where(fulfilled(middle), below, middle), torch.where(fulfilled(middle), middle, above)
+    return torch.where(fulfilled(torch.zeros_like(wanted))[:, None], base, at(above)), fulfilled(above)
 
 
-@pytest.mark.parametrize("stay", [0.0, 0.3, 10.0])
-@pytest.mark.parametrize("rise", [-1e3, -1.0, 0.5, 4.0])
-def test_the_step_is_the_minimiser(stay: float, rise: float) -> None:
-    given = problem(stay, rise)
+@pytest.mark.parametrize("wanted", [-1e3, -1.0, 0.5, 4.0, 10.0])
+def test_the_step_is_the_nearest_point(wanted: float) -> None:
+    given = problem(wanted)
     expected, there = slow(*given)
     found = nearest(*given)
     assert there.all()
     assert torch.allclose(found, expected, atol=1e-5)
-    delta, gradient, wanted, _, low, high = given
+    _, gradient, _, low, high = given
     assert ((found >= low) & (found <= high)).all()
-    assert ((gradient * (found - delta)).sum(1) >= wanted - 1e-4).all()
+    assert ((gradient * found).sum(1) >= wanted - 1e-4).all()
 
 
 def test_what_cannot_be_reached_is_approached() -> None:
-    _, gradient, _, _, low, high = given = problem(1.0, 1e3)
+    _, gradient, _, low, high = given = problem(1e3)
     assert torch.equal(nearest(*given), torch.where(gradient > 0, high, low))
 
 
 def test_rows_do_not_know_each_other() -> None:
-    given = problem(1.0, 2.0)
+    given = problem(2.0)
     whole = nearest(*given)
     for row in range(0, 20, 7):
         assert torch.allclose(nearest(*(each[row : row + 1] for each in given)), whole[row : row + 1], atol=1e-12)
 
 
-def test_without_a_gradient_it_moves_towards_the_image() -> None:
-    delta, _, rise, stay, low, high = problem(1.0, 2.0)
-    moved = nearest(delta, torch.zeros_like(delta), rise, stay, low, high)
-    assert torch.allclose(moved, delta / 2)
+def test_without_a_gradient_it_stays() -> None:
+    base, _, wanted, low, high = problem(2.0)
+    assert torch.equal(nearest(base, torch.zeros_like(base), wanted, low, high), base)
 
 
-def test_the_walk_ends_at_the_foot_of_a_curved_boundary() -> None:
-    """Beyond a sphere about the middle of the box lies another class: its nearest point is straight out from the middle."""
+@pytest.mark.parametrize("norm", ["L2", "Linf"])
+def test_the_walk_ends_at_the_foot_of_a_curved_boundary(norm: Ball) -> None:
+    """Beyond an ellipsoid about the middle of the box, of weights a, lies another class.
+
+    In L2 it is a sphere, whose nearest point is straight out from the middle. In L-inf every number moves out by the same t, and
+    a_1 (|z_1| + t)^2 + ... + a_n (|z_n| + t)^2 = reach^2 for the way z from the middle to the image.
+    """
     middle, reach = 0.5, 0.8
+    weights = torch.ones(16) if norm == "L2" else torch.linspace(0, 2, 16)
 
     def model(points: Tensor) -> Tensor:
-        out = (points - middle).flatten(1).square().sum(1) - reach**2
+        out = (weights * (points - middle).flatten(1).square()).sum(1) - reach**2
         return torch.stack([torch.zeros_like(out), out], 1)
 
     draw = torch.Generator().manual_seed(3)
     images = middle + 0.1 * torch.randn(8, 1, 4, 4, generator=draw)
     labels = torch.zeros(8, dtype=torch.long)
-    exact = reach - (images - middle).flatten(1).norm(dim=1)
-    polished = alma(model, images, labels, steps=40, box=PIXELS)
-    plain = alma(model, images, labels, steps=40, polish=0, box=PIXELS)
-    assert polished.success.all()
-    assert (polished.distance >= exact - 1e-5).all()
-    assert float((polished.distance / exact).max()) < 1.002
-    assert float((polished.distance / exact).mean()) < float((plain.distance / exact).mean())
+    way = (images - middle).flatten(1)
+    half = (weights * way.abs()).sum(1) / weights.sum()
+    rest = (reach**2 - (weights * way.square()).sum(1)) / weights.sum()
+    exact = reach - way.norm(dim=1) if norm == "L2" else (half**2 + rest).sqrt() - half
+    search: partial[Found] = partial(alma) if norm == "L2" else partial(fmn, norm=norm)
+    found = search(model, images, labels, steps=60, polish=30)
+    assert found.success.all()
+    assert (found.distance >= exact - 1e-5).all()
+    assert float((found.distance / exact).max()) < 1.001

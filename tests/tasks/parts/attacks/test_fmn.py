@@ -153,7 +153,9 @@ def test_slow_twin(norm: str, targeted: bool) -> None:
     x = images(8)
     labels = smooth()(x).argmax(1)
     aims = (labels + 1) % 4 if targeted else labels
-    found = fmn(smooth(), x, labels, norm=norm, steps=12, targets=aims if targeted else None, halvings=0, batch=3)
+    found = fmn(
+        smooth(), x, labels, norm=norm, steps=12, polish=0, targets=aims if targeted else None, halvings=0, batch=3
+    )
     succeeded = 0
     for i in range(8):
         best, delta = twin(smooth(), x[i], int(aims[i]), norm=norm, steps=12, targeted=targeted)

@@ -1,0 +1,136 @@
+"""An ensemble for the smallest perturbation: several searches of each example, of which the nearest success is kept.
+
+    1  the search that fits the norm, to any other class        ALMA in L2, FMN in the other norms
+    2  short ones, towards each of the likeliest other classes   a third of the steps
+    3  long ones, towards the classes that came nearest in 2
+    4  in L-inf and L2, the bisection of Auto-PGD                which is seldom the nearest but copes with gradients that mislead
+
+Which class's region comes nearest is decided far from the image, where one search goes one way: aimed at every class, the searches do
+not depend on that choice (after the targeted attacks of Gowal et al. 2019, "An alternative surrogate loss for PGD-based adversarial
+testing", and Croce and Hein 2020). A class that is not near is known after a short walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from tasks.parts import door
+from tasks.parts.attacks.alma import alma
+from tasks.parts.attacks.bisection import bisection
+from tasks.parts.attacks.fmn import fmn
+from tasks.parts.batching import in_batches
+from tasks.parts.geometry import PIXELS, Box, Norm, norm_of, per_example
+from tasks.parts.losses import likeliest
+from tasks.parts.search import Found, pass_size
+
+SHORT = 3
+"""So many times shorter are the walks towards every class."""
+ROUNDS = 6
+"""So many times shorter is the walk of each search of the bisection, of which there are ten or more and most end early."""
+
+
+def nearest(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: Norm = "L2",
+    steps: int = 200,
+    target_classes: int = 9,
+    finalists: int = 2,
+    targets: Tensor | None = None,
+    box: Box = PIXELS,
+    ids: Sequence[int] | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+) -> Found:
+    """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image, with several attacks.
+
+    Args:
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        images: (N, ...) in the box.
+        labels: (N,) true classes.
+        norm: that is to be small.
+        steps: gradient steps of a long walk.
+        target_classes: how many other classes are aimed at, the likeliest first; all where there are not so many.
+        finalists: towards how many of them a long walk goes.
+        targets: (N,) classes to reach; any other class than the label where None.
+        box: the least and the largest number that a point may have.
+        ids: the examples' ids, which key the random numbers; 0, 1, ... where None.
+        seed: keys the random numbers.
+        batch: images in one pass; chosen for the device where None.
+
+    Returns:
+        `Found`, with the passes of all searches; where all failed, the perturbation of the first.
+
+    Raises:
+        UserError: as `door.arguments`.
+    """
+    door.arguments("nearest", images, labels, norm=norm, norms=get_args(Norm), targets=targets, box=box)
+    batch = pass_size(images) if batch is None else batch
+    tally = _Tally.of(images, norm)
+    if not len(images):
+        return tally.found()
+    how: dict[str, Any] = {"steps": steps, "box": box, "batch": batch}
+    walk: partial[Found] = partial(alma, **how) if norm == "L2" else partial(fmn, norm=norm, **how)
+    here = torch.arange(len(images), device=images.device)
+
+    def search(rows: Tensor, attack: partial[Found], aims: Tensor | None) -> Tensor:
+        return tally.add(rows, attack(model, images[rows], labels[rows], targets=aims))
+
+    search(here, walk, targets)
+    rows = (~(tally.success & (tally.distance == 0))).nonzero().flatten()
+    if targets is None and len(rows):
+        logits = in_batches(model, images[rows], batch)
+        tally.forwards[rows] += 1
+        others = likeliest(logits, labels[rows], min(target_classes, logits.shape[-1] - 1))  # (n, C)
+        short = partial(walk, steps=max(1, steps // SHORT))
+        lengths = torch.stack([search(rows, short, aims) for aims in others.T], 1) if others.numel() else others
+        for column in lengths.argsort(dim=1, stable=True).T[:finalists]:
+            search(rows, walk, others.gather(1, column[:, None]).squeeze(1))
+    if (norm == "Linf" or norm == "L2") and len(rows):
+        keys = [(range(len(images)) if ids is None else ids)[row] for row in rows.tolist()]
+        careful = partial(
+            bisection, norm=norm, steps=max(1, steps // ROUNDS), ids=keys, seed=seed, box=box, batch=batch
+        )
+        search(rows, careful, None if targets is None else targets[rows])
+    return tally.found()
+
+
+@dataclass
+class _Tally:
+    """The nearest success of each of N examples so far, else the first try, and what all searches took."""
+
+    norm: Norm
+    best: Tensor  # (N, ...)
+    success: Tensor  # (N,)
+    distance: Tensor  # (N,) infinite before the first success
+    forwards: Tensor  # (N,)
+    backwards: Tensor  # (N,)
+
+    @staticmethod
+    def of(images: Tensor, norm: Norm) -> _Tally:
+        none = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        distance = torch.full_like(none, torch.inf, dtype=images.dtype)
+        return _Tally(norm, torch.zeros_like(images), none.bool(), distance, none, none.clone())
+
+    def add(self, rows: Tensor, found: Found) -> Tensor:
+        """Takes in what a search found at these rows (n,); returns its distances, infinite where it failed."""
+        distance = torch.where(found.success, found.distance, torch.inf)
+        first = self.forwards[rows] == 0
+        taken = per_example(first | (distance < self.distance[rows]), found.perturbation)
+        self.best[rows] = torch.where(taken, found.perturbation, self.best[rows])
+        self.distance[rows] = torch.minimum(distance, self.distance[rows])
+        self.success[rows] |= found.success
+        self.forwards[rows] += found.forwards
+        self.backwards[rows] += found.backwards
+        return distance
+
+    def found(self) -> Found:
+        return Found(self.best, self.success, norm_of(self.best, self.norm), self.forwards, self.backwards)
