@@ -164,7 +164,8 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
     )
     if hasattr(spec.task, "passes"):
         passes = sum(left[item.key] * spec.task.passes(item.trial.config) for item in todo)
-        print(f"at most {passes:,} forward passes of a network on one image")
+        aside = ", the searches aside" if searches else ""
+        print(f"at most {passes:,} forward passes of a network on one image{aside}")
 
 
 if __name__ == "__main__":

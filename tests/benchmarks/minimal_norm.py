@@ -70,8 +70,8 @@ def compare(problem: Problem, norm: Norm, options: argparse.Namespace) -> None:
     best_theirs = torch.stack(rivals).amin(0) if rivals else None
     known = torch.stack(list(distances.values())).amin(0)
     if options.long:
-        others = {name: attack for name, attack in theirs(norm, options.long).items() if "BB" not in name}
-        more = ours(norm, options.long) | others
+        more = ours(norm, options.long) | theirs(norm, options.long)
+        more = {name: attack for name, attack in more.items() if "BB" not in name and name != "nearest"}
         known = torch.stack([known, *(measured(problem, norm, attack, counted) for attack in more.values())]).amin(0)
     print(f"{problem.name}, {norm}: {len(problem.images)} images")
     print(
