@@ -16,7 +16,6 @@ examples alone; the head runs once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -30,8 +29,7 @@ from tasks.parts.recipes import AdversarialAugmentation, Recipe
 from tasks.parts.settings import UserError
 
 
-@dataclass(frozen=True)
-class Moves:
+class Moves(NamedTuple):
     """What was done to n examples of a batch.
 
     Attributes:
@@ -185,7 +183,7 @@ def moved(
         start, label = everything.index_select(0, rows), labels.index_select(0, rows)
     if not len(rows):
         return Moves(rows, start, None, None)
-    unit = everything.square().mean().sqrt() if settings.relative else 1.0
+    unit = torch.linalg.vector_norm(everything) / everything.numel() ** 0.5 if settings.relative else 1.0
     lots: Tensor | None = None
     kept: Tensor | None = None
     before: Tensor | None = None
@@ -206,7 +204,7 @@ def moved(
                 before = classify(start)
             kept = _eligible(settings, before, label)
     if kept is not None:
-        delta = torch.where(per_example(kept, delta), delta, 0)
+        delta = delta.masked_fill_(per_example(~kept, delta), 0)
     return Moves(rows, delta, kept, before)
 
 
