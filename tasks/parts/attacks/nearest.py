@@ -85,7 +85,7 @@ def nearest(
         return tally.add(rows, attack(model, images[rows], labels[rows], targets=aims))
 
     search(here, walk, targets)
-    rows = (~(tally.success & (tally.distance == 0))).nonzero().flatten()
+    rows = (tally.distance > 0).nonzero().flatten()  # the images that do not succeed themselves
     if targets is None and len(rows):
         logits = in_batches(model, images[rows], batch)
         tally.forwards[rows] += 1
@@ -109,7 +109,6 @@ class _Tally:
 
     norm: Norm
     best: Tensor  # (N, ...)
-    success: Tensor  # (N,)
     distance: Tensor  # (N,) infinite before the first success
     forwards: Tensor  # (N,)
     backwards: Tensor  # (N,)
@@ -118,7 +117,7 @@ class _Tally:
     def of(images: Tensor, norm: Norm) -> _Tally:
         none = torch.zeros(len(images), dtype=torch.long, device=images.device)
         distance = torch.full_like(none, torch.inf, dtype=images.dtype)
-        return _Tally(norm, torch.zeros_like(images), none.bool(), distance, none, none.clone())
+        return _Tally(norm, torch.zeros_like(images), distance, none, none.clone())
 
     def add(self, rows: Tensor, found: Found) -> Tensor:
         """Takes in what a search found at these rows (n,); returns its distances, infinite where it failed."""
@@ -127,10 +126,10 @@ class _Tally:
         taken = per_example(first | (distance < self.distance[rows]), found.perturbation)
         self.best[rows] = torch.where(taken, found.perturbation, self.best[rows])
         self.distance[rows] = torch.minimum(distance, self.distance[rows])
-        self.success[rows] |= found.success
         self.forwards[rows] += found.forwards
         self.backwards[rows] += found.backwards
         return distance
 
     def found(self) -> Found:
-        return Found(self.best, self.success, norm_of(self.best, self.norm), self.forwards, self.backwards)
+        success, distance = self.distance.isfinite(), norm_of(self.best, self.norm)
+        return Found(self.best, success, distance, self.forwards, self.backwards)
