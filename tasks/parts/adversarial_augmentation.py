@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tasks.parts.classifier import Classifier, hidden_stage
 from tasks.parts.geometry import ascent_direction, per_example
 from tasks.parts.inner_search import Classify, climb, gradient_of_logits, without_trace
-from tasks.parts.losses import at, margin, without
+from tasks.parts.losses import at, margin
 from tasks.parts.recipes import AdversarialAugmentation, Recipe
 from tasks.parts.settings import UserError
 
@@ -175,7 +175,7 @@ def moved(
         points: representations (B, ...) of the whole batch, whose root mean square is the unit of a relative radius.
         clip: the points are images, which stay in [0, 1].
     """
-    places = (torch.rand(len(points), generator=generator) < settings.probability).nonzero().flatten()
+    (places,) = torch.nonzero(torch.rand(len(points), generator=generator) < settings.probability, as_tuple=True)
     rows = places.to(points.device)
     everything = points.detach()
     start, label = everything, labels
@@ -224,16 +224,15 @@ def _climbed(
         lots: numbers uniform in [0, 1) (n,) that decide random classes.
         unit: of the radius, one number.
     """
-    sign = 1.0 if settings.direction in ("runner_up", "random_class") else -1.0
     step_size = 2.5 * radius / settings.steps
     if settings.step_size is not None:
         step_size = settings.step_size * radius / settings.epsilon  # shrinks with the radius of a schedule
 
-    chosen: list[Tensor] = []
+    aims: list[Tensor] = []
 
     def weights(logits: Tensor) -> Tensor:
-        chosen.append(_classes(settings, logits, labels, lots))
-        return torch.zeros_like(logits).scatter_(1, chosen[0][:, None], sign)
+        aims.append(_aims(settings, logits, labels, lots))
+        return aims[0]
 
     before, gradient = gradient_of_logits(classify, start, weights)
     kept = _eligible(settings, before, labels)
@@ -243,7 +242,7 @@ def _climbed(
     still = slice(None) if kept is None else kept.nonzero().flatten()
     here, there = start[still], delta[still]
     if len(here):
-        uphill = torch.zeros_like(before).scatter_(1, chosen[0][:, None], sign)[still]  # the same at every step
+        uphill = aims[0][still]  # the same at every step
         delta[still] = climb(
             lambda points: gradient_of_logits(classify, points, uphill)[1],
             here,
@@ -257,18 +256,21 @@ def _climbed(
     return before, kept, delta
 
 
-def _classes(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor, lots: Tensor | None) -> Tensor:
-    """The class whose logit is climbed, or descended, by each example (n,), for numbers `lots` (n,) uniform in [0, 1)."""
+def _aims(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor, lots: Tensor | None) -> Tensor:
+    """The weights (n, K) of the sum of logits that each example climbs, for numbers `lots` (n,) uniform in [0, 1)."""
+    label = labels[:, None]
     match settings.direction:
         case "runner_up":
-            return without(logits, labels).argmax(1)
+            others = logits.scatter(1, label, -torch.inf)
+            runner_up = others.argmax(1, keepdim=True)
+            return others.zero_().scatter_(1, runner_up, 1.0)
         case "random_class":
             assert lots is not None
-            others = logits.shape[1] - 1
-            other = (lots * others).long().clamp_max(others - 1)
-            return other + (other >= labels)
+            count = logits.shape[1] - 1
+            other = (lots * count).long().clamp_max(count - 1)[:, None]
+            return torch.zeros_like(logits).scatter_(1, other + (other >= label), 1.0)
         case "away" | "random":  # the random direction only takes the time
-            return labels
+            return torch.zeros_like(logits).scatter_(1, label, -1.0)
 
 
 def _eligible(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor) -> Tensor | None:

@@ -3,7 +3,7 @@
     python tests/benchmarks/training.py --network resnet20 --dataset cifar10 --device cuda
 
 needed   the time of a plain epoch, and of the forward and backward passes of the search alone: a loop over batches of as many examples as
-         are moved, through the same layers, with gradients to the points only, and nothing else
+         are drawn to be moved in the batches of an epoch, through the same layers, with gradients to the points only, and nothing else
 ratio    an augmented epoch over what is needed; at most 1.15
 
 Rounds of the three are interleaved; ratios are medians over the rounds of times taken in one round. One thread.
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tasks.parts import data, training
 from tasks.parts.adversarial_augmentation import stage, tail
+from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import Recipe
 
 AUGMENTED: list[dict[str, Any]] = [
@@ -112,7 +113,8 @@ def bare(recipe: Recipe, split: data.Split, device: str) -> Callable[[], object]
     examples = recipe.train_examples or 0
     batches = [min(recipe.batch_size, examples - begin) for begin in range(0, examples, recipe.batch_size)]
     share = 1.0 if robust.active else settings.probability
-    moved = [round(share * batch) for batch in batches]
+    lots = torch_generator(recipe.seed, "adversarial augmentation", 1)
+    moved = [int((torch.rand(batch, generator=lots) < share).sum()) for batch in batches]
     steps = robust.steps if robust.active else settings.steps
     backward = settings.direction != "random" or settings.equal_cost
 
