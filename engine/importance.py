@@ -13,8 +13,9 @@ from engine.spec import Spec
 
 RESAMPLES = 100
 """Resamples of the points for the intervals of importances."""
-TREES = 16
-"""Trees of a forest."""
+TREES, TREES_OF_A_RESAMPLE = 64, 8
+"""Trees of the forest of all points, and of each resample's: there are a hundred of them, and what few trees blur is little beside what
+other points would change."""
 
 
 def importance(spec: Spec, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -45,10 +46,10 @@ def importance(spec: Spec, records: list[dict[str, Any]]) -> list[dict[str, Any]
         n = len(values)
         if n < 5 or len(set(values)) < 2 or not np.isfinite(values).all():
             continue
-        whole = _explained(sweep, params, values)
+        whole = _explained(sweep, params, values, TREES)
         draws = [random.integers(n, size=n) for _ in range(RESAMPLES)]
         drawn = [
-            _explained(sweep, [params[i] for i in draw], [values[i] for i in draw])
+            _explained(sweep, [params[i] for i in draw], [values[i] for i in draw], TREES_OF_A_RESAMPLE)
             for draw in draws
             if len({values[i] for i in draw}) > 1
         ]
@@ -62,7 +63,7 @@ def importance(spec: Spec, records: list[dict[str, Any]]) -> list[dict[str, Any]
     return lines
 
 
-def _explained(sweep: Sweep, params: list[dict[str, Any]], values: list[float]) -> dict[str, float]:
+def _explained(sweep: Sweep, params: list[dict[str, Any]], values: list[float], trees: int) -> dict[str, float]:
     import optuna
 
     quiet()
@@ -74,6 +75,6 @@ def _explained(sweep: Sweep, params: list[dict[str, Any]], values: list[float]) 
             for point, value in zip(params, values, strict=True)
         ]
     )
-    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=trees, seed=0)
     found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(space))
     return {name: float(found[name]) for name in space}
