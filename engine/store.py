@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-FORMAT = 2
+FORMAT = 3
 """Enters every hash: counted up when what is stored, or what a stored number means, changes."""
 
 

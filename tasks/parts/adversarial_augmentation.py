@@ -25,8 +25,29 @@ from tasks.parts.classifier import Classifier, hidden_stage
 from tasks.parts.geometry import ascent_direction, per_example
 from tasks.parts.inner_search import Classify, climb, gradient_of_logits, without_trace
 from tasks.parts.losses import at, margin
+from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import AdversarialAugmentation, Recipe
 from tasks.parts.settings import UserError
+
+
+class Random(NamedTuple):
+    """CPU generators of an epoch's random numbers. There is one for each purpose: in whatever direction examples are moved, the same
+    ones are.
+
+    Attributes:
+        who: draws who is moved.
+        where: draws random classes and directions.
+    """
+
+    who: torch.Generator
+    where: torch.Generator
+
+
+def random_numbers(seed: int, epoch: int, purpose: str = "adversarial augmentation") -> Random:
+    """The random numbers of an epoch, counted from 0, decided by the arguments alone."""
+    return Random(
+        torch_generator(seed, f"{purpose}, who is moved", epoch), torch_generator(seed, f"{purpose}, where to", epoch)
+    )
 
 
 class Moves(NamedTuple):
@@ -120,7 +141,7 @@ def forward(
     labels: Tensor,
     *,
     radius: float,
-    generator: torch.Generator,
+    random: Random,
     look: bool = False,
 ) -> tuple[Tensor, Tally]:
     """The logits of a training batch of which some examples are moved.
@@ -130,7 +151,7 @@ def forward(
         k: what `stage` gave.
         images: (B, C, H, W) in [0, 1], labels: (B,).
         radius: what `radius_in` gave.
-        generator: a CPU generator, for who is moved, and the random classes and directions.
+        random: what `random_numbers` gave for the epoch, drawn from by its batches in turn.
         look: classify the moved examples once more, in evaluation mode, to see what the move does.
 
     Returns:
@@ -138,7 +159,7 @@ def forward(
     """
     points = model.head(images, k) if k and isinstance(model, Classifier) else images
     classify = tail(model, k)
-    moves = moved(settings, model, classify, points, labels, radius=radius, generator=generator, clip=k == 0)
+    moves = moved(settings, model, classify, points, labels, radius=radius, random=random, clip=k == 0)
     if not len(moves.rows):
         return classify(points), Tally(0)
     everyone = len(moves.rows) == len(points)  # adding to a part of the rows takes four times as long
@@ -165,7 +186,7 @@ def moved(
     labels: Tensor,
     *,
     radius: float,
-    generator: torch.Generator,
+    random: Random,
     clip: bool,
 ) -> Moves:
     """Chooses examples of a batch and finds their perturbations; see `forward`.
@@ -175,28 +196,27 @@ def moved(
         points: representations (B, ...) of the whole batch, whose root mean square is the unit of a relative radius.
         clip: the points are images, which stay in [0, 1].
     """
-    (places,) = torch.nonzero(torch.rand(len(points), generator=generator) < settings.probability, as_tuple=True)
-    rows = places.to(points.device)
-    everything = points.detach()
-    start, label = everything, labels
-    if len(rows) < len(points):
+    everything, count = points.detach(), len(points)
+    # All are drawn for the whole batch: where an example goes does not depend on who else is moved.
+    who = torch.rand(count, generator=random.who) if settings.probability < 1 else None
+    normal = torch.randn(points.shape, generator=random.where) if settings.direction == "random" else None
+    lots = torch.rand(count, generator=random.where) if settings.direction == "random_class" else None
+    if who is None:
+        rows, start, label = torch.arange(count, device=points.device), everything, labels
+    else:
+        (places,) = torch.nonzero(who < settings.probability, as_tuple=True)
+        rows = places.to(points.device)
         start, label = everything.index_select(0, rows), labels.index_select(0, rows)
+        normal, lots = (None if drawn is None else drawn[places] for drawn in (normal, lots))
     if not len(rows):
         return Moves(rows, start, None, None)
     unit = torch.linalg.vector_norm(everything) / everything.numel() ** 0.5 if settings.relative else 1.0
-    lots: Tensor | None = None
     kept: Tensor | None = None
     before: Tensor | None = None
-    delta: Tensor | None = None
-    if (
-        settings.direction == "random"
-    ):  # drawn for the whole batch, so that an example's does not depend on who else is chosen
-        normal = torch.randn(points.shape, generator=generator)[places].to(start)
-        delta = radius * unit * ascent_direction(normal, settings.norm)
-    elif settings.direction == "random_class":
-        lots = torch.rand(len(points), generator=generator)[places].to(points.device)
+    delta = None if normal is None else radius * unit * ascent_direction(normal.to(start), settings.norm)
     with without_trace(model, points.device):
         if delta is None or settings.equal_cost:
+            lots = None if lots is None else lots.to(points.device)
             before, kept, climbed = _climbed(settings, classify, start, label, lots, radius, unit, clip)
             delta = climbed if delta is None else delta
         elif settings.only != "all":

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial_augmentation import moved, stage, tail
+from tasks.parts.adversarial_augmentation import moved, random_numbers, stage, tail
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.classifier import Classifier
 from tasks.parts.losses import margin
-from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import Recipe
 from tasks.parts.stages import evaluating
 
@@ -100,7 +99,7 @@ def examples_of(
             points[tried],
             labels[tried],
             radius=settings.epsilon * (float(unit) if settings.relative else 1.0),
-            generator=torch_generator(recipe.seed, "examples of adversarial augmentation"),
+            random=random_numbers(recipe.seed, 0, "examples of adversarial augmentation"),
             clip=k == 0,
         )
         chosen = _spread(labels[tried], moves.kept, count)

@@ -241,12 +241,12 @@ def _losses(
         return found
     if settings.active:
         radius = adversarial_augmentation.radius_in(settings, epoch, recipe.epochs)
-        generator = torch_generator(recipe.seed, "adversarial augmentation", epoch)
+        random = adversarial_augmentation.random_numbers(recipe.seed, epoch)
 
         def moved(model: nn.Module, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor, Tally]:
             look = step % LOOK_EVERY == 0
             logits, tally = adversarial_augmentation.forward(
-                settings, model, stage, images, labels, radius=radius, generator=generator, look=look
+                settings, model, stage, images, labels, radius=radius, random=random, look=look
             )
             return cross_entropy(logits, labels, label_smoothing=smoothing), logits, tally
 

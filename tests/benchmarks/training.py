@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts import data, training
-from tasks.parts.adversarial_augmentation import stage, tail
-from tasks.parts.randomness import torch_generator
+from tasks.parts.adversarial_augmentation import random_numbers, stage, tail
 from tasks.parts.recipes import Recipe
 
 AUGMENTED: list[dict[str, Any]] = [
@@ -113,8 +112,8 @@ def bare(recipe: Recipe, split: data.Split, device: str) -> Callable[[], object]
     examples = recipe.train_examples or 0
     batches = [min(recipe.batch_size, examples - begin) for begin in range(0, examples, recipe.batch_size)]
     share = 1.0 if robust.active else settings.probability
-    lots = torch_generator(recipe.seed, "adversarial augmentation", 1)
-    moved = [int((torch.rand(batch, generator=lots) < share).sum()) for batch in batches]
+    who = random_numbers(recipe.seed, epoch=1).who
+    moved = [int((torch.rand(batch, generator=who) < share).sum()) for batch in batches]
     steps = robust.steps if robust.active else settings.steps
     backward = settings.direction != "random" or settings.equal_cost
 

@@ -12,11 +12,20 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tasks.parts import data, training
-from tasks.parts.adversarial_augmentation import check, forward, moved, radius_in, stage, tail
+from tasks.parts.adversarial_augmentation import (
+    Moves,
+    Random,
+    check,
+    forward,
+    moved,
+    radius_in,
+    random_numbers,
+    stage,
+    tail,
+)
 from tasks.parts.augmented_examples import examples_of
 from tasks.parts.geometry import norm_of
 from tasks.parts.models import Classifier, build
-from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import AdversarialAugmentation, Recipe
 from tasks.parts.settings import UserError
 from tasks.parts.stages import evaluating
@@ -60,8 +69,8 @@ def batch() -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, CLASSES, (COUNT,), generator=random)
 
 
-def generator() -> torch.Generator:
-    return torch_generator(5, "test")
+def numbers() -> Random:
+    return random_numbers(5, 0, "test")
 
 
 # -------------------------------------------------------------------------------------------------------------- slow twin
@@ -71,10 +80,10 @@ def twin(
     settings: AdversarialAugmentation, model: Classifier, points: Tensor, labels: Tensor, k: int, radius: float
 ) -> dict[int, Tensor]:
     """Place in the batch -> moved point, each example by itself, in float64; those that stay are left out."""
-    random = generator()
-    chosen = torch.rand(len(points), generator=random) < settings.probability
-    normal = torch.randn(points.shape, generator=random).double() if settings.direction == "random" else None
-    lots = torch.rand(len(points), generator=random) if settings.direction == "random_class" else None
+    who, where = numbers()
+    chosen = torch.rand(len(points), generator=who) < settings.probability
+    normal = torch.randn(points.shape, generator=where).double() if settings.direction == "random" else None
+    lots = torch.rand(len(points), generator=where) if settings.direction == "random_class" else None
     points = points.detach().double()
     if settings.relative:
         radius = radius * float(torch.sqrt((points**2).sum() / points.numel()))
@@ -152,7 +161,7 @@ def test_each_example_moves_as_if_it_were_alone(settings: dict[str, Any], direct
     k = stage(setting, model)
     torch.manual_seed(2)
     points = model.head(images, k) if k else images
-    moves = moved(setting, model, tail(model, k), points, labels, radius=radius, generator=generator(), clip=k == 0)
+    moves = moved(setting, model, tail(model, k), points, labels, radius=radius, random=numbers(), clip=k == 0)
     wanted = twin(setting, model, points, labels, k, radius)
     there = points.detach()[moves.rows] + moves.delta
     there = there.clamp(0, 1) if k == 0 else there
@@ -166,7 +175,7 @@ def test_each_example_moves_as_if_it_were_alone(settings: dict[str, Any], direct
 
     model.load_state_dict(network().state_dict())  # the head has updated its statistics
     torch.manual_seed(2)
-    logits, tally = forward(setting, model, k, images, labels, radius=radius, generator=generator(), look=True)
+    logits, tally = forward(setting, model, k, images, labels, radius=radius, random=numbers(), look=True)
     torch.manual_seed(2)
     again = network()
     mixed = (again.head(images, k) if k else images).clone()
@@ -200,7 +209,7 @@ def test_on_a_linear_network_the_moves_are_known() -> None:
     for norm, dual in [("Linf", w.abs().sum(1)), ("L2", w.norm(dim=1))]:
         for direction, sign in [("runner_up", 1), ("away", -1)]:
             settings = AdversarialAugmentation(epsilon=0.1, norm=norm, direction=direction, probability=1)
-            moves = moved(settings, model, model, images, labels, radius=0.1, generator=generator(), clip=True)
+            moves = moved(settings, model, model, images, labels, radius=0.1, random=numbers(), clip=True)
             assert norm_of(moves.delta, norm).numpy() == pytest.approx(np.full(COUNT, 0.1), rel=1e-5)
             aim = labels if sign < 0 else before.scatter(1, labels[:, None], -torch.inf).argmax(1)
             rise = (model(images + moves.delta) - before).gather(1, aim[:, None])[:, 0].detach()
@@ -214,11 +223,41 @@ def test_each_example_is_moved_with_its_probability_and_more_of_them_at_a_higher
     seen: set[int] = set()
     for probability in (0.2, 0.5, 0.9):
         settings = AdversarialAugmentation(epsilon=0.1, probability=probability)
-        rows = moved(settings, model, model, images, labels, radius=0.1, generator=generator(), clip=True).rows
+        rows = moved(settings, model, model, images, labels, radius=0.1, random=numbers(), clip=True).rows
         share = len(rows) / 3000
         assert share == pytest.approx(probability, abs=4.5 * math.sqrt(probability * (1 - probability) / 3000))
         assert seen <= set(rows.tolist())
         seen = set(rows.tolist())
+
+
+def test_in_every_direction_the_same_examples_are_moved_batch_after_batch() -> None:
+    """So that a random move is a control of the very examples."""
+    model, (images, labels) = network(), batch()
+    rows = []
+    for direction in DIRECTIONS:
+        settings = AdversarialAugmentation(epsilon=0.1, probability=0.5, direction=direction)
+        random = numbers()
+        moves = [moved(settings, model, model, images, labels, radius=0.1, random=random, clip=True) for _ in range(3)]
+        rows.append([move.rows.tolist() for move in moves])
+    assert all(these == rows[0] for these in rows)
+    assert rows[0][0] != rows[0][1] != rows[0][2]
+
+
+@pytest.mark.parametrize("direction", ["random_class", "random"])
+def test_where_an_example_goes_at_random_does_not_depend_on_who_else_is_moved(direction: str) -> None:
+    model, (images, labels) = network(), batch()
+
+    def second(*probabilities: float) -> Moves:
+        """The moves of the last batch."""
+        random = numbers()
+        for probability in probabilities:
+            settings = AdversarialAugmentation(epsilon=0.1, probability=probability, direction=direction)
+            moves = moved(settings, model, model, images, labels, radius=0.1, random=random, clip=True)
+        return moves
+
+    some, everyone = second(0, 0.5), second(1, 1)
+    assert 0 < len(some.rows) < COUNT
+    assert torch.allclose(some.delta, everyone.delta[some.rows], atol=1e-6)
 
 
 def test_random_classes_are_uniform_over_the_others() -> None:
@@ -226,7 +265,7 @@ def test_random_classes_are_uniform_over_the_others() -> None:
     images = torch.full((3000, *SHAPE), 0.5)
     labels = torch.arange(3000) % CLASSES
     settings = AdversarialAugmentation(epsilon=0.1, probability=1, direction="random_class", norm="L2")
-    moves = moved(settings, model, model, images, labels, radius=0.1, generator=generator(), clip=True)
+    moves = moved(settings, model, model, images, labels, radius=0.1, random=numbers(), clip=True)
     w = model.network.linear.weight.detach()
     aims = (moves.delta.flatten(1) @ (w / w.norm(dim=1, keepdim=True)).T).argmax(1)
     assert not (aims == labels).any()
@@ -250,7 +289,7 @@ def test_the_search_leaves_no_trace(space: str, direction: str) -> None:
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     kept, random = points.clone(), torch.get_rng_state()
-    moves = moved(settings, model, tail(model, k), points, labels, radius=0.1, generator=generator(), clip=k == 0)
+    moves = moved(settings, model, tail(model, k), points, labels, radius=0.1, random=numbers(), clip=k == 0)
     assert not moves.delta.requires_grad
     assert torch.equal(torch.get_rng_state(), random)
     assert [module.training for module in model.modules()] == modes
@@ -272,7 +311,7 @@ def test_torchs_generator_is_as_it_was_after_a_network_that_always_draws() -> No
     torch.manual_seed(0)
     before = torch.get_rng_state()
     settings = AdversarialAugmentation(epsilon=0.1, probability=1)
-    moved(settings, model, model, images, labels, radius=0.1, generator=generator(), clip=True)
+    moved(settings, model, model, images, labels, radius=0.1, random=numbers(), clip=True)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -284,7 +323,7 @@ def test_an_error_in_the_network_leaves_its_modes() -> None:
 
     settings = AdversarialAugmentation(epsilon=0.1, probability=1)
     with pytest.raises(RuntimeError, match="no"):
-        moved(settings, model, fail, *batch(), radius=0.1, generator=generator(), clip=True)
+        moved(settings, model, fail, *batch(), radius=0.1, random=numbers(), clip=True)
     assert all(module.training for module in model.modules())
 
 
@@ -300,10 +339,10 @@ def test_the_perturbation_is_a_constant_for_the_gradients(space: str) -> None:
     model.network[1].momentum = other.network[1].momentum = 0.0
     delta = torch.zeros_like(other.head(images, k))
     moves = moved(
-        settings, other, tail(other, k), other.head(images, k), labels, radius=0.1, generator=generator(), clip=k == 0
+        settings, other, tail(other, k), other.head(images, k), labels, radius=0.1, random=numbers(), clip=k == 0
     )
     delta[moves.rows] = moves.delta
-    logits, _ = forward(settings, model, k, images, labels, radius=0.1, generator=generator())
+    logits, _ = forward(settings, model, k, images, labels, radius=0.1, random=numbers())
     nn.functional.cross_entropy(logits, labels).backward()
     points = other.head(images, k) + delta
     nn.functional.cross_entropy(other.tail(points.clamp(0, 1) if k == 0 else points, k), labels).backward()
@@ -317,9 +356,9 @@ def test_batch_statistics_are_those_of_the_training_pass_alone() -> None:
     """Also of hidden spaces: the layers after the move see the moved batch once, those before it the images once."""
     settings = AdversarialAugmentation(epsilon=0.1, probability=1, space="hidden:1", steps=3)
     model, other, (images, labels) = network(), network(), batch()
-    forward(settings, model, 1, images, labels, radius=0.1, generator=generator(), look=True)
+    forward(settings, model, 1, images, labels, radius=0.1, random=numbers(), look=True)
     moves = moved(
-        settings, other, tail(other, 1), other.head(images, 1), labels, radius=0.1, generator=generator(), clip=False
+        settings, other, tail(other, 1), other.head(images, 1), labels, radius=0.1, random=numbers(), clip=False
     )
     other.tail(other.head(images, 1).index_add(0, moves.rows, moves.delta), 1)
     assert model.network[1].num_batches_tracked == 1
