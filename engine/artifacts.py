@@ -88,8 +88,11 @@ def _classifier(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
         if not exists(artifact, job.store):
             _train(artifact, job, log, report)
         else:
-            for epoch in job.store.read_json(f"{artifact.folder}/artifact.json")["history"]:
+            history = job.store.read_json(f"{artifact.folder}/artifact.json")["history"]
+            how = {"phase": "trained before", "of": len(history), "network": artifact.key}
+            for done, epoch in enumerate(history, 1):
                 log(epoch)
+                report({**how, "done": done, **epoch})
 
 
 def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
@@ -102,11 +105,11 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     start = [job.hands.put(state) for _, state in (load(base, (), job.store) for base in artifact.needs)]
     with closing(job.hands.stream(train, recipe, job.around, *start)) as messages:  # a scheduler may stop it
         for message in messages:
-            if "epoch" in message:
-                history.append(message["epoch"])
-                log(message["epoch"])
-                report({**how, "done": len(history), **message["epoch"]})
-            else:
+            for epoch in message.get("epochs", ()):
+                history.append(epoch)
+                log(epoch)
+                report({**how, "done": len(history), **epoch})
+            if "state" in message:
                 final = message
     buffer = io.BytesIO()
     torch.save({name: torch.tensor(value) for name, value in final["state"].items()}, buffer)

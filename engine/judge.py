@@ -50,19 +50,19 @@ class Judge:
     """Remembers the curves of all trainings of a search and decides which goes on.
 
     Args:
-        curves: the epochs of trainings that ended before, by trial (`trial.json` has them).
+        curves: the epochs of trainings that ended before, by network (`trial.json` has them).
     """
 
     def __init__(self, scheduler: Scheduler, curves: Mapping[str, Sequence[Mapping[str, Any]]]):
         self._scheduler = scheduler
-        self._curves = {trial: [self._value(epoch) for epoch in epochs] for trial, epochs in curves.items()}
+        self._curves = {network: [self._value(epoch) for epoch in epochs] for network, epochs in curves.items()}
 
-    def stops(self, trial: str, epoch: Mapping[str, Any], epochs: int) -> bool:
-        """Takes an epoch of a trial's training, of `epochs` in all, and says whether it is the last."""
+    def stops(self, network: str, epoch: Mapping[str, Any], epochs: int) -> bool:
+        """Takes an epoch of a network's training, of `epochs` in all, and says whether it is the last."""
         number = int(epoch["epoch"])
-        curve = [*self._curves.get(trial, [])[: number - 1], self._value(epoch)]  # a training may begin again
-        self._curves[trial] = curve
-        others = [other for name, other in self._curves.items() if name != trial]
+        curve = [*self._curves.get(network, [])[: number - 1], self._value(epoch)]  # a training may begin again
+        self._curves[network] = curve
+        others = [other for name, other in self._curves.items() if name != network]
         if number >= epochs:
             return False
         if self._scheduler.name == "asha":

@@ -34,7 +34,7 @@ from engine.trial import run
 from engine.work import Surroundings
 
 Curves = dict[str, list[dict[str, Any]]]
-"""The epochs of trainings, by trial."""
+"""The epochs of trainings, by network."""
 REPORT_EVERY = 0.5
 """Seconds between two progress reports of a trial."""
 
@@ -111,12 +111,13 @@ class Feed:
             self._study.take(planned, record)
 
     def curves(self) -> Curves:
-        """The epochs of the trainings of earlier runs, by trial: a scheduler compares with them too."""
+        """The epochs of the trainings of earlier runs: a scheduler compares with them too."""
         there = self._study.planned if self._study else plan(self._spec)
-        found = {}
+        found: Curves = {}
         for item in there:
-            if status(item, self._store) in self._spec.ended and not self._fresh:
-                found[item.key] = self._store.read_json(f"{item.folder}/trial.json").get("epochs") or []
+            if item.classifier and status(item, self._store) in self._spec.ended and not self._fresh:
+                epochs = self._store.read_json(f"{item.folder}/trial.json").get("epochs") or []
+                found[item.classifier.key] = max(epochs, found.get(item.classifier.key, []), key=len)
         return found
 
 
@@ -154,6 +155,8 @@ def run_all(
 def _judged(planned: Planned, report: Report, stops: Callable[[str, dict[str, Any], int], bool]) -> Report:
     """Passes reports on; ends the trial where the scheduler stops the training of its classifier.
 
+    A training that was over before the trial began is compared with, and nothing is gained by stopping it.
+
     Raises:
         Stopped: from the report of the epoch that is the last.
     """
@@ -166,7 +169,7 @@ def _judged(planned: Planned, report: Report, stops: Callable[[str, dict[str, An
             epochs.append(
                 {name: value for name, value in said.items() if name not in ("phase", "done", "of", "network")}
             )
-            if stops(planned.key, epochs[-1], said["of"]):
+            if stops(said["network"], epochs[-1], said["of"]) and said["phase"] == "training":
                 raise Stopped(epochs)
 
     return judged

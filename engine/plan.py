@@ -66,6 +66,12 @@ class Planned:
     needs: dict[str, Artifact]
     classes: tuple[str, ...]
 
+    @property
+    def classifier(self) -> Artifact | None:
+        """The network that the trial is about; None where it is about several."""
+        networks = [artifact for artifact in self.needs.values() if artifact.kind == "classifier"]
+        return networks[0] if len(networks) == 1 else None
+
     def artifacts(self) -> dict[str, Artifact]:
         """All that must exist, by key, each after what it is made of."""
         return {artifact.key: artifact for need in self.needs.values() for artifact in need.chain()}

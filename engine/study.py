@@ -275,7 +275,15 @@ class Study:
         searcher = self._spec.sweep.searcher
         seed = int(content_hash([searcher.seed, number])[:8], 16)
         if searcher.name == "nsga2":
-            return optuna.samplers.NSGAIISampler(population_size=searcher.population, seed=seed)
+
+            class InOrder(optuna.samplers.NSGAIISampler):
+                """Has a generation's parents in the order of their numbers also when it has just selected them, not only when it looks
+                up which they were: a study that is filled anew goes on as the old one would have."""
+
+                def select_parent(self, study: Any, generation: int) -> list[optuna.trial.FrozenTrial]:
+                    return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+
+            return InOrder(population_size=searcher.population, seed=seed)
         return optuna.samplers.TPESampler(n_startup_trials=searcher.startup, seed=seed, constant_liar=True)
 
     def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:

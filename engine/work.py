@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import platform
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -31,6 +33,8 @@ without a copy."""
 
 NETWORKS_KEPT = 16
 EXAMPLES_FOR_MAGNITUDES = 512
+TELL_EVERY = 0.3
+"""Seconds between two messages of a training at least."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,10 @@ _networks: OrderedDict[tuple[str, str], torch.nn.Module] = OrderedDict()
 
 
 def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[str, Any]]:
-    """Yields a mapping an epoch, as `training.Epoch`, and at the end one with the network's `state` and what describes it.
+    """Yields mappings with `epochs`, some that have ended, as `training.Epoch`; at the end one with the network's `state` and what
+    describes it.
+
+    What is yielded costs some milliseconds on its way, so that short epochs travel together.
 
     Args:
         start: the weights of the network that is finetuned, where the recipe says so. Shared memory: read, never written.
@@ -73,8 +80,14 @@ def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[
     split = _split(recipe, "train", around)
     base = {name: torch.tensor(value) for state in start for name, value in state.items()}  # torch.tensor copies
     model = training.untrained(recipe, split, base or None)
+    ended, said = [], -math.inf  # the first is told at once
     for epoch in training.epochs(recipe, model, split, around.device):
-        yield {"epoch": dict(epoch)}
+        ended.append(dict(epoch))
+        if time.monotonic() - said >= TELL_EVERY:
+            yield {"epochs": ended}
+            ended, said = [], time.monotonic()
+    if ended:
+        yield {"epochs": ended}
     loss, accuracy = training.score(model, _split(recipe, "test", around), around.device)
     state = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
     yield {

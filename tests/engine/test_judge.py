@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
 from engine.entries import Scheduler
+from engine.job import Stopped
 from engine.judge import Judge, asha, median
+from engine.launch import _judged
+from engine.plan import Planned
 
 
 def as_tune(scheduler: Any, order: list[tuple[int, int, float]]) -> list[bool]:
@@ -101,6 +104,25 @@ def test_a_training_that_begins_again_forgets_its_first_try() -> None:
     judge = Judge(Scheduler(name="median", metric="loss", least=1), {"other": [{"loss": 0.5}] * 3})
     assert not judge.stops("here", {"epoch": 1, "loss": 0.1}, 9)
     assert judge.stops("here", {"epoch": 1, "loss": 0.9}, 9)
+
+
+def test_a_training_that_was_over_before_is_compared_with_and_never_stopped() -> None:
+    judge = Judge(Scheduler(name="asha", metric="accuracy", reduction=2), {})
+    said: list[dict[str, Any]] = []
+
+    def tell(network: str, phase: str, accuracy: float) -> None:
+        planned = cast(Planned, SimpleNamespace(needs={"classifier": SimpleNamespace(key=network)}))
+        report = _judged(planned, said.append, judge.stops)
+        report({"phase": phase, "done": 1, "of": 4, "network": network, "epoch": 1, "accuracy": accuracy})
+
+    tell("here", "training", 0.5)
+    tell("worse", "trained before", 0.1)
+    tell("best", "trained before", 0.9)
+    with pytest.raises(Stopped) as stopped:
+        tell("new", "training", 0.4)
+    assert stopped.value.epochs == [{"epoch": 1, "accuracy": 0.4}]
+    tell("good", "training", 0.8)
+    assert len(said) == 5
 
 
 def test_values_that_are_no_numbers_stop_nothing() -> None:
