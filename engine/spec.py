@@ -33,7 +33,7 @@ from typing import Any
 import tasks
 from analysis import catalogue
 from engine.entries import MOST_TRIALS, Scheduler, Sweep
-from engine.explain import Mistake, alike, leaves, settings_of, shown, unknown, validated
+from engine.explain import Mistake, alike, inner_settings, leaves, settings_of, shown, unknown, validated
 from engine.source import Source, SpecError, meant, obstacle, override, place, read
 from tasks.parts import data
 from tasks.parts.contract import TaskConfig
@@ -354,7 +354,8 @@ def facts(sweep: Sweep) -> dict[str, Any]:
 
 
 def _check_figures(sweep: Sweep, module: ModuleType, source: Source) -> None:
-    columns, settings, told = list(module.COLUMNS), list(settings_of(module.Config)), facts(sweep)
+    columns, told = list(module.COLUMNS), facts(sweep)
+    settings = [*settings_of(module.Config), *inner_settings(module.Config, sweep.varied)]
     for number, entry in enumerate(sweep.figures or []):
         try:
             catalogue.parse(entry, columns, settings, told)
