@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis import augmented, style
 from analysis.cube import counted
 from analysis.drawing import Drawn
-from analysis.results import Results, in_order, is_number, show
+from analysis.results import Results, epoch_metric, in_order, is_number, show
 from analysis.summary import scalars
 
 BROAD = style.COLUMN * 1.5 * style.RC["savefig.dpi"]
@@ -199,7 +199,7 @@ def _failed(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[
 
 
 def _stopped(results: Results) -> dict[str, Any]:
-    """The table of the trainings that a scheduler stopped, the shortest first: how far each came, and its last epoch's metrics."""
+    """The table of the trials that a scheduler stopped, the shortest first: how far each came, and its last epoch's metrics."""
     found = []
     for _, line in results.trials[results.trials["status"] == "stopped"].iterrows():
         last = json.loads(line["epochs"])[-1]
@@ -209,19 +209,10 @@ def _stopped(results: Results) -> dict[str, Any]:
     found.sort(key=lambda one: one[2]["epoch"])
     names = [name for name in dict.fromkeys(name for *_, last in found for name in last) if name not in NOT_REACHED]
     return {
-        "across": [_reached(name) for name in names],
+        "across": [epoch_metric(name) for name in names],
         "down": [one[:2] for one in found],
         "cells": [[show(last[name]) if name in last else "" for name in names] for *_, last in found],
     }
-
-
-def _reached(metric: str) -> str:
-    """An epoch's metric in words: one of no split is that of the training examples.
-
-    >>> _reached("loss"), _reached("validation_loss")
-    ('training loss', 'validation loss')
-    """
-    return ("training " if metric in ("loss", "accuracy") else "") + metric.replace("_", " ")
 
 
 def _checks(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

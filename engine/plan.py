@@ -70,6 +70,11 @@ class Planned:
         """All that must exist, by key, each after what it is made of."""
         return {artifact.key: artifact for need in self.needs.values() for artifact in need.chain()}
 
+    def network(self) -> Artifact | None:
+        """The classifier that the trial is about; None where it is about several, or none."""
+        networks = [artifact for artifact in self.needs.values() if artifact.kind == "classifier"]
+        return networks[0] if len(networks) == 1 else None
+
 
 def plan(spec: Spec) -> list[Planned]:
     """Resolves every trial and checks all that can be checked before the work: data, networks, weights, examples.

@@ -72,13 +72,16 @@ def _unpassed(record: dict[str, Any]) -> list[tuple[str, str]]:
 def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> pa.Table:
     """One line a trial: `trial`, `status`, `seconds`, `error`, `config.<name>` and `summary.<name>`; the sweep in its metadata.
 
-    The names are those of all settings, and of what varies inside one (`recipe.network_options.width`).
+    `classifier` is the key of the network that a trial is about, None where it is about several: trials may share one. The names are
+    those of all settings, and of what varies inside one (`recipe.network_options.width`).
     """
     lines = []
     settings = settings_of(spec.task.Config)
     settings |= inner_settings(spec.task.Config, spec.sweep.varied)  # their holder's column does not tell recipes apart
-    for record in records:
+    for item, record in zip(planned, records, strict=True):
         line = {name: record.get(name) for name in ("trial", "label", "status", "seconds", "error")}
+        network = item.network()
+        line["classifier"] = network.key if network else None
         for name in settings:
             value = _at(record["config"], name)
             line[f"config.{name}"] = json.dumps(value) if isinstance(value, (list, dict)) else value

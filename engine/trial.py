@@ -22,7 +22,7 @@ import pandas as pd
 from engine.artifacts import AUGMENTED, load, make_all
 from engine.board import Board
 from engine.job import Job, Log, Report, Stopped, Unreported, complete, devices, versions
-from engine.plan import Artifact, Planned, exists
+from engine.plan import Planned, exists
 from engine.store import Store, read_parts
 from engine.work import measure
 
@@ -62,7 +62,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     task = importlib.import_module(job.task)
     with _board(job, planned) as board:
         make_all(planned.artifacts(), planned.ids, job, _logs(planned, board), report)
-        network = _network(planned)
+        network = planned.network()
         if network is not None and augmented(planned, store):
             picture = store.read(f"{network.folder}/{AUGMENTED}")
             store.write(f"{planned.folder}/{AUGMENTED}", picture)
@@ -101,13 +101,8 @@ def augmented(planned: Planned, store: Store) -> dict[str, Any]:
 
 def _about(planned: Planned, store: Store) -> dict[str, Any]:
     """What the classifier says of itself that a trial is about; empty where it is about several, or it is not there."""
-    network = _network(planned)
+    network = planned.network()
     return {} if network is None or not exists(network, store) else store.read_json(f"{network.folder}/artifact.json")
-
-
-def _network(planned: Planned) -> Artifact | None:
-    networks = [artifact for artifact in planned.needs.values() if artifact.kind == "classifier"]
-    return networks[0] if len(networks) == 1 else None
 
 
 def read_rows(planned: Planned, store: Store) -> pd.DataFrame:

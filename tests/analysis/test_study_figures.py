@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -175,6 +176,32 @@ def test_stopped_trainings_are_shown_with_what_they_reached(tmp_path: Path) -> N
     assert np.allclose(other.module.compute(results, other.options)["mean"], 2 / frame["x"])
     with pytest.raises(ReportError, match="no epoch has margin; there are loss, validation_accuracy"):
         chosen.module.compute(results, catalogue.parse({"learning_curves": {"metric": "margin"}}).options)
+
+
+def test_trials_that_share_a_network_share_a_line(tmp_path: Path) -> None:
+    """One that was stopped for one trial and went on for another was not stopped."""
+    results = searched(tmp_path)
+    network = {"0-0": "a", "1-0": "a", "3-0": "a", "7-0": "b", "11-0": "b"}
+    trials = results.trials.assign(classifier=results.trials["trial"].map(network))
+    results = dataclasses.replace(results, trials=trials)
+    chosen = catalogue.parse("learning_curves")
+    frame = chosen.module.compute(results, chosen.options)
+    lines = frame.drop_duplicates("trial").set_index("trial")
+    assert set(lines.index) == {"0-0", "7-0", *(f"{number}-0" for number in (4, 5, 6, 8, 9, 10))}
+    assert lines.loc["0-0", "recipe"] == trials.loc[trials["trial"] == "0-0", "recipe"].item()
+    assert lines["status"].eq("stopped").sum() == 1
+    assert "n = 8 trainings of 11 trials" in frame.attrs["caption"]
+    assert "Crosses: 1 training that" in frame.attrs["caption"]
+
+
+def test_metrics_of_no_split_are_of_the_images_trained_on(tmp_path: Path) -> None:
+    results = searched(tmp_path)
+    chosen = catalogue.parse({"learning_curves": {"metric": "loss"}})
+    frame = chosen.module.compute(results, chosen.options)
+    assert frame.attrs["mean"] == "training loss"
+    assert "of the images trained on" in frame.attrs["caption"]
+    chosen = catalogue.parse("learning_curves")
+    assert chosen.module.compute(results, chosen.options).attrs["mean"] == "validation accuracy"
 
 
 def test_logarithmic_settings_lie_on_logarithmic_axes(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def results(**entries: Any) -> Results:
             "point": item.trial.point,
             "config": item.trial.config.model_dump(mode="json"),
             "summary": {"accuracy": float(number)},
+            "epochs": [{"epoch": 1, "loss": 1.0, "accuracy": 0.5}],
         }
         for number, item in enumerate(items)
     ]
@@ -90,3 +91,21 @@ def test_parallel_coordinates_have_an_axis_for_an_entry_of_a_free_mapping() -> N
     chosen = catalogue.parse("parallel_coordinates", sweep=found.sweep)
     frame = chosen.module.compute(found, chosen.options)
     assert list(dict.fromkeys(frame.sort_values("x")["axis"])) == ["network options width", "optimiser", "accuracy"]
+
+
+def test_a_training_that_trials_share_is_one_training() -> None:
+    """Three measurements of three networks, and an augmentation that moves nothing: it has the plain network's key."""
+    found = results(grid={"samples": [4, 5, 6]}, seeds=3)
+    assert found.trials["classifier"].nunique() == 3
+    chosen = catalogue.parse("learning_curves")
+    frame = chosen.module.compute(found, chosen.options)
+    assert len(frame) == 3
+    assert "n = 3 trainings of 9 trials" in frame.attrs["caption"]
+    space = {"recipe.adversarial_augmentation.space": ["pixel", "hidden:1"]}
+    assert results(grid=space).trials["classifier"].nunique() == 1
+
+
+def test_a_trial_of_several_networks_is_about_none() -> None:
+    networks = [{"network": "mlp"}, {"network": "linear"}]
+    found = results(task="transfer", fixed=FIXED | {"networks": networks})
+    assert found.trials["classifier"].tolist() == [None]
