@@ -20,7 +20,7 @@ class Options(FigureOptions):
     """The options of `importance`; intervals and level are those that were computed when the search ended."""
 
 
-def unsuited(sweep: Mapping[str, Any]) -> str | None:
+def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     if reason := no_search(sweep):
         return reason

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from analysis import style
 from analysis.cube import counted
-from analysis.options import FigureOptions
+from analysis.options import METRIC, FigureOptions
 from analysis.results import OF_TRAINING, ReportError, Results, epoch_metric, sentence
 
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ class Options(FigureOptions):
     metric: str | None = Field(
         None,
         description="metric of an epoch; by default the scheduler's, else accuracy on held-out images, else on the images trained on",
+        json_schema_extra=METRIC,
     )
 
 
-def unsuited(sweep: Mapping[str, Any]) -> str | None:
+def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     return None if sweep.get("epochs", True) else "needs trainings, and the trials have none"
 
@@ -96,7 +97,7 @@ def _trained(results: Results) -> pd.DataFrame:
     """
     trials = results.trials[results.trials["status"].isin(["done", "stopped"])]
     told = trials["epochs"] if "epochs" in trials else pd.Series(None, trials.index, dtype=object)
-    trials = trials.assign(epochs=[json.loads(one) if isinstance(one, str) else [] for one in told])
+    trials = trials.assign(epochs=told.map(lambda one: json.loads(one) if isinstance(one, str) else []))
     trials = trials[trials["epochs"].map(len) > 0]
     own = trials["classifier"] if "classifier" in trials else trials["trial"]
     trials = trials.assign(training=own.fillna(trials["trial"]), reached=trials["epochs"].map(len))

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.options import FigureOptions
+from analysis.options import OBJECTIVE, FigureOptions
 from analysis.points import no_search, objectives, points
 from analysis.results import ReportError, Results, in_order, is_number, plain, show
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 class Options(FigureOptions):
     """The options of `parallel_coordinates`."""
 
-    by: str | None = Field(None, description="objective that the colour tells; by default the first")
+    by: str | None = Field(
+        None, description="objective that the colour tells; by default the first", json_schema_extra=OBJECTIVE
+    )
 
 
-def unsuited(sweep: Mapping[str, Any]) -> str | None:
+def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     return no_search(sweep)
 

@@ -239,3 +239,21 @@ def test_names_that_are_no_objective_are_told(tmp_path: Path) -> None:
         chosen = catalogue.parse(entry)
         with pytest.raises(ReportError, match="acuracy is no objective; there are accuracy, cost"):
             chosen.module.compute(results, chosen.options)
+
+
+def test_the_axes_of_the_front_are_two_objectives(tmp_path: Path) -> None:
+    results = searched(tmp_path)
+    for chosen_axes, (x, y) in {
+        (): ("accuracy", "cost"),
+        (("x", "cost"),): ("cost", "accuracy"),
+        (("y", "accuracy"),): ("cost", "accuracy"),
+        (("y", "cost"),): ("accuracy", "cost"),
+    }.items():
+        chosen = catalogue.parse({"pareto": dict(chosen_axes)}, sweep=results.sweep)
+        frame = chosen.module.compute(results, chosen.options)
+        assert (frame.attrs["x"], frame.attrs["mean"]) == (x, y)
+    both = {"pareto": {"x": "cost", "y": "cost"}}
+    with pytest.raises(ValueError, match="figure pareto: x and y are both cost"):
+        catalogue.parse(both, sweep=results.sweep)
+    with pytest.raises(ReportError, match="x and y are both cost"):
+        catalogue.find("pareto").compute(results, catalogue.parse(both).options)
