@@ -60,7 +60,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
                     "axis": axis.replace("_", " ") if axis in modes else results.setting_label(axis),
                     "x": place,
                     "value": [show(plain(value)) for value in there[axis]],
-                    "mean": _heights(there[axis], log),
+                    "mean": _heights(there[axis], log, outcome=axis in modes),
                     **{"low": np.nan, "high": np.nan},
                     "colour": colour,
                     **{"n": there["seeds"], "seeds": there["seeds"]},
@@ -123,15 +123,18 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     return figure
 
 
-def _heights(values: pd.Series, log: bool) -> np.ndarray:
-    """Where values lie between the smallest (0) and the largest (1); words in their order of appearance."""
+def _heights(values: pd.Series, log: bool, outcome: bool) -> np.ndarray:
+    """Where values lie between the smallest (0) and the largest (1); words in their order of appearance, before numbers beside them.
+
+    Only an outcome can be missing (NaN): the null of a setting is one of its values, and so a word.
+    """
     known = [plain(value) for value in values]
-    if all(value is None or is_number(value) for value in known):
+    if all(is_number(value) or (outcome and value is None) for value in known):
         numbers = np.array([np.nan if value is None else float(value) for value in known])
         numbers = np.log(numbers) if log else numbers
         low, high = np.nanmin(numbers), np.nanmax(numbers)
         return (numbers - low) / (high - low) if high > low else np.where(np.isnan(numbers), np.nan, 0.5)
-    order = in_order(values)
+    order = sorted(in_order(values), key=lambda value: (1, float(value)) if is_number(value) else (0, 0.0))
     return np.array([order.index(value) / max(1, len(order) - 1) for value in known])
 
 

@@ -217,6 +217,20 @@ def test_logarithmic_settings_lie_on_logarithmic_axes(tmp_path: Path) -> None:
     assert frame.loc[frame["status"] == "stopped early", "axis"].nunique() == 2  # they have no outcome
 
 
+def test_null_is_a_value_on_the_axis_of_a_setting(tmp_path: Path) -> None:
+    """Not missing: the line of a point meets the axis at `none`, not somewhere on the way to the next axis."""
+    results = searched(tmp_path)
+    choice = results.trials["trial"].str.split("-").str[0].astype(int).map(lambda number: [None, 1.0, 0.5][number % 3])
+    trials = results.trials.assign(**{"config.recipe.learning_rate": choice})
+    results = dataclasses.replace(results, trials=trials)
+    chosen = catalogue.parse("parallel_coordinates")
+    frame = chosen.module.compute(results, chosen.options)
+    axis = frame[frame["axis"] == "peak learning rate"]
+    assert set(axis["point"]) == set(frame["point"])
+    assert axis.groupby("value")["mean"].agg(set).to_dict() == {"none": {0.0}, "0.5": {0.5}, "1": {1.0}}
+    chosen.module.draw(frame, chosen.options)
+
+
 @pytest.mark.parametrize(
     ("name", "sweep", "said"),
     [
