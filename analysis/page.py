@@ -63,6 +63,7 @@ def render(
         headline=_headline(results, summary),
         objective=results.sweep.get("objective"),
         searched=bool(results.sweep.get("search")),
+        candidates=len(summary) if results.sweep.get("search") else 0,
         figures=[_figure(one) for one in drawn],
         augmented=_augmented(results, records),
         augmentations=augmented.pictures(results, records, picture),

@@ -117,8 +117,14 @@ def _record(item: Planned, store: Store) -> dict[str, Any]:
     path = f"{item.folder}/trial.json"
     if store.exists(path):
         return {"label": item.trial.label, "folder": item.folder, **store.read_json(path)}
-    config = item.trial.config.model_dump(mode="json")
-    return {"trial": item.key, "label": item.trial.label, "folder": item.folder, "status": "missing", "config": config}
+    return {
+        "trial": item.key,
+        "label": item.trial.label,
+        "folder": item.folder,
+        "status": "missing",
+        "point": item.trial.point,
+        "config": item.trial.config.model_dump(mode="json"),
+    }
 
 
 def _at(config: dict[str, Any], path: str) -> Any:

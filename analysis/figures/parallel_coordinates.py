@@ -11,7 +11,7 @@ from pydantic import Field
 
 from analysis import style
 from analysis.options import OBJECTIVE, FigureOptions
-from analysis.points import no_search, objectives, points
+from analysis.points import left_out, no_search, objectives, points
 from analysis.results import ReportError, Results, in_order, is_number, plain, show
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     by = options.by or next(iter(modes))
     if by not in modes:
         raise ReportError(f"by: {by} is no objective; there are {', '.join(modes)}")
-    there = points(results, options.level)
-    there = there[there["status"] != "failed"].reset_index(drop=True)
+    every = points(results, options.level)
+    there = every[every["status"] != "failed"].reset_index(drop=True)
     if not (there["status"] == "done").any():
         raise ReportError("no point has all of its trials done")
     rank = there[by].rank(ascending=modes[by] == "max", method="average")
@@ -77,6 +77,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         f" and its {'objectives' if len(modes) > 1 else 'objective'}{' (means over seeds)' if seeds > 1 else ''}.",
         f"Colour: rank by {by} ({modes[by]}), dark is best.",
         f"Grey, dotted: {stopped} stopped early, without an outcome." if stopped else "",
+        left_out(every, ["failed"]),
         "No intervals: the lines are the points themselves.",
     ]
     frame.attrs = {"caption": " ".join(filter(None, words)), "x": "", "mean": ""}

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from analysis import style
 from analysis.options import OBJECTIVE, FigureOptions
-from analysis.points import done, front, objectives
+from analysis.points import done, front, left_out, objectives, points
 from analysis.results import ReportError, Results
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     for option, name in (("x", x), ("y", y)):
         if name not in modes:
             raise ReportError(f"{option}: {name} is no objective; there are {', '.join(modes)}")
-    there = done(results, options.level)
+    every = points(results, options.level)
+    there = done(every)
     signs = np.array([1 if mode == "max" else -1 for mode in modes.values()])
     frame = pd.DataFrame(
         {
@@ -75,7 +76,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     others = [name for name in modes if name not in (x, y)]
     count = int(frame["front"].sum())
     words = [
-        f"{y} ({modes[y]}) against {x} ({modes[x]}) of the points of the search; n = {len(frame)} points.",
+        f"{y} ({modes[y]}) against {x} ({modes[x]}) of the points that are done; n = {len(frame)} points.",
+        left_out(every),
         f"Filled: the Pareto front ({count}), than which no point is better in one objective and as good in the others"
         + (f", {', '.join(others)} among them." if others else "."),
         f"Bars: {100 * options.level:.3g} % t intervals over up to {seeds} seeds."
@@ -83,7 +85,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         else "One seed a point: how far another training would differ is not known.",
     ]
     frame.attrs = {
-        "caption": " ".join(words),
+        "caption": " ".join(filter(None, words)),
         "x": x.replace("_", " "),
         "mean": y.replace("_", " "),
         "joined": not others,

@@ -217,6 +217,33 @@ def test_logarithmic_settings_lie_on_logarithmic_axes(tmp_path: Path) -> None:
     assert frame.loc[frame["status"] == "stopped early", "axis"].nunique() == 2  # they have no outcome
 
 
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    """Of the twelve points three were stopped and one failed: the rest is no picture of the whole space."""
+    results = searched(tmp_path, seeds=2)
+    told = {}
+    for name in NAMES:
+        chosen = catalogue.parse(name)
+        told[name] = chosen.module.compute(results, chosen.options).attrs["caption"]
+    for name in ("pareto", "importance"):
+        assert "n = 8 points. Left out of 12 points: 3 stopped early, 1 failed." in told[name]
+    assert "less important than it is" in told["importance"]
+    assert "3 stopped early, without an outcome. Left out of 12 points: 1 failed." in told["parallel_coordinates"]
+    trials = results.trials
+    complete = dataclasses.replace(results, trials=trials[trials["recipe"].isin(results.recipes)])
+    for name in NAMES:
+        chosen = catalogue.parse(name)
+        assert "Left out" not in chosen.module.compute(complete, chosen.options).attrs["caption"]
+
+
+def test_the_page_says_that_the_best_of_many_was_chosen(tmp_path: Path) -> None:
+    words = "The best of the 8 points was chosen by these very numbers"
+    results = searched(tmp_path)
+    assert words in render(results, [], summarise(results), {}, "")
+    for sweep in ({"search": {}}, {"objective": None, "objectives": []}):
+        other = searched(tmp_path, **sweep)
+        assert "was chosen by" not in render(other, [], summarise(other), {}, "")
+
+
 def test_null_is_a_value_on_the_axis_of_a_setting(tmp_path: Path) -> None:
     """Not missing: the line of a point meets the axis at `none`, not somewhere on the way to the next axis."""
     results = searched(tmp_path)

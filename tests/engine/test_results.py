@@ -11,7 +11,7 @@ import yaml
 from analysis import catalogue, report
 from analysis.results import Results
 from analysis.table import load as read
-from engine import spec
+from engine import importance, spec
 from engine.plan import Planned, plan
 from engine.results import table
 from engine.store import Store
@@ -34,7 +34,12 @@ def planned(**entries: Any) -> tuple[spec.Spec, list[Planned]]:
 def results(**entries: Any) -> Results:
     """A sweep as if it had run: the n-th trial's accuracy is n."""
     loaded, items = planned(**entries)
-    records = [
+    Store("results").write_table("trials.parquet", table(loaded, items, ended(items)))
+    return read("results")
+
+
+def ended(items: list[Planned]) -> list[dict[str, Any]]:
+    return [
         {
             "trial": item.key,
             "status": "done",
@@ -45,8 +50,6 @@ def results(**entries: Any) -> Results:
         }
         for number, item in enumerate(items)
     ]
-    Store("results").write_table("trials.parquet", table(loaded, items, records))
-    return read("results")
 
 
 def test_an_entry_of_a_free_mapping_tells_recipes_apart() -> None:
@@ -109,3 +112,15 @@ def test_a_trial_of_several_networks_is_about_none() -> None:
     networks = [{"network": "mlp"}, {"network": "linear"}]
     found = results(task="transfer", fixed=FIXED | {"networks": networks})
     assert found.trials["classifier"].tolist() == [None]
+
+
+def test_importances_are_of_the_points_whose_trials_are_all_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean of the seeds that a scheduler has left is not the point's."""
+    monkeypatch.setattr(importance, "RESAMPLES", 3)
+    search = {"recipe.learning_rate": {"uniform": [0.001, 0.1]}}
+    loaded, items = planned(search=search, trials=8, seeds=2, objective={"metric": "accuracy"})
+    records = ended(items)
+    records[3] |= {"status": "stopped", "summary": None}
+    records[6] |= {"status": "missing", "summary": None}
+    (line,) = importance.importance(loaded, records)
+    assert (line["n"], line["seeds"]) == (6, 2)
