@@ -55,6 +55,7 @@ def render(
         lstrip_blocks=True,
     )
     fixed, varied = _settings(results)
+    incomplete = summary["seeds"] < summary["trials"]
     return environment.get_template("report.html.j2").render(
         title=results.sweep.get("name") or "sweep",
         about=results.sweep.get("about") or "",
@@ -63,7 +64,8 @@ def render(
         headline=_headline(results, summary),
         objective=results.sweep.get("objective"),
         searched=bool(results.sweep.get("search")),
-        candidates=len(summary) if results.sweep.get("search") else 0,
+        candidates=int((~incomplete).sum()) if results.sweep.get("search") else 0,
+        incomplete=bool(incomplete.any()),
         figures=[_figure(one) for one in drawn],
         augmented=_augmented(results, records),
         augmentations=augmented.pictures(results, records, picture),
@@ -153,11 +155,21 @@ def _duration(seconds: float) -> str:
 def _headline(results: Results, summary: pd.DataFrame) -> dict[str, Any]:
     """The table of scalars: recipes down and scalars across, or the other way round, whichever is narrower."""
     names = scalars(results)
-    recipes = [f"{line['recipe']} ({counted(line['seeds'], 'seed')})" for _, line in summary.iterrows()]
+    recipes = [f"{line['recipe']} ({_seeds(line)})" for _, line in summary.iterrows()]
     cells = [[_cell(line, name) for name in names] for _, line in summary.iterrows()]
     if len(names) > len(recipes):
         return {"corner": "scalar", "across": recipes, "down": names, "cells": list(zip(*cells, strict=True))}
     return {"corner": "recipe", "across": names, "down": recipes, "cells": cells}
+
+
+def _seeds(line: pd.Series) -> str:
+    """How many seeds a recipe's means are over, and of how many.
+
+    >>> _seeds(pd.Series({"seeds": 3, "trials": 3})), _seeds(pd.Series({"seeds": 1, "trials": 3}))
+    ('3 seeds', '1 of 3 seeds')
+    """
+    of = f"{line['seeds']} of " if line["seeds"] < line["trials"] else ""
+    return of + counted(line["trials"], "seed")
 
 
 def _cell(line: pd.Series, name: str) -> tuple[str, str]:

@@ -177,8 +177,9 @@ def test_summary_is_over_seeds(tmp_path: Path) -> None:
     report.build(folder, figures=["effects"])
     summary = pd.read_csv(folder / "summary.csv").set_index("recipe")
     trials = load(folder).trials
-    assert list(summary.columns)[:4] == [NOISE, OPTIMISER, "seeds", "flatness"]  # the objective first
-    assert summary["seeds"].to_dict()["adam, input noise 0"] == 2
+    assert list(summary.columns)[:5] == [NOISE, OPTIMISER, "seeds", "trials", "flatness"]  # the objective first
+    assert summary.loc["adam, input noise 0", ["seeds", "trials"]].tolist() == [2, 3]
+    assert summary.loc["sgd, input noise 0", ["seeds", "trials"]].tolist() == [3, 3]
     for recipe, line in summary.iterrows():
         mean, low, high, _ = student_mean(trials.loc[trials["recipe"] == recipe, "summary.flatness"].dropna())
         assert np.allclose(line[["flatness", "flatness.low", "flatness.high"]].astype(float), (mean, low, high))

@@ -160,6 +160,27 @@ def test_the_page_lists_stopped_trainings_and_the_best_point_first(tmp_path: Pat
         assert recipe in words
 
 
+def test_a_point_that_lacks_a_seed_comes_after_those_that_are_done(tmp_path: Path) -> None:
+    """Though the seeds that a scheduler has left are the best of all."""
+    results = searched(tmp_path, seeds=2)
+    best = results.trials["trial"].str.startswith("10-")
+    last = results.trials["trial"] == "10-1"
+    trials = results.trials.assign(status=results.trials["status"].mask(last, "stopped"))
+    trials["summary.accuracy"] = trials["summary.accuracy"].mask(last)
+    results = dataclasses.replace(results, trials=trials)
+    table = summarise(results)
+    assert table["recipe"].iloc[-1] == trials.loc[best, "recipe"].iloc[0]
+    assert table["accuracy"].iloc[-1] == table["accuracy"].max()
+    assert table["accuracy"].iloc[:-1].is_monotonic_decreasing
+    assert table[["seeds", "trials"]].iloc[-1].tolist() == [1, 2]
+    words = re.sub(r"\s+", " ", render(results, [], table, {}, ""))
+    assert f"{table['recipe'].iloc[-1]} (1 of 2 seeds)" in words
+    assert "its means are of those that are, and it comes after the others." in words
+    assert "The best of the 7 points" in words
+    cheap = dataclasses.replace(results, sweep={**results.sweep, "objective": {"metric": "cost", "mode": "min"}})
+    assert summarise(cheap)["cost"].iloc[:-1].is_monotonic_increasing
+
+
 def test_stopped_trainings_are_shown_with_what_they_reached(tmp_path: Path) -> None:
     results = searched(tmp_path)
     chosen = catalogue.parse("learning_curves")
