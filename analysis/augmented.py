@@ -31,7 +31,7 @@ PICTURES = 12
 def effects(results: Results, records: Records) -> list[dict[str, Any]]:
     """For each recipe with augmentation its name, `seeds`, and of each measure the mean over seeds with the ends of its interval.
 
-    Of the last epoch that was reached, also in trials that a scheduler stopped. A measure that no seed has is NaN.
+    Of the last epoch of the trials that are done. A measure that no seed has is NaN.
     """
     found = []
     for recipe, trials in _recipes(results):
@@ -72,8 +72,8 @@ def pictures(results: Results, records: Records, read: Callable[[str], bytes | N
 
 
 def _recipes(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each recipe with its trials, first seeds first."""
-    trials = results.trials
+    """Each recipe with its trials that are done, first seeds first: where others were stopped, their last epoch is not the recipe's."""
+    trials = results.trials[results.trials["status"] == "done"]
     if results.replicates:
         trials = trials.sort_values(f"config.{results.replicates}", kind="stable")
     for recipe in trials["recipe"].cat.categories:

@@ -36,9 +36,9 @@ class Chosen:
         return judge(set(columns)) if judge else None
 
     def unsuited(self, sweep: Mapping[str, Any] | None) -> str | None:
-        """Why a sweep cannot be drawn, whatever its rows; None if it can, or where nothing is known of it."""
+        """Why a sweep cannot be drawn with these options, whatever its rows; None if it can, or where nothing is known of it."""
         judge = getattr(self.module, "unsuited", None)
-        return judge(sweep) if judge and sweep is not None else None
+        return judge(sweep, self.options) if judge and sweep is not None else None
 
 
 def names() -> list[str]:
@@ -73,10 +73,10 @@ def parse(
         entry: a name, or a mapping of one name to its options.
         columns: the row columns of the sweep's task; None to leave the columns unchecked.
         settings: the dotted names of the sweep's settings; None to leave them unchecked.
-        sweep: what the sweep says of itself (`objectives`, `search`, ...); None to leave it unchecked.
+        sweep: what the sweep says of itself (`objectives`, `search`, `metrics`, ...); None to leave it unchecked.
 
     Raises:
-        ValueError: in one line, an unknown figure, option, column or setting, or a value that is not allowed.
+        ValueError: in one line, an unknown figure, option, column, setting, objective or metric, or a value that is not allowed.
 
     >>> parse({"recipes": {"y": "p_true"}}).options.y
     'p_true'
@@ -93,12 +93,14 @@ def parse(
             raise ValueError(f"figure {name}: {reason}")
     if reason := chosen.unsuited(sweep):
         raise ValueError(f"figure {name}: {reason}")
-    if settings is not None:
-        there = list(settings)
-        for option, field in type(chosen.options).model_fields.items():
-            extra, value = field.json_schema_extra, getattr(chosen.options, option)
-            if isinstance(extra, dict) and extra.get("names") == "setting" and value is not None and value not in there:
-                raise ValueError(f"figure {name}: {option}: no setting {value!r}; there are {_among(value, there)}")
+    known = {"setting": settings, **_told(sweep)}
+    for option, field in type(chosen.options).model_fields.items():
+        extra, value = field.json_schema_extra, getattr(chosen.options, option)
+        kind = extra.get("names") if isinstance(extra, dict) else None
+        if isinstance(kind, str) and value is not None and (names_of := known.get(kind)) is not None:
+            there = list(names_of)
+            if value not in there:
+                raise ValueError(f"figure {name}: {option}: no {kind} {value!r}; there are {_among(value, there)}")
     return chosen
 
 
@@ -114,6 +116,13 @@ def fitting(columns: Iterable[str], sweep: Mapping[str, Any] | None = None) -> l
     if sweep is None:
         return [chosen for chosen in every if not hasattr(chosen.module, "unsuited")]
     return [chosen for chosen in every if chosen.unsuited(sweep) is None]
+
+
+def _told(sweep: Mapping[str, Any] | None) -> dict[str, list[str] | None]:
+    """The names that a sweep tells, by what options call them; None for those that it does not tell."""
+    if sweep is None:
+        return {}
+    return {"objective": [entry["metric"] for entry in sweep.get("objectives") or []], "metric": sweep.get("metrics")}
 
 
 def _split(entry: Any) -> tuple[str, dict[str, Any]]:

@@ -9,6 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 SETTING: dict[str, Any] = {"names": "setting"}
 """`Field(json_schema_extra=SETTING)` marks an option that names one of the sweep's settings (`recipe.optimiser`)."""
 
+OBJECTIVE: dict[str, Any] = {"names": "objective"}
+"""Marks an option that names one of the sweep's objectives."""
+
+METRIC: dict[str, Any] = {"names": "metric"}
+"""Marks an option that names a metric of an epoch of training."""
+
 GENUINE = "genuine"
 """The condition that the others are compared with."""
 

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis import augmented, style
 from analysis.cube import counted
 from analysis.drawing import Drawn
-from analysis.results import Results, in_order, is_number, show
+from analysis.results import Results, epoch_metric, in_order, is_number, show
 from analysis.summary import scalars
 
 BROAD = style.COLUMN * 1.5 * style.RC["savefig.dpi"]
@@ -55,6 +55,7 @@ def render(
         lstrip_blocks=True,
     )
     fixed, varied = _settings(results)
+    incomplete = summary["seeds"] < summary["trials"]
     return environment.get_template("report.html.j2").render(
         title=results.sweep.get("name") or "sweep",
         about=results.sweep.get("about") or "",
@@ -63,6 +64,8 @@ def render(
         headline=_headline(results, summary),
         objective=results.sweep.get("objective"),
         searched=bool(results.sweep.get("search")),
+        candidates=int((~incomplete).sum()) if results.sweep.get("search") else 0,
+        incomplete=bool(incomplete.any()),
         figures=[_figure(one) for one in drawn],
         augmented=_augmented(results, records),
         augmentations=augmented.pictures(results, records, picture),
@@ -152,11 +155,21 @@ def _duration(seconds: float) -> str:
 def _headline(results: Results, summary: pd.DataFrame) -> dict[str, Any]:
     """The table of scalars: recipes down and scalars across, or the other way round, whichever is narrower."""
     names = scalars(results)
-    recipes = [f"{line['recipe']} ({counted(line['seeds'], 'seed')})" for _, line in summary.iterrows()]
+    recipes = [f"{line['recipe']} ({_seeds(line)})" for _, line in summary.iterrows()]
     cells = [[_cell(line, name) for name in names] for _, line in summary.iterrows()]
     if len(names) > len(recipes):
         return {"corner": "scalar", "across": recipes, "down": names, "cells": list(zip(*cells, strict=True))}
     return {"corner": "recipe", "across": names, "down": recipes, "cells": cells}
+
+
+def _seeds(line: pd.Series) -> str:
+    """How many seeds a recipe's means are over, and of how many.
+
+    >>> _seeds(pd.Series({"seeds": 3, "trials": 3})), _seeds(pd.Series({"seeds": 1, "trials": 3}))
+    ('3 seeds', '1 of 3 seeds')
+    """
+    of = f"{line['seeds']} of " if line["seeds"] < line["trials"] else ""
+    return of + counted(line["trials"], "seed")
 
 
 def _cell(line: pd.Series, name: str) -> tuple[str, str]:
@@ -199,7 +212,7 @@ def _failed(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[
 
 
 def _stopped(results: Results) -> dict[str, Any]:
-    """The table of the trainings that a scheduler stopped, the shortest first: how far each came, and its last epoch's metrics."""
+    """The table of the trials that a scheduler stopped, the shortest first: how far each came, and its last epoch's metrics."""
     found = []
     for _, line in results.trials[results.trials["status"] == "stopped"].iterrows():
         last = json.loads(line["epochs"])[-1]
@@ -209,19 +222,10 @@ def _stopped(results: Results) -> dict[str, Any]:
     found.sort(key=lambda one: one[2]["epoch"])
     names = [name for name in dict.fromkeys(name for *_, last in found for name in last) if name not in NOT_REACHED]
     return {
-        "across": [_reached(name) for name in names],
+        "across": [epoch_metric(name) for name in names],
         "down": [one[:2] for one in found],
         "cells": [[show(last[name]) if name in last else "" for name in names] for *_, last in found],
     }
-
-
-def _reached(metric: str) -> str:
-    """An epoch's metric in words: one of no split is that of the training examples.
-
-    >>> _reached("loss"), _reached("validation_loss")
-    ('training loss', 'validation loss')
-    """
-    return ("training " if metric in ("loss", "accuracy") else "") + metric.replace("_", " ")
 
 
 def _checks(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

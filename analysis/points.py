@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from analysis.cube import counted
 from analysis.results import ReportError, Results
 from analysis.stats import student_mean
 
@@ -42,17 +43,33 @@ def points(results: Results, level: float) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def done(results: Results, level: float) -> pd.DataFrame:
-    """The points whose trials are all done.
+def done(found: pd.DataFrame) -> pd.DataFrame:
+    """Of the points those whose trials are all done.
+
+    Args:
+        found: what `points` gave.
 
     Raises:
         ReportError: there is none.
     """
-    found = points(results, level)
     found = found[found["status"] == "done"].reset_index(drop=True)
     if found.empty:
         raise ReportError("no point has all of its trials done")
     return found
+
+
+def left_out(found: pd.DataFrame, statuses: Sequence[str] = ("stopped early", "failed")) -> str:
+    """A sentence on the points of these statuses, which a figure leaves out; no words where there are none.
+
+    Args:
+        found: what `points` gave.
+
+    >>> left_out(pd.DataFrame({"status": ["done", "failed", "stopped early", "failed"]}))
+    'Left out of 4 points: 1 stopped early, 2 failed.'
+    """
+    counts = {status: int((found["status"] == status).sum()) for status in statuses}
+    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"Left out of {counted(len(found), 'point')}: {told}." if told else ""
 
 
 def front(values: ArrayLike) -> NDArray[np.bool_]:

@@ -19,6 +19,9 @@ RADIUS_LABELS = {
 }
 """Axis labels of the kinds of noise, where the noise is in pixel space."""
 
+OF_TRAINING = ("loss", "accuracy")
+"""The metrics of an epoch that are of the images trained on."""
+
 
 class ReportError(ValueError):
     """A mistake that the reader of a report can mend, told in one line."""
@@ -130,6 +133,15 @@ def sentence(words: str) -> str:
     'Distance in L2'
     """
     return words[:1].upper() + words[1:]
+
+
+def epoch_metric(metric: str) -> str:
+    """An epoch's metric in words: one of no split is that of the images trained on, with their noise and augmentation.
+
+    >>> epoch_metric("loss"), epoch_metric("validation_loss")
+    ('training loss', 'validation loss')
+    """
+    return ("training " if metric in OF_TRAINING else "") + metric.replace("_", " ")
 
 
 def in_order(column: pd.Series) -> list[Any]:

@@ -19,9 +19,11 @@ def scalars(results: Results) -> list[str]:
 
 
 def summarise(results: Results) -> pd.DataFrame:
-    """One line a recipe: `recipe`, the varied settings, `seeds`, and `<scalar>`, `<scalar>.low`, `<scalar>.high`.
+    """One line a recipe: `recipe`, the varied settings, `seeds` that are done, `trials` of it in all, and `<scalar>`, `<scalar>.low`,
+    `<scalar>.high`.
 
-    The recipes of a grid come in its order, those of a search with the best of its (first) objective first.
+    The recipes of a grid come in its order, those of a search with the best of its (first) objective first; there those of which a
+    trial was stopped or failed come after all others, since their means are of the seeds that survived.
 
     The interval is Student's t over the seeds (NaN with one seed): it says how far another training may differ, not how
     far other examples may.
@@ -34,6 +36,7 @@ def summarise(results: Results) -> pd.DataFrame:
             "recipe": recipe,
             **{name: results.setting_of(recipe, name) for name in results.varied},
             "seeds": len(trials),
+            "trials": int((results.trials["recipe"] == recipe).sum()),
         }
         for name in scalars(results):
             values = pd.to_numeric(trials[f"summary.{name}"], errors="coerce").to_numpy(float)
@@ -42,7 +45,7 @@ def summarise(results: Results) -> pd.DataFrame:
         lines.append(line)
     frame, objective = pd.DataFrame(lines), results.sweep.get("objective")
     if results.sweep.get("search") and objective and objective["metric"] in frame:
-        return frame.sort_values(
-            objective["metric"], ascending=objective["mode"] == "min", kind="stable", ignore_index=True
-        )
+        by = frame[objective["metric"]] * (1 if objective["mode"] == "min" else -1)
+        order = pd.DataFrame({"incomplete": frame["seeds"] < frame["trials"], "by": by})
+        return frame.loc[order.sort_values(["incomplete", "by"], kind="stable").index].reset_index(drop=True)
     return frame

@@ -101,13 +101,21 @@ def _trials(store: Store) -> tuple[dict[str, Any], pd.DataFrame, tuple[str, ...]
 
 
 def _leaves(varied: Iterable[str], trials: pd.DataFrame) -> list[str]:
-    """The settings that have a column; a group that varies as a whole stands for those of its settings that differ."""
+    """The settings that have a column; a group that varies as a whole stands for those of its settings that differ.
+
+    Raises:
+        ReportError: one has no column at or below it: without it different recipes would pass for seeds of one.
+    """
     leaves: list[str] = []
     for name in varied:
         if f"config.{name}" in trials:
             leaves.append(name)
             continue
         below = [column for column in trials.columns if column.startswith(f"config.{name}.")]
+        if not below:
+            raise ReportError(
+                f"trials.parquet has no values of {name}, which varies; delete report.html and run the sweep again"
+            )
         leaves += [column.removeprefix("config.") for column in below if trials[column].nunique(dropna=False) > 1]
     return list(dict.fromkeys(leaves))
 

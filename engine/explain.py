@@ -60,6 +60,20 @@ def settings_of(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     return names
 
 
+def inner_settings(model: type[BaseModel], names: Iterable[str]) -> dict[str, str]:
+    """Of dotted names those that lie inside a setting, with their labels: entries of a free mapping such as `recipe.network_options`,
+    and the settings of `recipe.finetune_from`, which is one itself."""
+    outer, found = settings_of(model), {}
+    for name in names:
+        holder = next((setting for setting in outer if name.startswith(f"{setting}.")), None)
+        if holder is not None:
+            owner = _model_at(model, holder.split("."))
+            inner = name.removeprefix(f"{holder}.")
+            label = settings_of(owner).get(inner, inner) if owner else inner
+            found[name] = name if label == inner else f"{label} of {holder.rpartition('.')[2]}"
+    return found
+
+
 def unknown(model: type[BaseModel], path: str) -> bool:
     """Whether a dotted name is no setting of the model, nor an entry of one of its free mappings."""
     parent, _, name = path.rpartition(".")

@@ -26,15 +26,15 @@ def importance(spec: Spec, records: list[dict[str, Any]]) -> list[dict[str, Any]
 
     Returns:
         For each objective and setting: `objective`, `setting`, `mean`, percentile interval (95 %) `low` and `high` over resamples of
-        the points, `n` points, `seeds` of a point at most, `resamples`. Nothing for an objective with fewer than five complete points, or
-        the same at all.
+        the points, `n` points, `seeds` of a point at most, `resamples`. Nothing for an objective with fewer than five points whose
+        trials are all done, or the same at all.
     """
     sweep, seed = spec.sweep, spec.task.Config.replicates
     points: dict[str, list[dict[str, Any]]] = {}
     for record in records:
-        if record["status"] == "done":
-            searched = {name: value for name, value in record["point"].items() if name != seed}
-            points.setdefault(json.dumps(searched, sort_keys=True), []).append(record)
+        searched = {name: value for name, value in record["point"].items() if name != seed}
+        points.setdefault(json.dumps(searched, sort_keys=True), []).append(record)
+    points = {name: point for name, point in points.items() if all(record["status"] == "done" for record in point)}
     params = [encoded(sweep, point[0]["point"]) for point in points.values()]
     random = np.random.default_rng(0)
     lines: list[dict[str, Any]] = []

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from analysis import report
 from engine.board import Board
-from engine.explain import settings_of
+from engine.explain import inner_settings, settings_of
 from engine.importance import importance
 from engine.plan import Planned
 from engine.source import dump
@@ -70,11 +70,18 @@ def _unpassed(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> pa.Table:
-    """One line a trial: `trial`, `status`, `seconds`, `error`, `config.<name>` and `summary.<name>`; the sweep in its metadata."""
+    """One line a trial: `trial`, `status`, `seconds`, `error`, `config.<name>` and `summary.<name>`; the sweep in its metadata.
+
+    `classifier` is the key of the network that a trial is about, None where it is about several: trials may share one. The names are
+    those of all settings, and of what varies inside one (`recipe.network_options.width`).
+    """
     lines = []
-    for record in records:
+    settings = settings_of(spec.task.Config)
+    settings |= inner_settings(spec.task.Config, spec.sweep.varied)  # their holder's column does not tell recipes apart
+    for item, record in zip(planned, records, strict=True):
         line = {name: record.get(name) for name in ("trial", "label", "status", "seconds", "error")}
-        for name in settings_of(spec.task.Config):
+        line["classifier"] = item.classifier.key if item.classifier else None
+        for name in settings:
             value = _at(record["config"], name)
             line[f"config.{name}"] = json.dumps(value) if isinstance(value, (list, dict)) else value
         line |= {f"summary.{name}": value for name, value in (record.get("summary") or {}).items()}
@@ -93,7 +100,7 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
         "about": spec.sweep.about,
         "varied": spec.sweep.varied,
         "replicates": spec.task.Config.replicates,
-        "labels": settings_of(spec.task.Config),
+        "labels": settings,
         "classes": list(planned[0].classes) if planned else [],
         "objective": told["objectives"][0] if told["objectives"] else None,
         **told,
@@ -109,14 +116,22 @@ def _record(item: Planned, store: Store) -> dict[str, Any]:
     path = f"{item.folder}/trial.json"
     if store.exists(path):
         return {"label": item.trial.label, "folder": item.folder, **store.read_json(path)}
-    config = item.trial.config.model_dump(mode="json")
-    return {"trial": item.key, "label": item.trial.label, "folder": item.folder, "status": "missing", "config": config}
+    return {
+        "trial": item.key,
+        "label": item.trial.label,
+        "folder": item.folder,
+        "status": "missing",
+        "point": item.trial.point,
+        "config": item.trial.config.model_dump(mode="json"),
+    }
 
 
 def _at(config: dict[str, Any], path: str) -> Any:
+    """The value at a dotted path; None where a task's own validation has taken away what varies inside a setting."""
+    value: Any = config
     for name in path.split("."):
-        config = config[name]
-    return config
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _stamp(spec: Spec, store: Store) -> str | None:

@@ -33,12 +33,13 @@ from typing import Any
 import tasks
 from analysis import catalogue
 from engine.entries import MOST_TRIALS, Scheduler, Sweep
-from engine.explain import Mistake, alike, leaves, settings_of, shown, unknown, validated
+from engine.explain import Mistake, alike, inner_settings, leaves, settings_of, shown, unknown, validated
 from engine.source import Source, SpecError, meant, obstacle, override, place, read
 from tasks.parts import data
 from tasks.parts.contract import TaskConfig
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError, as_number
+from tasks.parts.training import Epoch
 
 
 @dataclass(frozen=True)
@@ -350,27 +351,39 @@ def facts(sweep: Sweep) -> dict[str, Any]:
         "objectives": [objective.model_dump() for objective in sweep.objectives],
         "search": {name: drawn.kind for name, drawn in sweep.search.items()},
         "scheduler": sweep.scheduler.model_dump() if sweep.scheduler else None,
+        "metrics": [name for name in Epoch.__annotations__ if name != "epoch"],  # some of them only with some recipes
     }
 
 
 def _check_figures(sweep: Sweep, module: ModuleType, source: Source) -> None:
-    columns, settings, told = list(module.COLUMNS), list(settings_of(module.Config)), facts(sweep)
+    columns, told = list(module.COLUMNS), facts(sweep)
+    settings = [*settings_of(module.Config), *inner_settings(module.Config, sweep.varied)]
     for number, entry in enumerate(sweep.figures or []):
         try:
             catalogue.parse(entry, columns, settings, told)
         except ValueError as error:
             path = f"figures.{number}"
-            raise source.error(path + _option_at_fault(entry, columns, settings), str(error)) from None
+            raise source.error(path + _option_at_fault(entry, columns, settings, told), str(error)) from None
 
 
-def _option_at_fault(entry: Any, columns: list[str], settings: list[str]) -> str:
+def _option_at_fault(entry: Any, columns: list[str], settings: list[str], told: Mapping[str, Any]) -> str:
     """The dotted path within a figure's entry to the first option that is refused alone, or nothing."""
     if not isinstance(entry, dict) or len(entry) != 1:
         return ""
     ((name, options),) = entry.items()
+    known = told if _suits(name, told) else None  # of a sweep that is not drawn with any options, none is at fault
     for option, value in options.items() if isinstance(options, dict) else ():
         try:
-            catalogue.parse({name: {option: value}}, columns, settings)
+            catalogue.parse({name: {option: value}}, columns, settings, known)
         except ValueError:
             return f".{name}.{option}"
     return f".{name}"
+
+
+def _suits(figure: str, told: Mapping[str, Any]) -> bool:
+    """Whether a sweep can be drawn as a figure with its default options."""
+    try:
+        catalogue.parse(figure, sweep=told)
+    except ValueError:
+        return False
+    return True

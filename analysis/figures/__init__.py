@@ -9,11 +9,12 @@ def needs(options)                  the row columns it takes, as a list
 def compute(results, options)       the numbers that are drawn, as a tidy data frame with mean, low, high, n
 def draw(frame, options)            a Matplotlib figure of that frame and nothing else
 unfit(columns)                  optional: why rows with these columns are not meant, though they have what it needs, or None
-unsuited(sweep)                 optional: why a sweep cannot be drawn, by what it says of itself (`search`, ...), or None
+unsuited(sweep, options)        optional: why a sweep cannot be drawn, by what it says of itself (`search`, ...), or None
 ```
 
 `compute` keeps the order in which things are to be drawn. It leaves the words in `frame.attrs`: `caption` (what is
-shown, n, what was resampled, level) and the axis labels. An option that names a setting of the sweep carries
-`json_schema_extra=SETTING`, so that it can be checked before any work starts. `draw` imports Matplotlib itself, through
-`analysis.style`, never pyplot. Both raise `ReportError` with one line for what the reader can mend.
+shown, n, what was resampled, level) and the axis labels. An option that names a setting, an objective or an epoch's
+metric carries `json_schema_extra=SETTING`, `OBJECTIVE` or `METRIC`, so that it can be checked before any work starts.
+`draw` imports Matplotlib itself, through `analysis.style`, never pyplot. Both raise `ReportError` with one line for what
+the reader can mend.
 """

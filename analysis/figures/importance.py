@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis import style
 from analysis.options import FigureOptions
-from analysis.points import no_search
+from analysis.points import left_out, no_search, points
 from analysis.results import ReportError, Results
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Options(FigureOptions):
     """The options of `importance`; intervals and level are those that were computed when the search ended."""
 
 
-def unsuited(sweep: Mapping[str, Any]) -> str | None:
+def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     if reason := no_search(sweep):
         return reason
@@ -42,10 +42,19 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     order = frame.groupby("setting")["mean"].mean().rank(ascending=False)
     frame = frame.sort_values("setting", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     resamples = int(frame["resamples"].min())
+    every = points(results, options.level)
+    words = [
+        "Share of an objective's variance over the searched space that each setting explains alone or by its interactions, as far as the "
+        "points that are done tell it (fANOVA, Hutter et al., 2014; seeds averaged); "
+        f"n = {int(frame['n'].max())} points.",
+        left_out(every),
+        "What makes a training fall behind early may look less important than it is, since such points were stopped."
+        if (every["status"] == "stopped early").any()
+        else "",
+        f"Bars: 95 % percentile intervals of {resamples} resamples of the points.",
+    ]
     frame.attrs = {
-        "caption": "Share of an objective's variance over the searched space that each setting explains alone or by its interactions "
-        "(fANOVA, Hutter et al., 2014; seeds averaged); "
-        f"n = {int(frame['n'].max())} points. Bars: 95 % percentile intervals of {resamples} resamples of the points.",
+        "caption": " ".join(filter(None, words)),
         "x": "",
         "mean": "importance",
     }

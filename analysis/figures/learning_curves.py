@@ -11,8 +11,9 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.options import FigureOptions
-from analysis.results import ReportError, Results
+from analysis.cube import counted
+from analysis.options import METRIC, FigureOptions
+from analysis.results import OF_TRAINING, ReportError, Results, epoch_metric, sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,11 +27,12 @@ class Options(FigureOptions):
 
     metric: str | None = Field(
         None,
-        description="metric of an epoch; by default the scheduler's, else accuracy on held-out images, else on training images",
+        description="metric of an epoch; by default the scheduler's, else accuracy on held-out images, else on the images trained on",
+        json_schema_extra=METRIC,
     )
 
 
-def unsuited(sweep: Mapping[str, Any]) -> str | None:
+def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     return None if sweep.get("epochs", True) else "needs trainings, and the trials have none"
 
@@ -41,14 +43,15 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a training and epoch: `trial`, `recipe`, `status`, `x` (epoch), `mean` (the metric), `low`, `high` (none), `n`, `seeds`."""
+    """One line a training and epoch: `trial`, `recipe`, `status`, `x` (epoch), `mean` (the metric), `low`, `high` (none), `n`, `seeds`.
+
+    Trials that share a network share its training, which stands under the first of those that saw most of it.
+    """
     parts = []
-    trials = results.trials[results.trials["status"].isin(["done", "stopped"])]
-    for _, trial in trials.iterrows():
-        told = trial.get("epochs")
-        epochs = pd.DataFrame(json.loads(told) if isinstance(told, str) else [])
+    trials = _trained(results)
+    for _, trial in trials.drop_duplicates("training").iterrows():
         where = {"trial": trial["trial"], "recipe": str(trial["recipe"]), "status": trial["status"]}
-        parts.append(epochs.assign(**where))
+        parts.append(pd.DataFrame(trial["epochs"]).assign(**where))
     known = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if "epoch" not in known:
         raise ReportError("no trial has trained one classifier for an epoch")
@@ -67,16 +70,38 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         str(scheduler.get("name")), "a scheduler"
     )
     spared = frame["x"].max() * len(frame["trial"].unique()) - len(frame) if stopped else 0
-    label = metric.replace("_", " ")
+    label, n = epoch_metric(metric), int(counts.sum())
+    drawn = trials["training"].isin(trials.loc[trials["trial"].isin(frame["trial"]), "training"]).sum()
     words = [
-        f"{label[:1].upper()}{label[1:]} against the epoch, one line a training; n = {int(counts.sum())} trainings.",
-        f"Crosses: {stopped} trainings that {rule} stopped ({spared} epochs fewer than if all had been as long as the longest)."
+        f"{sentence(label)} against the epoch, one line a training; n = {counted(n, 'training')}"
+        + (
+            f" of {drawn} trials: those that share a network share a line, under the name of the first."
+            if n < drawn
+            else "."
+        ),
+        "It is that of the images trained on, with their noise and augmentation." if metric in OF_TRAINING else "",
+        f"Crosses: {counted(stopped, 'training')} that {rule} stopped ({spared} epochs fewer than if all had been as long as the longest)."
         if stopped
         else "",
         "No intervals: each line is one training.",
     ]
     frame.attrs = {"caption": " ".join(filter(None, words)), "x": "epoch", "mean": label}
     return frame
+
+
+def _trained(results: Results) -> pd.DataFrame:
+    """The trials that are done or were stopped and have `epochs`, as lists, each with its `training`: the key of its network.
+
+    Those that are done come before those that were stopped, and these by how far they came: a training that a scheduler stopped for one
+    trial may have gone on for another, and then it was not stopped.
+    """
+    trials = results.trials[results.trials["status"].isin(["done", "stopped"])]
+    told = trials["epochs"] if "epochs" in trials else pd.Series(None, trials.index, dtype=object)
+    trials = trials.assign(epochs=told.map(lambda one: json.loads(one) if isinstance(one, str) else []))
+    trials = trials[trials["epochs"].map(len) > 0]
+    own = trials["classifier"] if "classifier" in trials else trials["trial"]
+    trials = trials.assign(training=own.fillna(trials["trial"]), reached=trials["epochs"].map(len))
+    return trials.sort_values(["status", "reached"], ascending=[True, False], kind="stable")
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:

@@ -10,8 +10,8 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.options import FigureOptions
-from analysis.points import no_search, objectives, points
+from analysis.options import OBJECTIVE, FigureOptions
+from analysis.points import left_out, no_search, objectives, points
 from analysis.results import ReportError, Results, in_order, is_number, plain, show
 
 if TYPE_CHECKING:
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 class Options(FigureOptions):
     """The options of `parallel_coordinates`."""
 
-    by: str | None = Field(None, description="objective that the colour tells; by default the first")
+    by: str | None = Field(
+        None, description="objective that the colour tells; by default the first", json_schema_extra=OBJECTIVE
+    )
 
 
-def unsuited(sweep: Mapping[str, Any]) -> str | None:
+def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     return no_search(sweep)
 
@@ -41,8 +43,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     by = options.by or next(iter(modes))
     if by not in modes:
         raise ReportError(f"by: {by} is no objective; there are {', '.join(modes)}")
-    there = points(results, options.level)
-    there = there[there["status"] != "failed"].reset_index(drop=True)
+    every = points(results, options.level)
+    there = every[every["status"] != "failed"].reset_index(drop=True)
     if not (there["status"] == "done").any():
         raise ReportError("no point has all of its trials done")
     rank = there[by].rank(ascending=modes[by] == "max", method="average")
@@ -58,7 +60,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
                     "axis": axis.replace("_", " ") if axis in modes else results.setting_label(axis),
                     "x": place,
                     "value": [show(plain(value)) for value in there[axis]],
-                    "mean": _heights(there[axis], log),
+                    "mean": _heights(there[axis], log, outcome=axis in modes),
                     **{"low": np.nan, "high": np.nan},
                     "colour": colour,
                     **{"n": there["seeds"], "seeds": there["seeds"]},
@@ -75,6 +77,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         f" and its {'objectives' if len(modes) > 1 else 'objective'}{' (means over seeds)' if seeds > 1 else ''}.",
         f"Colour: rank by {by} ({modes[by]}), dark is best.",
         f"Grey, dotted: {stopped} stopped early, without an outcome." if stopped else "",
+        left_out(every, ["failed"]),
         "No intervals: the lines are the points themselves.",
     ]
     frame.attrs = {"caption": " ".join(filter(None, words)), "x": "", "mean": ""}
@@ -121,15 +124,18 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     return figure
 
 
-def _heights(values: pd.Series, log: bool) -> np.ndarray:
-    """Where values lie between the smallest (0) and the largest (1); words in their order of appearance."""
+def _heights(values: pd.Series, log: bool, outcome: bool) -> np.ndarray:
+    """Where values lie between the smallest (0) and the largest (1); words in their order of appearance, before numbers beside them.
+
+    Only an outcome can be missing (NaN): the null of a setting is one of its values, and so a word.
+    """
     known = [plain(value) for value in values]
-    if all(value is None or is_number(value) for value in known):
+    if all(is_number(value) or (outcome and value is None) for value in known):
         numbers = np.array([np.nan if value is None else float(value) for value in known])
         numbers = np.log(numbers) if log else numbers
         low, high = np.nanmin(numbers), np.nanmax(numbers)
         return (numbers - low) / (high - low) if high > low else np.where(np.isnan(numbers), np.nan, 0.5)
-    order = in_order(values)
+    order = sorted(in_order(values), key=lambda value: (1, float(value)) if is_number(value) else (0, 0.0))
     return np.array([order.index(value) / max(1, len(order) - 1) for value in known])
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.options import FigureOptions
-from analysis.points import done, front, objectives
+from analysis.options import OBJECTIVE, FigureOptions
+from analysis.points import done, front, left_out, objectives, points
 from analysis.results import ReportError, Results
 
 if TYPE_CHECKING:
@@ -21,13 +21,27 @@ if TYPE_CHECKING:
 class Options(FigureOptions):
     """The options of `pareto`."""
 
-    x: str | None = Field(None, description="objective on the horizontal axis; by default the first")
-    y: str | None = Field(None, description="objective on the vertical axis; by default the second")
+    x: str | None = Field(
+        None,
+        description="objective on the horizontal axis; by default the first that is not y",
+        json_schema_extra=OBJECTIVE,
+    )
+    y: str | None = Field(
+        None,
+        description="objective on the vertical axis; by default the first that is not x",
+        json_schema_extra=OBJECTIVE,
+    )
 
 
-def unsuited(sweep: Mapping[str, Any]) -> str | None:
+def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
-    return None if len(objectives(sweep)) > 1 else "needs two objectives or more"
+    if len(objectives(sweep)) < 2:
+        return "needs two objectives or more"
+    return (
+        f"x and y are both {options.x}; one of them must be another objective"
+        if options.x and options.x == options.y
+        else None
+    )
 
 
 def needs(options: Options) -> list[str]:
@@ -38,11 +52,15 @@ def needs(options: Options) -> list[str]:
 def compute(results: Results, options: Options) -> pd.DataFrame:
     """One line a point: `recipe`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `front`, `n` (seeds), `seeds`; the front's in order."""
     modes = objectives(results.sweep)
-    x, y = options.x or next(iter(modes)), options.y or list(modes)[1]
+    if reason := unsuited(results.sweep, options):
+        raise ReportError(reason)
+    x = options.x or next(name for name in modes if name != options.y)
+    y = options.y or next(name for name in modes if name != x)
     for option, name in (("x", x), ("y", y)):
         if name not in modes:
             raise ReportError(f"{option}: {name} is no objective; there are {', '.join(modes)}")
-    there = done(results, options.level)
+    every = points(results, options.level)
+    there = done(every)
     signs = np.array([1 if mode == "max" else -1 for mode in modes.values()])
     frame = pd.DataFrame(
         {
@@ -58,7 +76,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     others = [name for name in modes if name not in (x, y)]
     count = int(frame["front"].sum())
     words = [
-        f"{y} ({modes[y]}) against {x} ({modes[x]}) of the points of the search; n = {len(frame)} points.",
+        f"{y} ({modes[y]}) against {x} ({modes[x]}) of the points that are done; n = {len(frame)} points.",
+        left_out(every),
         f"Filled: the Pareto front ({count}), than which no point is better in one objective and as good in the others"
         + (f", {', '.join(others)} among them." if others else "."),
         f"Bars: {100 * options.level:.3g} % t intervals over up to {seeds} seeds."
@@ -66,7 +85,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         else "One seed a point: how far another training would differ is not known.",
     ]
     frame.attrs = {
-        "caption": " ".join(words),
+        "caption": " ".join(filter(None, words)),
         "x": x.replace("_", " "),
         "mean": y.replace("_", " "),
         "joined": not others,

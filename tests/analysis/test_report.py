@@ -20,6 +20,8 @@ from analysis.figures import effects
 from analysis.results import ReportError
 from analysis.stats import student_mean
 from analysis.table import load
+from engine.store import Store
+from tasks.parts import training
 
 PROJECT = Path(__file__).parents[2]
 GRID = grid(recipe__input_noise__radius=[0.0, 0.1], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1, 2])
@@ -175,8 +177,9 @@ def test_summary_is_over_seeds(tmp_path: Path) -> None:
     report.build(folder, figures=["effects"])
     summary = pd.read_csv(folder / "summary.csv").set_index("recipe")
     trials = load(folder).trials
-    assert list(summary.columns)[:4] == [NOISE, OPTIMISER, "seeds", "flatness"]  # the objective first
-    assert summary["seeds"].to_dict()["adam, input noise 0"] == 2
+    assert list(summary.columns)[:5] == [NOISE, OPTIMISER, "seeds", "trials", "flatness"]  # the objective first
+    assert summary.loc["adam, input noise 0", ["seeds", "trials"]].tolist() == [2, 3]
+    assert summary.loc["sgd, input noise 0", ["seeds", "trials"]].tolist() == [3, 3]
     for recipe, line in summary.iterrows():
         mean, low, high, _ = student_mean(trials.loc[trials["recipe"] == recipe, "summary.flatness"].dropna())
         assert np.allclose(line[["flatness", "flatness.low", "flatness.high"]].astype(float), (mean, low, high))
@@ -191,8 +194,6 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
 
 def test_scalars_without_any_fitting_figure(tmp_path: Path) -> None:
     """Rows of another task: no figure of ours fits, the table of scalars and the page are there."""
-    from engine.store import Store
-
     folder = write(tmp_path, GRID, examples=10)
     for trial in load(folder).trials["trial"]:
         Store(folder).delete(f"trials/{trial}/rows")
@@ -340,6 +341,27 @@ def test_what_augmentation_does_is_told_and_shown(tmp_path: Path) -> None:
     assert [attributes["class"] for tag, attributes in page.tags if "differs" in (attributes.get("class") or "")] == [
         "word differs"
     ] * 2
+
+
+def test_what_augmentation_does_is_of_the_trials_that_are_done(tmp_path: Path) -> None:
+    """A training that was stopped has a last epoch too, but not the recipe's; a failed one may have a picture."""
+    write(tmp_path, grid(**{SPACE: ["pixel"], SHARE: [0.5], "recipe.seed": [0, 1, 2, 3]}), failed=[3], examples=10)
+    augment(tmp_path)
+    store = Store(tmp_path)
+    table = store.read_table("trials.parquet")
+    status = ["stopped", *table["status"].to_pylist()[1:]]
+    epochs = ['[{"epoch": 1, "loss": 1.0}]', "[]", "[]", "[]"]
+    table = table.drop_columns("status").append_column("status", [status]).append_column("epochs", [epochs])
+    store.write_table("trials.parquet", table)
+    report.build(tmp_path, figures=["effects"])
+    text = re.sub(r"\s+", " ", page_of(tmp_path).text)
+    mean, low, high, _ = student_mean([0.2, 0.3])  # of seeds 1 and 2
+    assert f"{mean:.3f}{low:.3f} to {high:.3f}" in text
+    assert "(2 seeds)" in text
+    assert text.count("The move changes the predicted class") == 1
+    assert ", seed 1 " in text.split("What the augmentation does")[1].split("Stopped early")[0]
+    assert f"in every {training.LOOK_EVERY}th batch of the epoch, from the first on" in text
+    assert "of the figures, learning curves and parallel coordinates show them" in text
 
 
 def test_numbers_of_augmentation_without_pictures(tmp_path: Path) -> None:

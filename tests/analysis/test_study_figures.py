@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -159,6 +160,27 @@ def test_the_page_lists_stopped_trainings_and_the_best_point_first(tmp_path: Pat
         assert recipe in words
 
 
+def test_a_point_that_lacks_a_seed_comes_after_those_that_are_done(tmp_path: Path) -> None:
+    """Though the seeds that a scheduler has left are the best of all."""
+    results = searched(tmp_path, seeds=2)
+    best = results.trials["trial"].str.startswith("10-")
+    last = results.trials["trial"] == "10-1"
+    trials = results.trials.assign(status=results.trials["status"].mask(last, "stopped"))
+    trials["summary.accuracy"] = trials["summary.accuracy"].mask(last)
+    results = dataclasses.replace(results, trials=trials)
+    table = summarise(results)
+    assert table["recipe"].iloc[-1] == trials.loc[best, "recipe"].iloc[0]
+    assert table["accuracy"].iloc[-1] == table["accuracy"].max()
+    assert table["accuracy"].iloc[:-1].is_monotonic_decreasing
+    assert table[["seeds", "trials"]].iloc[-1].tolist() == [1, 2]
+    words = re.sub(r"\s+", " ", render(results, [], table, {}, ""))
+    assert f"{table['recipe'].iloc[-1]} (1 of 2 seeds)" in words
+    assert "its means are of those that are, and it comes after the others." in words
+    assert "The best of the 7 points" in words
+    cheap = dataclasses.replace(results, sweep={**results.sweep, "objective": {"metric": "cost", "mode": "min"}})
+    assert summarise(cheap)["cost"].iloc[:-1].is_monotonic_increasing
+
+
 def test_stopped_trainings_are_shown_with_what_they_reached(tmp_path: Path) -> None:
     results = searched(tmp_path)
     chosen = catalogue.parse("learning_curves")
@@ -177,6 +199,32 @@ def test_stopped_trainings_are_shown_with_what_they_reached(tmp_path: Path) -> N
         chosen.module.compute(results, catalogue.parse({"learning_curves": {"metric": "margin"}}).options)
 
 
+def test_trials_that_share_a_network_share_a_line(tmp_path: Path) -> None:
+    """One that was stopped for one trial and went on for another was not stopped."""
+    results = searched(tmp_path)
+    network = {"0-0": "a", "1-0": "a", "3-0": "a", "7-0": "b", "11-0": "b"}
+    trials = results.trials.assign(classifier=results.trials["trial"].map(network))
+    results = dataclasses.replace(results, trials=trials)
+    chosen = catalogue.parse("learning_curves")
+    frame = chosen.module.compute(results, chosen.options)
+    lines = frame.drop_duplicates("trial").set_index("trial")
+    assert set(lines.index) == {"0-0", "7-0", *(f"{number}-0" for number in (4, 5, 6, 8, 9, 10))}
+    assert lines.loc["0-0", "recipe"] == trials.loc[trials["trial"] == "0-0", "recipe"].item()
+    assert lines["status"].eq("stopped").sum() == 1
+    assert "n = 8 trainings of 11 trials" in frame.attrs["caption"]
+    assert "Crosses: 1 training that" in frame.attrs["caption"]
+
+
+def test_metrics_of_no_split_are_of_the_images_trained_on(tmp_path: Path) -> None:
+    results = searched(tmp_path)
+    chosen = catalogue.parse({"learning_curves": {"metric": "loss"}})
+    frame = chosen.module.compute(results, chosen.options)
+    assert frame.attrs["mean"] == "training loss"
+    assert "of the images trained on" in frame.attrs["caption"]
+    chosen = catalogue.parse("learning_curves")
+    assert chosen.module.compute(results, chosen.options).attrs["mean"] == "validation accuracy"
+
+
 def test_logarithmic_settings_lie_on_logarithmic_axes(tmp_path: Path) -> None:
     results = searched(tmp_path)
     chosen = catalogue.parse("parallel_coordinates")
@@ -188,6 +236,47 @@ def test_logarithmic_settings_lie_on_logarithmic_axes(tmp_path: Path) -> None:
     best = frame[frame["colour"] == 1]
     assert set(best["point"]) == {results.trials.loc[results.trials["trial"] == "10-0", "recipe"].item()}
     assert frame.loc[frame["status"] == "stopped early", "axis"].nunique() == 2  # they have no outcome
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    """Of the twelve points three were stopped and one failed: the rest is no picture of the whole space."""
+    results = searched(tmp_path, seeds=2)
+    told = {}
+    for name in NAMES:
+        chosen = catalogue.parse(name)
+        told[name] = chosen.module.compute(results, chosen.options).attrs["caption"]
+    for name in ("pareto", "importance"):
+        assert "n = 8 points. Left out of 12 points: 3 stopped early, 1 failed." in told[name]
+    assert "less important than it is" in told["importance"]
+    assert "3 stopped early, without an outcome. Left out of 12 points: 1 failed." in told["parallel_coordinates"]
+    trials = results.trials
+    complete = dataclasses.replace(results, trials=trials[trials["recipe"].isin(results.recipes)])
+    for name in NAMES:
+        chosen = catalogue.parse(name)
+        assert "Left out" not in chosen.module.compute(complete, chosen.options).attrs["caption"]
+
+
+def test_the_page_says_that_the_best_of_many_was_chosen(tmp_path: Path) -> None:
+    words = "The best of the 8 points was chosen by these very numbers"
+    results = searched(tmp_path)
+    assert words in render(results, [], summarise(results), {}, "")
+    for sweep in ({"search": {}}, {"objective": None, "objectives": []}):
+        other = searched(tmp_path, **sweep)
+        assert "was chosen by" not in render(other, [], summarise(other), {}, "")
+
+
+def test_null_is_a_value_on_the_axis_of_a_setting(tmp_path: Path) -> None:
+    """Not missing: the line of a point meets the axis at `none`, not somewhere on the way to the next axis."""
+    results = searched(tmp_path)
+    choice = results.trials["trial"].str.split("-").str[0].astype(int).map(lambda number: [None, 1.0, 0.5][number % 3])
+    trials = results.trials.assign(**{"config.recipe.learning_rate": choice})
+    results = dataclasses.replace(results, trials=trials)
+    chosen = catalogue.parse("parallel_coordinates")
+    frame = chosen.module.compute(results, chosen.options)
+    axis = frame[frame["axis"] == "peak learning rate"]
+    assert set(axis["point"]) == set(frame["point"])
+    assert axis.groupby("value")["mean"].agg(set).to_dict() == {"none": {0.0}, "0.5": {0.5}, "1": {1.0}}
+    chosen.module.draw(frame, chosen.options)
 
 
 @pytest.mark.parametrize(
@@ -212,3 +301,21 @@ def test_names_that_are_no_objective_are_told(tmp_path: Path) -> None:
         chosen = catalogue.parse(entry)
         with pytest.raises(ReportError, match="acuracy is no objective; there are accuracy, cost"):
             chosen.module.compute(results, chosen.options)
+
+
+def test_the_axes_of_the_front_are_two_objectives(tmp_path: Path) -> None:
+    results = searched(tmp_path)
+    for chosen_axes, (x, y) in {
+        (): ("accuracy", "cost"),
+        (("x", "cost"),): ("cost", "accuracy"),
+        (("y", "accuracy"),): ("cost", "accuracy"),
+        (("y", "cost"),): ("accuracy", "cost"),
+    }.items():
+        chosen = catalogue.parse({"pareto": dict(chosen_axes)}, sweep=results.sweep)
+        frame = chosen.module.compute(results, chosen.options)
+        assert (frame.attrs["x"], frame.attrs["mean"]) == (x, y)
+    both = {"pareto": {"x": "cost", "y": "cost"}}
+    with pytest.raises(ValueError, match="figure pareto: x and y are both cost"):
+        catalogue.parse(both, sweep=results.sweep)
+    with pytest.raises(ReportError, match="x and y are both cost"):
+        catalogue.find("pareto").compute(results, catalogue.parse(both).options)

@@ -89,6 +89,13 @@ def test_group_that_varies_stands_for_its_settings(tmp_path: Path) -> None:
     assert results.varied == (NOISE,)
 
 
+def test_a_setting_that_varies_without_a_column_is_told(tmp_path: Path) -> None:
+    """Left out, its recipes would pass for seeds of one."""
+    folder = write(tmp_path, GRID, sweep={"varied": [OPTIMISER, "recipe.network_options.width"]}, examples=10)
+    with pytest.raises(ReportError, match=r"no values of recipe\.network_options\.width, which varies"):
+        load(folder)
+
+
 def test_values_that_differ_late_keep_recipes_apart(tmp_path: Path) -> None:
     points = grid(recipe__learning_rate=[0.1000001, 0.1000002])
     assert len(load(write(tmp_path, points, examples=10)).recipes) == 2

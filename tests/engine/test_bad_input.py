@@ -95,6 +95,11 @@ def matches(said: str, expected: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, expected.split("..."))), said) is not None
 
 
+TWO_OBJECTIVES = """\
+search: {recipe.epochs: {int: [1, 2]}}
+trials: 2
+objective: [{metric: accuracy}, {metric: persistence}]"""
+
 # The content, with `#!` in the line that is at fault, and the line that is to come after `x.yaml:<line>: `.
 FILES = {
     # names
@@ -487,6 +492,26 @@ FILES = {
     "figure of another kind of sweep": (
         "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nfigures:\n  - pareto #!",
         "figures.0: figure pareto: needs two objectives or more",
+    ),
+    "options of a figure of another kind of sweep": (
+        "search: {recipe.epochs: {int: [1, 2]}}\ntrials: 2\nobjective: {metric: accuracy}\nfigures:\n  - pareto: #!\n      level: 0.9",
+        "figures.0.pareto: figure pareto: needs two objectives or more",
+    ),
+    "axis of a figure that is no objective": (
+        f"{TWO_OBJECTIVES}\nfigures:\n  - pareto:\n      level: 0.9\n      x: acuracy #!",
+        "figures.0.pareto.x: figure pareto: x: no objective 'acuracy'; there are accuracy, persistence; did you mean accuracy?",
+    ),
+    "colour of a figure that is no objective": (
+        f"{TWO_OBJECTIVES}\nfigures:\n  - parallel_coordinates:\n      by: p_true #!",
+        "figures.0.parallel_coordinates.by: figure parallel_coordinates: by: no objective 'p_true'; there are accuracy, persistence",
+    ),
+    "one objective on both axes": (
+        f"{TWO_OBJECTIVES}\nfigures:\n  - effects\n  - pareto: {{x: accuracy, y: accuracy}} #!",
+        "figures.1.pareto: figure pareto: x and y are both accuracy; one of them must be another objective",
+    ),
+    "learning curves of no metric": (
+        "figures:\n  - learning_curves:\n      metric: acuracy #!",
+        "figures.0.learning_curves.metric: figure learning_curves: metric: no metric 'acuracy'; ...; did you mean accuracy?",
     ),
     "no trials": ("trials: 0 #!\nsearch: {recipe.epochs: {int: [1, 2]}}", "trials: must be above 0, not 0"),
     # what stands for something that is not there
