@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.entries import Sweep
+from engine.plan import Planned
 from engine.space import distributions, encoded, quiet
 from engine.spec import Spec
 
@@ -18,11 +19,12 @@ TREES, TREES_OF_A_RESAMPLE = 64, 8
 other points would change."""
 
 
-def importance(spec: Spec, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def importance(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """How much of an objective's variance over the searched space each setting explains: fANOVA (Hutter et al., 2014), by Optuna.
 
     Args:
-        records: of the trials (`trial.json`).
+        planned: the trials. A record may be of an earlier sweep, which searched other settings, so points are those planned.
+        records: of these trials, in their order (`trial.json`).
 
     Returns:
         For each objective and setting: `objective`, `setting`, `mean`, percentile interval (95 %) `low` and `high` over resamples of
@@ -30,12 +32,17 @@ def importance(spec: Spec, records: list[dict[str, Any]]) -> list[dict[str, Any]
         the same at all.
     """
     sweep, seed = spec.sweep, spec.task.Config.replicates
+    if not sweep.objectives:
+        return []
     points: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
+    searched: dict[str, dict[str, Any]] = {}
+    for item, record in zip(planned, records, strict=True):
         if record["status"] == "done":
-            searched = {name: value for name, value in record["point"].items() if name != seed}
-            points.setdefault(json.dumps(searched, sort_keys=True), []).append(record)
-    params = [encoded(sweep, point[0]["point"]) for point in points.values()]
+            values = {name: value for name, value in item.trial.point.items() if name != seed}
+            point = json.dumps(values, sort_keys=True)
+            searched[point] = values
+            points.setdefault(point, []).append(record)
+    params = [encoded(sweep, searched[point]) for point in points]
     random = np.random.default_rng(0)
     lines: list[dict[str, Any]] = []
     for objective in sweep.objectives:

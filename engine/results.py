@@ -98,7 +98,7 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
         "objective": told["objectives"][0] if told["objectives"] else None,
         **told,
         "epochs": any(record.get("epochs") for record in records),
-        "importance": importance(spec, records) if spec.sweep.search else [],
+        "importance": importance(spec, planned, records) if spec.sweep.search else [],
         "figures": spec.sweep.figures or [],
         "columns": spec.task.COLUMNS,
     }
