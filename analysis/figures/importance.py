@@ -45,7 +45,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     frame.attrs = {
         "caption": "Share of an objective's variance over the searched space that each setting explains alone or by its interactions "
         "(fANOVA, Hutter et al., 2014; seeds averaged); "
-        f"n = {int(frame['n'].max())} points. Bars: 95 % percentile intervals of {resamples} resamples of the points.",
+        f"n = {int(frame['n'].max())} points. Dots: of all points; bars: 95 % percentile intervals of {resamples} "
+        "resamples of them, in which a dot need not lie.",
         "x": "",
         "mean": "importance",
     }

@@ -104,6 +104,44 @@ def test_without_an_objective_or_with_few_points_there_are_none() -> None:
     assert importance.importance(spec, items, done(items, bowl=lambda point: 1.0)) == []
 
 
+@pytest.mark.parametrize("odd", [{"status": "stopped"}, {"status": "failed"}, {"status": "missing"}, None])
+def test_only_points_with_all_seeds_and_objectives_count(odd: dict[str, str] | None) -> None:
+    """One seed of a point lacks its value: what its other seeds say, far from all else, is not told."""
+    spec, items = planned(SEARCH + "seeds: 2\n", "trials=20")
+    records = done(items, bowl=lambda point: point["steps"] + point["recipe.seed"])
+    before = importance.importance(spec, items, records)
+    assert {(line["n"], line["seeds"]) for line in before} == {(20, 2)}
+    records[6]["summary"] = {"bowl": 1e6}
+    records[7] = odd if odd is not None else {"status": "done", "summary": {"bowl": None}}
+    found = importance.importance(spec, items, records)
+    assert {(line["n"], line["seeds"]) for line in found} == {(19, 2)}
+    assert next(line["mean"] for line in found if line["setting"] == "steps") > 0.95
+    rest = [*range(6), *range(8, 40)]
+    assert found == importance.importance(spec, [items[i] for i in rest], [records[i] for i in rest])
+
+
+def test_an_interval_is_that_of_the_resamples_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, items = planned(SEARCH, "trials=10")
+    of_resamples = iter([0.1, 0.2, 0.3, 0.4, 0.5])
+
+    def explained(_sweep: Any, _params: Any, _values: Any, trees: int) -> dict[str, float]:
+        return {"x": 0.9 if trees == importance.TREES else next(of_resamples)}
+
+    monkeypatch.setattr(importance, "_explained", explained)
+    (line,) = importance.importance(spec, items, done(items, bowl=lambda point: point["x"]))
+    assert (line["mean"], line["resamples"]) == (0.9, 5)
+    assert (line["low"], line["high"]) == pytest.approx((0.11, 0.49))
+
+
+def test_a_single_point_that_differs_is_no_crash_where_no_tree_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importance, "RESAMPLES", 30)
+    monkeypatch.setattr(importance, "TREES_OF_A_RESAMPLE", 1)
+    spec, items = planned(SEARCH, "trials=8")
+    lines = importance.importance(spec, items, done(items, bowl=lambda point: float(point is items[3].trial.point)))
+    assert {line["setting"] for line in lines} == {"x", "y", "steps", "shape"}
+    assert all(0 < line["resamples"] < 30 for line in lines)
+
+
 @pytest.mark.parametrize("objective", ["", "objective: {metric: bowl, mode: min}\n"])
 def test_a_search_of_more_settings_takes_the_records_of_before(
     objective: str, capsys: pytest.CaptureFixture[str]
