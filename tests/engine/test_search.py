@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from engine import importance, sweep
+from engine.storage import opened
 
 PROJECT = Path(__file__).parents[2]
 BOWL = """\
@@ -84,11 +85,15 @@ def points(results: str = "results", name: str = "s") -> list[dict[str, Any]]:
     return [p["values"] for p in json.loads(Path(results, name, "search.json").read_text())["points"]]
 
 
-def held(file: str = "results/s/study.db", name: str = "s") -> list[optuna.trial.FrozenTrial]:
-    """What the study in a file holds, as optuna-dashboard reads it."""
+def kept(file: str = "results/s/study.db", name: str = "s") -> optuna.Study:
+    """The study in a file, as optuna-dashboard reads it."""
     journal = optuna.storages.journal.JournalFileBackend
     storage: Any = f"sqlite:///{file}" if file.endswith(".db") else optuna.storages.JournalStorage(journal(file))
-    return optuna.load_study(study_name=name, storage=storage).get_trials()
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def held(file: str = "results/s/study.db", name: str = "s") -> list[optuna.trial.FrozenTrial]:
+    return kept(file, name).get_trials()
 
 
 def trials(results: str = "results", name: str = "s") -> pd.DataFrame:
@@ -274,6 +279,53 @@ def test_a_storage_that_is_none_is_refused(
     assert said.format(folder=tmp_path) in err
     assert err.count("\n") == 1
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.journal"])
+def test_an_optuna_study_of_somebodys_own_is_refused_and_left(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also under the sweep's own name, and where the search has points of its own already, or forgets them."""
+    run(BOWL, f"storage={name}", "trials=1")
+    file = Path("results/s", name)
+    file.unlink()
+    own = optuna.create_study(study_name="s", storage=opened(file))
+    own.add_trial(optuna.trial.create_trial(value=3.0))
+    content = file.read_bytes()
+    expected = f"storage: {file.absolute()} holds a study s that is of no sweep; give s a file of its own"
+    for lost in (False, True):
+        if lost:
+            Path("results/s/search.json").unlink()
+        before = {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")}
+        for options in ([], ["--dry-run"], ["--fresh"]):
+            capsys.readouterr()
+            run(BOWL, f"storage={name}", *options, status=2)
+            err = capsys.readouterr().err
+            assert expected in err
+            assert err.count("\n") == 1
+        assert {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")} == before
+    assert file.read_bytes() == content
+
+
+def test_a_study_that_has_just_been_begun_is_no_obstacle() -> None:
+    """A run may be killed between the making of the study and the first that it is told."""
+    Path("results/s").mkdir(parents=True)
+    optuna.create_study(study_name="s", storage=opened(Path("results/s/study.db")), direction="maximize")
+    run(BOWL, "trials=1")
+    assert [t.value for t in held()] == pytest.approx([bowl(point) for point in points()])
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.journal"])
+def test_fresh_begins_a_study_of_other_objectives(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(FRONT, f"storage={name}", "trials=2")
+    one = FRONT.replace("[{metric: left, mode: min}, {metric: right, mode: min}]", "{metric: right, mode: max}")
+    run(one, f"storage={name}", "trials=2", status=2)
+    assert "or begin a new study with --fresh" in capsys.readouterr().err
+    run(one, f"storage={name}", "trials=2", "--fresh")
+    study = kept(f"results/s/{name}")
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE"]
+    assert study.metric_names == ["right"]
+    assert [t.value for t in study.trials] == pytest.approx([(p["x"] - 1) ** 2 + p["steps"] for p in points()])
 
 
 def test_a_dry_run_of_a_search_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
