@@ -209,6 +209,11 @@ def test_a_point_whose_settings_do_not_go_together_is_passed_over(capsys: pytest
     assert len(trials()) == 8 - sum(odd)
 
 
+def test_settings_that_go_together_at_the_ends_alone_are_no_mistake_of_the_sweep() -> None:
+    """Between its ends `x` does not go with 9 steps: such points are passed over, and others may come."""
+    run(BOWL.replace("int: [0, 3]", "int: [9, 10]"), "--dry-run")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
