@@ -102,6 +102,18 @@ class Spec:
         known = [path for path in paths if self.source.knows(path)]
         return self.source.error(known[0] if known else f"fixed.{error.field}", error.message)
 
+    def unreported(self, metric: str, reports: Sequence[str]) -> SpecError:
+        """The error that no trial reports an objective, with the line where it is named.
+
+        Args:
+            reports: the scalars that the trials report.
+        """
+        place = next(i for i, objective in enumerate(self.sweep.objectives) if objective.metric == metric)
+        at = f"objective.{place}.metric" if self.source.knows(f"objective.{place}") else "objective.metric"
+        return self.source.error(
+            at, f"no trial reports {metric}; they report {', '.join(reports)}{meant(metric, reports)}"
+        )
+
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """Reads and checks a sweep file.

@@ -6,12 +6,14 @@ else (a run was killed, seeds were added, a failed trial is tried again), filled
 on a store without files too. Each choice is seeded by its number: a search that is resumed goes on as if it had not been interrupted.
 
 A point has one trial for each seed. It is told to the study when all of them have ended: complete with the means of its objectives,
-pruned where a training was stopped, failed where a trial failed or its settings do not go together.
+pruned where a training was stopped, failed where a trial failed or lacks an objective, or its settings do not go together.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -143,7 +145,10 @@ class Study:
             return "RUNNING", None
         if "stopped" in states:
             return "PRUNED", None
-        return "COMPLETE", [student_mean(self._values(point, o.metric))[0] for o in self._spec.sweep.objectives]
+        values = [self._values(point, objective.metric) for objective in self._spec.sweep.objectives]
+        if not all(map(math.isfinite, itertools.chain(*values))):
+            return "FAIL", None
+        return "COMPLETE", [student_mean(of)[0] for of in values]
 
     def _values(self, point: Point, metric: str) -> list[float]:
         """One value for each seed; NaN from an earlier run that had another objective, and left none."""

@@ -355,6 +355,60 @@ def test_an_objective_that_no_trial_reports_ends_the_run(text: str, capsys: pyte
     assert len(list(Path("results/s/trials").iterdir())) == 1
 
 
+GRID = BOWL.split("search:")[0] + "grid: {x: [0, 0.5, 1]}\nresources: {gpus: 0}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (GRID, []),
+        (RANDOM, ["storage=none"]),
+        (RANDOM, ["storage=study.db"]),
+        (RANDOM, ["storage=study.db", "trials=9"]),
+    ],
+)
+def test_an_objective_that_no_finished_trial_reports_is_refused(
+    text: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is left to run, so no trial would miss it; what is there stays as it is."""
+    text = text.replace("objective: {metric: bowl, mode: min}\n", "")
+    run(text.replace("storage: a.db\n", ""))
+    before = {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")}
+    capsys.readouterr()
+    for more in ([], ["--dry-run"]):
+        run(text + "objective: {metric: bowk}\n", *options, *more, status=2)
+        out, err = capsys.readouterr()
+        line = len(text.splitlines()) + 1
+        named = f"s.yaml:{line}: objective.metric: no trial reports bowk; "
+        assert err == f"{named}they report bowl, noisy, left, right; did you mean bowl?\n"
+        assert not out
+    assert {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")} == before
+    run(text + "objective: {metric: bowl}\n", *options)
+
+
+@pytest.mark.parametrize("odd", [{}, {"left": None}])
+def test_a_finished_trial_without_a_number_for_the_objective_has_failed(
+    odd: dict[str, None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = RANDOM.replace("storage: a.db\n", "") + "seeds: 2\n"
+    run(text)
+    path = next(Path("results/s/trials").glob("*/trial.json"))
+    record = json.loads(path.read_text())
+    del record["summary"]["left"]
+    path.write_text(json.dumps(record | {"summary": record["summary"] | odd}))
+    capsys.readouterr()
+    for storage in ("none", "study.db"):
+        run(text.replace("metric: bowl", "metric: left"), f"storage={storage}", status=1)
+        out, err = capsys.readouterr()
+        assert ": it has no number for the objective left" in err
+        assert "15 of 16 trials done, 1 failed; 0 run now" in out
+        assert trials().set_index("trial").loc[record["trial"], "status"] == "failed"
+    states = {point.user_attrs["trials"].count(record["trial"]): point.state.name for point in held()}
+    assert states == {1: "FAIL", 0: "COMPLETE"}
+    run(text)  # for the other objective it is done
+    assert "16 of 16 trials done; 0 run now" in capsys.readouterr().out
+
+
 def test_stopped_trials_are_results(capsys: pytest.CaptureFixture[str]) -> None:
     run(RATES)
     table = trials()
