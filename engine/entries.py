@@ -138,6 +138,14 @@ class Distribution(Settings):
         """The values at both ends; every one of a choice."""
         return self.choice or list(self.uniform or self.loguniform or self.whole or ())
 
+    def between(self) -> float | None:
+        """A number between the ends of uniform or loguniform that is not whole, where there is one; None of the others."""
+        ends = self.uniform or self.loguniform
+        if ends is None:
+            return None
+        part = (math.sqrt(5) - 1) / 2  # irrational, so what it leads to between whole numbers is none
+        return (1 - part) * ends[0] + part * ends[1]
+
     def draw(self, name: str, index: int, seed: int = 0) -> Any:
         """The value of the index-th point, decided by seed, setting's name and index alone: a longer search keeps its points."""
         random = generator(seed, f"search {name}", index)

@@ -15,11 +15,13 @@ from engine.source import meant
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
+WHOLE = "a whole number"
+"""What messages call an int."""
 _WANTED = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a whole number",
-    "int_from_float": "a whole number",
+    "int_type": WHOLE,
+    "int_parsing": WHOLE,
+    "int_parsing_size": WHOLE,
+    "int_from_float": WHOLE,
     "float_type": "a number",
     "float_parsing": "a number or a fraction such as 8/255",
     "finite_number": "a finite number",

@@ -26,7 +26,7 @@ from engine.judge import Judge
 from engine.plan import Planned, plan, status
 from engine.progress import Progress
 from engine.scatter import Here, OverRay
-from engine.source import SpecError, meant
+from engine.source import SpecError
 from engine.spec import Spec
 from engine.store import Store
 from engine.study import Study
@@ -102,11 +102,7 @@ class Feed:
         """The record of a trial that has ended."""
         self._reported |= record["status"] == "done"
         if "unreported" in record and not self._reported:
-            place = next(i for i, o in enumerate(self._spec.sweep.objectives) if o.metric == record["unreported"])
-            at = f"objective.{place}.metric" if self._spec.source.knows(f"objective.{place}") else "objective.metric"
-            reports = record["reports"]
-            message = f"no trial reports {record['unreported']}; they report {', '.join(reports)}"
-            self.refused = self._spec.source.error(at, f"{message}{meant(record['unreported'], reports)}")
+            self.refused = self._spec.unreported(record["unreported"], record["reports"])
         if self._study is not None:
             self._study.take(planned, record)
 

@@ -28,9 +28,24 @@ def resolved(spec: Spec) -> str:
     return "# The sweep as it ran, with all overrides.\n" + dump(entries)
 
 
+def refuse_unreported(spec: Spec, store: Store, planned: list[Planned]) -> None:
+    """Raises `SpecError` where trials are done, in a run that had other objectives, and none of them reports one of today's."""
+    left = [objective.metric for objective in spec.sweep.objectives]
+    reports: dict[str, None] = {}
+    for item in planned if left else ():
+        record = _record(item, store)
+        if record["status"] == "done":
+            reports |= dict.fromkeys(record["summary"])
+            left = [metric for metric in left if metric not in reports]
+            if not left:
+                return
+    if reports:
+        raise spec.unreported(left[0], list(reports))
+
+
 def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int:
     """Writes the table of trials and, where anything is new, the report; says what came out; returns the exit status."""
-    records = [_record(item, store) for item in planned]
+    records = [_with_objectives(spec, _record(item, store)) for item in planned]
     failed = [record for record in records if record["status"] not in ("done", "stopped")]
     done = sum(record["status"] == "done" for record in records)
     undrawn: list[str] = []
@@ -53,6 +68,8 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     for record in failed:
         if record["status"] == "missing":
             print(f"failed: {record['label']}: its process died", file=sys.stderr)
+        elif "lacks" in record:
+            print(f"failed: {record['label']}: {record['error']}", file=sys.stderr)
     wrong = [(record["label"], what, told) for record in records for what, told in _unpassed(record)]
     for label, what, told in wrong:
         print(f"self-check FAILED: {label}: {what}: {told}", file=sys.stderr)
@@ -105,7 +122,7 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
         "objective": told["objectives"][0] if told["objectives"] else None,
         **told,
         "epochs": any(record.get("epochs") for record in records),
-        "importance": importance(spec, records) if spec.sweep.search else [],
+        "importance": importance(spec, planned, records) if spec.sweep.search else [],
         "figures": spec.sweep.figures or [],
         "columns": spec.task.COLUMNS,
     }
@@ -124,6 +141,16 @@ def _record(item: Planned, store: Store) -> dict[str, Any]:
         "point": item.trial.point,
         "config": item.trial.config.model_dump(mode="json"),
     }
+
+
+def _with_objectives(spec: Spec, record: dict[str, Any]) -> dict[str, Any]:
+    """The record; one that an earlier run left, for other objectives, is of a failure where it lacks (`lacks`) one of today's."""
+    if record["status"] != "done":
+        return record
+    lacks = [o.metric for o in spec.sweep.objectives if record["summary"].get(o.metric) is None]
+    if not lacks:
+        return record
+    return record | {"status": "failed", "error": f"it has no number for the objective {lacks[0]}", "lacks": lacks}
 
 
 def _at(config: dict[str, Any], path: str) -> Any:

@@ -33,7 +33,7 @@ from typing import Any
 import tasks
 from analysis import catalogue
 from engine.entries import MOST_TRIALS, Scheduler, Sweep
-from engine.explain import Mistake, alike, inner_settings, leaves, settings_of, shown, unknown, validated
+from engine.explain import WHOLE, Mistake, alike, inner_settings, leaves, settings_of, shown, unknown, validated
 from engine.source import Source, SpecError, meant, obstacle, override, place, read
 from tasks.parts import data
 from tasks.parts.contract import TaskConfig
@@ -102,6 +102,18 @@ class Spec:
         paths = [f"{section}.{error.field}" for section in ("grid", "search", "fixed")] + [error.field]
         known = [path for path in paths if self.source.knows(path)]
         return self.source.error(known[0] if known else f"fixed.{error.field}", error.message)
+
+    def unreported(self, metric: str, reports: Sequence[str]) -> SpecError:
+        """The error that no trial reports an objective, with the line where it is named.
+
+        Args:
+            reports: the scalars that the trials report.
+        """
+        place = next(i for i, objective in enumerate(self.sweep.objectives) if objective.metric == metric)
+        at = f"objective.{place}.metric" if self.source.knows(f"objective.{place}") else "objective.metric"
+        return self.source.error(
+            at, f"no trial reports {metric}; they report {', '.join(reports)}{meant(metric, reports)}"
+        )
 
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Spec:
@@ -250,22 +262,56 @@ def _trials(sweep: Sweep, module: ModuleType, source: Source) -> list[Trial]:
     model: type[TaskConfig] = module.Config
     _check_varied(sweep, model, source)
     trials = [trial for point in _points(sweep) for trial in _at(point, sweep, model, source)]
+    if sweep.adaptive:
+        _check_between(sweep, model, source)
     if sweep.scheduler is not None:
         _check_scheduler(sweep.scheduler, module, trials, source)
     return trials
+
+
+def _check_between(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
+    """Settings take the kind of number that lies between the ends of their ranges. Which go together the points will tell."""
+    first = {name: drawn.ends()[0] for name, drawn in sweep.search.items()}
+    for name, drawn in sweep.search.items():
+        value = drawn.between()
+        if value is None:
+            continue
+        try:
+            _config({**first, name: value}, sweep, model)
+        except Mistake as mistake:
+            if mistake.path == name and mistake.message.startswith("must be "):
+                raise source.error(f"search.{name}", mistake.message + _instead(sweep, mistake)) from None
+
+
+def _instead(sweep: Sweep, mistake: Mistake) -> str:
+    """`; ...` with the distribution to take, where whole numbers were to be drawn from one of all numbers, else nothing."""
+    drawn = sweep.search.get(mistake.path)
+    if drawn is None or drawn.between() is None or WHOLE not in mistake.message:
+        return ""
+    return f"; take int: [low, high], since {drawn.kind} draws any number between"
+
+
+def _config(point: Mapping[str, Any], sweep: Sweep, model: type[TaskConfig]) -> TaskConfig:
+    """The checked config of what is fixed and a point's values.
+
+    Raises:
+        Mistake: for the first that is refused.
+    """
+    entries = copy.deepcopy(sweep.fixed)
+    for name, value in point.items():
+        place(entries, name.split("."), copy.deepcopy(value))
+    return validated(model, entries, sweep.task)
 
 
 def _at(values: Mapping[str, Any], sweep: Sweep, model: type[TaskConfig], source: Source) -> list[Trial]:
     """The checked configs of one point, one for each seed."""
     trials: list[Trial] = []
     for point in [{**values, model.replicates: seed} for seed in sweep.seed_list or []] or [dict(values)]:
-        entries = copy.deepcopy(sweep.fixed)
-        for name, value in point.items():
-            place(entries, name.split("."), copy.deepcopy(value))
         try:
-            trials.append(Trial(validated(model, entries, sweep.task), point))
+            trials.append(Trial(_config(point, sweep, model), point))
         except Mistake as mistake:
-            raise source.error(_place(sweep, mistake.path, point, source), mistake.message) from None
+            message = mistake.message + _instead(sweep, mistake)
+            raise source.error(_place(sweep, mistake.path, point, source), message) from None
     return trials
 
 

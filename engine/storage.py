@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,29 @@ from urllib.parse import quote
 from engine.source import SpecError
 from engine.spec import Spec
 from engine.store import Store
+
+IDENTITY = "study"
+"""The user attribute in which a study of ours keeps what decides which it is."""
+_HELD = f"""
+    SELECT study_name,
+    (SELECT value_json FROM study_user_attributes AS told WHERE told.study_id = studies.study_id AND key = '{IDENTITY}'),
+    (SELECT count(*) FROM trials WHERE trials.study_id = studies.study_id)
+    FROM studies
+"""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A study that is in a storage: its name, what it says of itself, and how many points it has."""
+
+    name: str
+    identity: Any
+    points: int
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it was made by something else; one without points, which a killed run may leave, has nothing to lose."""
+        return self.points > 0 and not (isinstance(self.identity, dict) and "sweep" in self.identity)
 
 
 def file_of(spec: Spec, store: Store) -> Path | None:
@@ -56,20 +80,23 @@ def refuse_others(file: Path | None, spec: Spec) -> None:
             # To read what a killed run has left, SQLite first rolls it back.
             mode = "rw" if os.access(file, os.W_OK) else "ro"
             with closing(sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", uri=True)) as database:
-                names = [name for (name,) in database.execute("SELECT study_name FROM studies")]
+                held = [Held(name, json.loads(told or "null"), count) for name, told, count in database.execute(_HELD)]
         else:
             with file.open() as lines:
                 if "op_code" not in json.loads(next(lines)):
                     raise ValueError("no journal of Optuna's")
             import optuna
 
-            names = optuna.get_all_study_names(opened(file))
+            summaries = optuna.get_all_study_summaries(opened(file), include_best_trial=False)
+            held = [Held(of.study_name, of.user_attrs.get(IDENTITY), of.n_trials) for of in summaries]
     except Exception as error:
         raise unusable(spec, file, error) from None
-    others = [name for name in names if name != spec.name]
-    if others:
-        message = f"{file} holds the study of the sweep {others[0]}; give {spec.name} a file of its own"
-        raise spec.source.error("storage", message)
+    for study in held:
+        if study.foreign or study.name != spec.name:
+            what = (
+                f"a study {study.name} that is of no sweep" if study.foreign else f"the study of the sweep {study.name}"
+            )
+            raise spec.source.error("storage", f"{file} holds {what}; give {spec.name} a file of its own")
 
 
 def unusable(spec: Spec, file: Path | None, error: Exception) -> SpecError:

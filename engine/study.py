@@ -6,12 +6,14 @@ else (a run was killed, seeds were added, a failed trial is tried again), filled
 on a store without files too. Each choice is seeded by its number: a search that is resumed goes on as if it had not been interrupted.
 
 A point has one trial for each seed. It is told to the study when all of them have ended: complete with the means of its objectives,
-pruned where a training was stopped, failed where a trial failed or its settings do not go together.
+pruned where a training was stopped, failed where a trial failed or lacks an objective, or its settings do not go together.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -143,7 +145,10 @@ class Study:
             return "RUNNING", None
         if "stopped" in states:
             return "PRUNED", None
-        return "COMPLETE", [student_mean(self._values(point, o.metric))[0] for o in self._spec.sweep.objectives]
+        values = [self._values(point, objective.metric) for objective in self._spec.sweep.objectives]
+        if not all(map(math.isfinite, itertools.chain(*values))):
+            return "FAIL", None
+        return "COMPLETE", [student_mean(of)[0] for of in values]
 
     def _values(self, point: Point, metric: str) -> list[float]:
         """One value for each seed; NaN from an earlier run that had another objective, and left none."""
@@ -240,19 +245,21 @@ class Study:
             raise storage.unusable(self._spec, self._file, error) from None
 
     def _created(self) -> optuna.Study:
+        """The study in its storage; a new one in place of one that was begun otherwise, or is to be forgotten."""
         import optuna
 
-        objectives = self._spec.sweep.objectives
+        name, objectives = self._spec.name, self._spec.sweep.objectives
         maximise, minimise = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
-        study = optuna.create_study(
-            study_name=self._spec.name,
-            storage=self._storage,
-            directions=[maximise if objective.mode == "max" else minimise for objective in objectives],
-            load_if_exists=True,
-        )
-        if study.user_attrs.get("study") != self._identity:
-            study.set_user_attr("study", self._identity)
-            study.set_metric_names([objective.metric for objective in objectives])
+        directions = [maximise if objective.mode == "max" else minimise for objective in objectives]
+        if name in optuna.get_all_study_names(self._storage):
+            study = optuna.load_study(study_name=name, storage=self._storage)
+            same = study.user_attrs.get(storage.IDENTITY) == self._identity and study.directions == directions
+            if same and not self._fresh:
+                return study
+            optuna.delete_study(study_name=name, storage=self._storage)
+        study = optuna.create_study(study_name=name, storage=self._storage, directions=directions)
+        study.set_user_attr(storage.IDENTITY, self._identity)
+        study.set_metric_names([objective.metric for objective in objectives])
         return study
 
     def _frozen(self, point: Point) -> optuna.trial.FrozenTrial:
@@ -299,9 +306,13 @@ class Study:
         if self._spec.name not in optuna.get_all_study_names(self._storage):
             return None
         study = optuna.load_study(study_name=self._spec.name, storage=self._storage)
-        self._refuse_changes(study.user_attrs["study"])
-        points = [{"values": self._decoded(t.params), "system": dict(t.system_attrs)} for t in study.get_trials()]
-        return {"study": study.user_attrs["study"], "points": points}
+        trials = study.get_trials(deepcopy=False)
+        if not trials:  # nothing is lost, and a run that was killed may have left it half begun
+            return None
+        identity = study.user_attrs[storage.IDENTITY]
+        self._refuse_changes(identity)
+        points = [{"values": self._decoded(t.params), "system": dict(t.system_attrs)} for t in trials]
+        return {"study": identity, "points": points}
 
 
 def _at(entries: Mapping[str, Any], name: str) -> Any:

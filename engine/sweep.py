@@ -90,6 +90,8 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     planned = plan(spec)
     study = Study(spec, store, fresh=options.fresh) if spec.sweep.studied else None
     known = study.planned if study else planned
+    if not options.fresh:
+        results.refuse_unreported(spec, store, known if spec.sweep.adaptive else planned)
     todo = [item for item in known if options.fresh or status(item, store) not in spec.ended]
     if options.dry_run:
         _show(spec, known, todo, store, fresh=options.fresh)

@@ -43,7 +43,7 @@ FLOORS = {
     "engine.plan": 4,
     "engine.judge": 2,
     "engine.space": 2,
-    "engine.importance": 4,
+    "engine.importance": 5,
     "engine.storage": 4,
     "engine.study": 5,
     "engine.work": 3,

@@ -51,7 +51,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "What makes a training fall behind early may look less important than it is, since such points were stopped."
         if (every["status"] == "stopped early").any()
         else "",
-        f"Bars: 95 % percentile intervals of {resamples} resamples of the points.",
+        f"Dots: of all these points; bars: 95 % percentile intervals of {resamples} resamples of them, in which a dot need not lie.",
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),

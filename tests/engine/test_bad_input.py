@@ -481,6 +481,22 @@ FILES = {
         "trials: 2\nsearch:\n  samples: {choice: [1, 2, 1]} #!",
         "search.samples.choice.2: the value 1 is given twice",
     ),
+    "whole numbers from uniform, under tpe": (
+        "trials: 2\nobjective: {metric: accuracy}\nsearcher: tpe\nsearch:\n  recipe.batch_size: {uniform: [16, 64]} #!",
+        "search.recipe.batch_size: must be a whole number, not 45.6...; take int: [low, high], since uniform draws any number between",
+    ),
+    "whole numbers from loguniform, under nsga2": (
+        "trials: 2\nobjective: {metric: accuracy}\nsearcher: nsga2\nsearch:\n  examples: {loguniform: [1, 2]} #!",
+        "search.examples: must be a whole number or a list, not 1.6...; take int: [low, high], since loguniform draws any number between",
+    ),
+    "whole numbers from uniform, at random": (
+        "trials: 1\nsearch:\n  attack.steps: {uniform: [2, 9]} #!",
+        "search.attack.steps: must be a whole number, not ...; take int: [low, high], since uniform draws any number between",
+    ),
+    "true or false from uniform, under tpe": (
+        "trials: 2\nobjective: {metric: accuracy}\nsearcher: tpe\nsearch:\n  recipe.freeze_backbone: {uniform: [0, 1]} #!",
+        "search.recipe.freeze_backbone: must be true or false, not 0.6...",
+    ),
     "a choice that is none, under tpe": (
         "trials: 2\nobjective: {metric: accuracy}\nsearcher: tpe\nsearch:\n  recipe.optimiser: {choice: [sgd, adamm]} #!",
         "search.recipe.optimiser: must be one of sgd, adam, adamw, not adamm; did you mean adam?",

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from engine import importance, sweep
+from engine.storage import opened
 
 PROJECT = Path(__file__).parents[2]
 BOWL = """\
@@ -84,11 +85,15 @@ def points(results: str = "results", name: str = "s") -> list[dict[str, Any]]:
     return [p["values"] for p in json.loads(Path(results, name, "search.json").read_text())["points"]]
 
 
-def held(file: str = "results/s/study.db", name: str = "s") -> list[optuna.trial.FrozenTrial]:
-    """What the study in a file holds, as optuna-dashboard reads it."""
+def kept(file: str = "results/s/study.db", name: str = "s") -> optuna.Study:
+    """The study in a file, as optuna-dashboard reads it."""
     journal = optuna.storages.journal.JournalFileBackend
     storage: Any = f"sqlite:///{file}" if file.endswith(".db") else optuna.storages.JournalStorage(journal(file))
-    return optuna.load_study(study_name=name, storage=storage).get_trials()
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def held(file: str = "results/s/study.db", name: str = "s") -> list[optuna.trial.FrozenTrial]:
+    return kept(file, name).get_trials()
 
 
 def trials(results: str = "results", name: str = "s") -> pd.DataFrame:
@@ -204,6 +209,11 @@ def test_a_point_whose_settings_do_not_go_together_is_passed_over(capsys: pytest
     assert len(trials()) == 8 - sum(odd)
 
 
+def test_settings_that_go_together_at_the_ends_alone_are_no_mistake_of_the_sweep() -> None:
+    """Between its ends `x` does not go with 9 steps: such points are passed over, and others may come."""
+    run(BOWL.replace("int: [0, 3]", "int: [9, 10]"), "--dry-run")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -276,6 +286,53 @@ def test_a_storage_that_is_none_is_refused(
     assert not Path("results").exists()
 
 
+@pytest.mark.parametrize("name", ["study.db", "study.journal"])
+def test_an_optuna_study_of_somebodys_own_is_refused_and_left(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also under the sweep's own name, and where the search has points of its own already, or forgets them."""
+    run(BOWL, f"storage={name}", "trials=1")
+    file = Path("results/s", name)
+    file.unlink()
+    own = optuna.create_study(study_name="s", storage=opened(file))
+    own.add_trial(optuna.trial.create_trial(value=3.0))
+    content = file.read_bytes()
+    expected = f"storage: {file.absolute()} holds a study s that is of no sweep; give s a file of its own"
+    for lost in (False, True):
+        if lost:
+            Path("results/s/search.json").unlink()
+        before = {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")}
+        for options in ([], ["--dry-run"], ["--fresh"]):
+            capsys.readouterr()
+            run(BOWL, f"storage={name}", *options, status=2)
+            err = capsys.readouterr().err
+            assert expected in err
+            assert err.count("\n") == 1
+        assert {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")} == before
+    assert file.read_bytes() == content
+
+
+def test_a_study_that_has_just_been_begun_is_no_obstacle() -> None:
+    """A run may be killed between the making of the study and the first that it is told."""
+    Path("results/s").mkdir(parents=True)
+    optuna.create_study(study_name="s", storage=opened(Path("results/s/study.db")), direction="maximize")
+    run(BOWL, "trials=1")
+    assert [t.value for t in held()] == pytest.approx([bowl(point) for point in points()])
+
+
+@pytest.mark.parametrize("name", ["study.db", "study.journal"])
+def test_fresh_begins_a_study_of_other_objectives(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(FRONT, f"storage={name}", "trials=2")
+    one = FRONT.replace("[{metric: left, mode: min}, {metric: right, mode: min}]", "{metric: right, mode: max}")
+    run(one, f"storage={name}", "trials=2", status=2)
+    assert "or begin a new study with --fresh" in capsys.readouterr().err
+    run(one, f"storage={name}", "trials=2", "--fresh")
+    study = kept(f"results/s/{name}")
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE"]
+    assert study.metric_names == ["right"]
+    assert [t.value for t in study.trials] == pytest.approx([(p["x"] - 1) ** 2 + p["steps"] for p in points()])
+
+
 def test_a_dry_run_of_a_search_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     run(BOWL, "--dry-run")
     assert "8 more points are chosen" in capsys.readouterr().out
@@ -296,6 +353,60 @@ def test_an_objective_that_no_trial_reports_ends_the_run(text: str, capsys: pyte
     at = "objective.1.metric" if several else "objective.metric"
     assert said == f"s.yaml:10: {at}: no trial reports bowk; they report bowl, noisy, left, right; did you mean bowl?"
     assert len(list(Path("results/s/trials").iterdir())) == 1
+
+
+GRID = BOWL.split("search:")[0] + "grid: {x: [0, 0.5, 1]}\nresources: {gpus: 0}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        (GRID, []),
+        (RANDOM, ["storage=none"]),
+        (RANDOM, ["storage=study.db"]),
+        (RANDOM, ["storage=study.db", "trials=9"]),
+    ],
+)
+def test_an_objective_that_no_finished_trial_reports_is_refused(
+    text: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is left to run, so no trial would miss it; what is there stays as it is."""
+    text = text.replace("objective: {metric: bowl, mode: min}\n", "")
+    run(text.replace("storage: a.db\n", ""))
+    before = {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")}
+    capsys.readouterr()
+    for more in ([], ["--dry-run"]):
+        run(text + "objective: {metric: bowk}\n", *options, *more, status=2)
+        out, err = capsys.readouterr()
+        line = len(text.splitlines()) + 1
+        named = f"s.yaml:{line}: objective.metric: no trial reports bowk; "
+        assert err == f"{named}they report bowl, noisy, left, right; did you mean bowl?\n"
+        assert not out
+    assert {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")} == before
+    run(text + "objective: {metric: bowl}\n", *options)
+
+
+@pytest.mark.parametrize("odd", [{}, {"left": None}])
+def test_a_finished_trial_without_a_number_for_the_objective_has_failed(
+    odd: dict[str, None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = RANDOM.replace("storage: a.db\n", "") + "seeds: 2\n"
+    run(text)
+    path = next(Path("results/s/trials").glob("*/trial.json"))
+    record = json.loads(path.read_text())
+    del record["summary"]["left"]
+    path.write_text(json.dumps(record | {"summary": record["summary"] | odd}))
+    capsys.readouterr()
+    for storage in ("none", "study.db"):
+        run(text.replace("metric: bowl", "metric: left"), f"storage={storage}", status=1)
+        out, err = capsys.readouterr()
+        assert ": it has no number for the objective left" in err
+        assert "15 of 16 trials done, 1 failed; 0 run now" in out
+        assert trials().set_index("trial").loc[record["trial"], "status"] == "failed"
+    states = {point.user_attrs["trials"].count(record["trial"]): point.state.name for point in held()}
+    assert states == {1: "FAIL", 0: "COMPLETE"}
+    run(text)  # for the other objective it is done
+    assert "16 of 16 trials done; 0 run now" in capsys.readouterr().out
 
 
 def test_stopped_trials_are_results(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,8 @@ class Config(TaskConfig):
     def _together(self) -> Config:
         if self.steps == 7:
             raise ValueError("steps: 7 goes with nothing")
+        if self.steps == 9 and abs(self.x) < 1:
+            raise ValueError("steps: 9 goes with an x of 1 or -1 alone")
         return self
 
 
