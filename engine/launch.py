@@ -106,6 +106,11 @@ class Feed:
         if self._study is not None:
             self._study.take(planned, record)
 
+    def withdraw(self) -> None:
+        """Takes back what a run that was refused has begun, apart from its trials."""
+        if self._study is not None:
+            self._study.withdraw()
+
     def curves(self) -> Curves:
         """The epochs of the trainings of earlier runs: a scheduler compares with them too."""
         there = self._study.planned if self._study else plan(self._spec)
@@ -145,6 +150,7 @@ def run_all(
         most = at_once or resources.max_concurrent or max(2, min(8, by.slots))
         _tune(job, feed, judging, progress, max(1, min(most, feed.most)), resources.retries)
     if feed.refused is not None:
+        feed.withdraw()
         raise feed.refused
 
 

@@ -70,6 +70,7 @@ class Study:
             saved = store.read_json(self._path) if store.exists(self._path) else self._adopted()
         if saved:
             self._refuse_changes(saved["study"])
+        self._new = not saved
         self.points = [self._point(entry["values"], entry["system"]) for entry in (saved or {"points": []})["points"]]
 
     @property
@@ -122,6 +123,14 @@ class Study:
         if not self._store.exists(self._path) or self._fresh:
             self._save()
         assert self._study is not None
+
+    def withdraw(self) -> None:
+        """Forgets a study that began in this run, whose objective no trial reports: once that is mended it can begin."""
+        import optuna
+
+        if self._new:
+            self._store.delete(self._path)
+            optuna.delete_study(study_name=self._spec.name, storage=self._storage)
 
     def _tell(self, number: int) -> None:
         import optuna

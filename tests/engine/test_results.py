@@ -11,7 +11,7 @@ import yaml
 from analysis import catalogue, report
 from analysis.results import Results
 from analysis.table import load as read
-from engine import importance, spec
+from engine import spec
 from engine.plan import Planned, plan
 from engine.results import table
 from engine.store import Store
@@ -112,15 +112,3 @@ def test_a_trial_of_several_networks_is_about_none() -> None:
     networks = [{"network": "mlp"}, {"network": "linear"}]
     found = results(task="transfer", fixed=FIXED | {"networks": networks})
     assert found.trials["classifier"].tolist() == [None]
-
-
-def test_importances_are_of_the_points_whose_trials_are_all_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mean of the seeds that a scheduler has left is not the point's."""
-    monkeypatch.setattr(importance, "RESAMPLES", 3)
-    search = {"recipe.learning_rate": {"uniform": [0.001, 0.1]}}
-    loaded, items = planned(search=search, trials=8, seeds=2, objective={"metric": "accuracy"})
-    records = ended(items)
-    records[3] |= {"status": "stopped", "summary": None}
-    records[6] |= {"status": "missing", "summary": None}
-    (line,) = importance.importance(loaded, records)
-    assert (line["n"], line["seeds"]) == (6, 2)

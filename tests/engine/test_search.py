@@ -353,6 +353,8 @@ def test_an_objective_that_no_trial_reports_ends_the_run(text: str, capsys: pyte
     at = "objective.1.metric" if several else "objective.metric"
     assert said == f"s.yaml:10: {at}: no trial reports bowk; they report bowl, noisy, left, right; did you mean bowl?"
     assert len(list(Path("results/s/trials").iterdir())) == 1
+    run(text.replace("bowk", "right"), "trials=2")  # the mistake is mended: nothing is left that would stand in the way
+    assert [t.state.name for t in held()] == ["COMPLETE"] * 2
 
 
 GRID = BOWL.split("search:")[0] + "grid: {x: [0, 0.5, 1]}\nresources: {gpus: 0}\n"

@@ -237,6 +237,7 @@ def test_checks_hold_and_fail() -> None:
     assert "50.0%" in told
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_passes_counts_what_the_network_sees(convnet: Classifier) -> None:
     seen = 0
 

@@ -6,19 +6,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.parts import data, models
-from tasks.parts.batching import batch_size, in_batches, padded
+from tasks.parts import batching, data, models
+from tasks.parts.batching import GRAINS, batch_size, grain, in_batches, padded
 
 
 @pytest.mark.parametrize("batch", [1, 7, 8, 12, 64])
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 64])
 def test_padding_on_a_cpu(rows: int, batch: int) -> None:
     x = torch.arange(rows * 2.0).reshape(rows, 2)
-    full = padded(x, batch)
-    assert len(full) == -(-rows // 8) * 8
+    full, least = padded(x, batch), grain(torch.get_num_threads())
+    assert len(full) == -(-rows // least) * least
     assert torch.equal(full[:rows], x)
     assert (full[rows:] == x[-1]).all()
-    assert (full is x) == (rows % 8 == 0)
+    assert (full is x) == (rows % least == 0)
+
+
+def test_the_grain_is_the_least_that_the_processor_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lru_cache is passed by: what this processor does is known to the other tests."""
+    for allowed, wanted in [(8, 8), (16, 16), (24, 24), (1000, GRAINS[-1])]:
+        monkeypatch.setattr(batching, "_same_bits", lambda rows, *layer, allowed=allowed: rows % allowed == 0)
+        assert grain.__wrapped__(1) == wanted
 
 
 class Elsewhere(Tensor):
@@ -45,7 +52,7 @@ def test_in_batches_is_the_function(rows: int) -> None:
     assert torch.equal(result, x.detach().square().sum(1, keepdim=True))
     assert not result.requires_grad
     assert len(sizes) == max(1, -(-rows // 10))
-    assert max(sizes) <= 16
+    assert max(sizes) <= 10 + grain(torch.get_num_threads())
 
 
 def test_the_same_bits_in_any_batch() -> None:

@@ -106,6 +106,7 @@ def test_targets_and_zero_perturbations() -> None:
     assert forwards[1] == 0
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_costs_what_it_says_and_wants_no_gradient() -> None:
     model, images, labels, delta, success = problem(7)
     rows: list[int] = []

@@ -15,6 +15,7 @@ from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.attacks.square import square
+from tasks.parts.batching import in_batches
 from tasks.parts.curve import security_curve
 from tasks.parts.geometry import norm_of
 from tasks.parts.search import Found
@@ -56,7 +57,7 @@ def test_linear_model(attack: Attack, norm: str, how: dict[str, Any], batch: int
     assert set(wanted) > {torch.inf}
     assert found.success.tolist() == [r < torch.inf for r in wanted]
     assert (found.distance <= radius + 1e-6).all()
-    assert (model(points + found.perturbation).argmax(1) != labels)[found.success].all()
+    assert (in_batches(model, points + found.perturbation, 64).argmax(1) != labels)[found.success].all()
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -84,6 +85,7 @@ def test_against_a_run_at_each_radius(norm: str, top: float, targeted: bool) -> 
     assert len(set(radius.tolist())) > 5
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_costs_less_than_two_radii() -> None:
     """Counted in passes that the model saw; a run in the middle of the ladder is the measure."""
     x = images(200)

@@ -122,6 +122,7 @@ def test_a_flat_spot_is_no_flat_network() -> None:
     door.network(lambda x: layer((x.flatten(1) - 0.01).relu()), 0 * X, Y)
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_the_network_is_tried_at_few_points_and_left_as_it_was() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     seen: list[int] = []

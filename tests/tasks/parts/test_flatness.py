@@ -376,6 +376,7 @@ def test_adaptive_sampling_stops_at_the_tolerance_and_has_the_numbers_of_fixed_s
             assert float(before.interval) > tolerance
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_adaptive_sampling_asks_no_more_than_it_counts() -> None:
     model, x = Recorder(network()), images(4)
     cells = some_cells(4, (0.02, 0.3, 2.0))

@@ -152,6 +152,7 @@ def test_unknown_names() -> None:
         losses.joint("ce", "best")
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_value_and_gradient() -> None:
     x, weight, y = gaussian(0, 5, 1, 2, 2), gaussian(1, K, 4).requires_grad_(True), classes(0, 5)
 

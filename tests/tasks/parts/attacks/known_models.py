@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from tasks.parts.batching import in_batches
 from tasks.parts.search import Found
 
 NORMS = ["Linf", "L2"]
@@ -32,6 +33,11 @@ def smooth(seed: int = 0, classes: int = 4) -> nn.Module:
 
 def images(count: int, seed: int = 0) -> Tensor:
     return torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
+
+
+def predicted(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The classes (B,) as the searches see them: on the boundary itself they hang on the last bit, and so on the batch."""
+    return in_batches(model, x, 64).argmax(1)
 
 
 class Meter:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_models import NORMS, SHAPE, Meter, images, linear_with_distances, same, smooth
+from known_models import NORMS, SHAPE, Meter, images, linear_with_distances, predicted, same, smooth
 from torch import Tensor, nn
 
 from tasks.parts.attacks.apgd import _checked, _Plan, _Walk, apgd, checkpoints
@@ -316,7 +316,7 @@ def test_in_the_ball_in_the_box_and_honest(
     assert moved.max() <= 1
     assert norm_of(moved - x, norm).max() <= epsilon + 1e-6
     assert torch.equal(found.distance, norm_of(found.perturbation, norm))
-    assert torch.equal(found.success, model(moved).argmax(1) != labels)
+    assert torch.equal(found.success, predicted(model, moved) != labels)
     wrong = model(x).argmax(1) != labels
     assert not found.perturbation[wrong].any()
     assert found.success[wrong].all()
@@ -334,7 +334,7 @@ def test_targets(norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]) 
     found = apgd(
         convnet, x, labels, epsilon={"Linf": 0.25, "L2": 1.5}[norm], norm=norm, targets=targets, loss="dlr", steps=30
     )
-    assert torch.equal(found.success, convnet(x + found.perturbation).argmax(1) == targets)
+    assert torch.equal(found.success, predicted(convnet, x + found.perturbation) == targets)
     assert not found.perturbation[0].any()
     assert int(found.forwards[0]) == 1
     assert int(found.success.sum()) > 30
@@ -363,6 +363,7 @@ def test_settings_that_contradict() -> None:
 # ------------------------------------------------------------------------------------------------ cost, and any company
 
 
+@pytest.mark.usefixtures("eight_rows")
 @pytest.mark.parametrize("target_classes", [0, 2])
 def test_passes_are_counted_and_none_is_spent_on_a_finished_example(
     target_classes: int, convnet: Classifier, digits: tuple[Tensor, Tensor]

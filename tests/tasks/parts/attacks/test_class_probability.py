@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from known_models import SHAPE, Meter, gaussian, images, smooth
+from known_models import SHAPE, Meter, gaussian, images, predicted, smooth
 from torch import Tensor, nn
 
 from tasks.parts.attacks.class_probability import LEARNING_RATES, MIXING, Trace, class_probability, for_all_classes
@@ -206,7 +206,7 @@ def test_where_walks_begin(start: str) -> None:
     moved = x + found.perturbation
     assert moved.min() >= 0
     assert moved.max() <= 1
-    assert torch.equal(found.success, model(moved).argmax(1) != labels)
+    assert torch.equal(found.success, predicted(model, moved) != labels)
 
 
 def test_noise_is_keyed_by_seed_and_id_and_in_an_open_space_normal() -> None:
@@ -260,7 +260,7 @@ def test_all_classes(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None
         assert sorted([*targets[9 * i : 9 * i + 9].tolist(), int(digits[1][i])]) == list(range(10))
     found = class_probability(convnet, x, labels, targets=targets, ids=rows.tolist(), objective="log_probability")
     assert found.success.float().mean() > 0.9
-    assert torch.equal(found.success, convnet(x + found.perturbation).argmax(1) == targets)
+    assert torch.equal(found.success, predicted(convnet, x + found.perturbation) == targets)
 
 
 # ------------------------------------------------------------------------------------------------ cost, and any company
@@ -282,6 +282,7 @@ def test_the_same_bits_in_any_company_and_batch(convnet: Classifier, digits: tup
         assert same(together, search(rows), torch.tensor(rows))
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_passes_are_counted(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
     x, labels = digits[0][:16], digits[1][:16].clone()
     labels[:3] = (convnet(x[:3]).argmax(1) + 1) % 10

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_models import SHAPE, images, linear, same, smooth
+from known_models import SHAPE, images, linear, predicted, same, smooth
 from torch import Tensor, nn
 
 from tasks.parts.attacks.ddn import ddn
@@ -39,7 +39,7 @@ def test_linear_model_has_its_exact_distance(batch: int, loss: str, targeted: bo
     assert found.success.all()
     assert (found.distance / exact).max() < 1.001
     assert (found.distance >= exact - 1e-6 / slope).all()  # as finely as float32 knows the logits
-    assert torch.equal(model(points + found.perturbation).argmax(1), 1 - labels)
+    assert torch.equal(predicted(model, points + found.perturbation), 1 - labels)
 
 
 def test_walls_in_the_way() -> None:
@@ -107,7 +107,7 @@ def test_not_further_than_bisected_pgd(convnet: Classifier, digits: tuple[Tensor
     x, labels = digits
     found = ddn(convnet, x, labels)
     assert found.success.all()
-    assert (convnet(x + found.perturbation).argmax(1) != labels).all()
+    assert (predicted(convnet, x + found.perturbation) != labels).all()
     low, high = 0.0, 3.0
     for _ in range(10):
         middle = (low + high) / 2
@@ -124,7 +124,7 @@ def test_targets(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
     labels = labels.where(targets != labels, (labels + 1) % 10)  # with a label that is another
     found = ddn(convnet, x, labels, targets=targets)
     assert found.success.all()
-    assert torch.equal(convnet(x + found.perturbation).argmax(1), targets)
+    assert torch.equal(predicted(convnet, x + found.perturbation), targets)
     assert not found.perturbation[0].any()
     assert found.forwards[0] == 1
     assert float(found.distance.median()) > float(ddn(convnet, x, labels).distance.median())
@@ -196,6 +196,7 @@ def test_a_confident_network_stops_the_cross_entropy_but_not_the_margin() -> Non
     assert (found.distance / exact).max() < 1.001
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_counts_what_it_costs() -> None:
     model, calls, back = smooth(), list[int](), list[int]()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from known_models import Meter, images, linear_with_distances, smooth
+from known_models import Meter, images, linear_with_distances, predicted, smooth
 from torch import Tensor
 
 from tasks.parts.adversarial import Together
@@ -36,7 +36,7 @@ def test_any_number_of_classes(norm: str, classes: int) -> None:
     labels = model(x).argmax(1)
     found = nearest(model, x, labels, norm=norm, steps=20)
     moved = x + found.perturbation
-    assert torch.equal(found.success, model(moved).argmax(1) != labels)
+    assert torch.equal(found.success, predicted(model, moved) != labels)
     assert found.success.all()
     assert moved.min() >= 0
     assert moved.max() <= 1
@@ -63,6 +63,7 @@ def test_the_nearest_of_its_parts(norm: str, convnet: Classifier, digits: tuple[
     assert (found.distance < 0.99 * first.distance).sum() > 3
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_passes_are_counted(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
     x, labels = digits
     meter = Meter(convnet)

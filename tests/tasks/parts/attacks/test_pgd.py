@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_models import NORMS, SHAPE, Meter, images, linear, linear_with_distances, same, smooth
+from known_models import NORMS, SHAPE, Meter, images, linear, linear_with_distances, predicted, same, smooth
 from torch import Tensor, nn
 
 from tasks.parts.attacks.apgd import apgd
@@ -197,7 +197,7 @@ def test_in_the_ball_in_the_box_and_honest(
     assert moved.max() <= 1
     assert norm_of(moved - x, norm).max() <= epsilon + 1e-6
     assert torch.equal(found.distance, norm_of(found.perturbation, norm))
-    assert torch.equal(found.success, model(moved).argmax(1) != labels)
+    assert torch.equal(found.success, predicted(model, moved) != labels)
     wrong = model(x).argmax(1) != labels
     assert not found.perturbation[wrong].any()
     assert found.success[wrong].all()
@@ -213,7 +213,7 @@ def test_targets(norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]) 
     targets[0] = convnet(x[:1]).argmax()  # is there already,
     labels = labels.where(targets != labels, (labels + 1) % 10)  # with a label that is another
     found = pgd(convnet, x, labels, epsilon={"Linf": 0.25, "L2": 1.5}[norm], norm=norm, targets=targets)
-    assert torch.equal(found.success, convnet(x + found.perturbation).argmax(1) == targets)
+    assert torch.equal(found.success, predicted(convnet, x + found.perturbation) == targets)
     assert not found.perturbation[0].any()
     assert int(found.success.sum()) > 30
     assert not found.success.all()
@@ -418,6 +418,7 @@ def momentum_twin(model: nn.Module, x: Tensor, label: int, epsilon: float, steps
     return delta
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_momentum_and_schedule() -> None:
     x = images(6)
     labels = smooth()(x).argmax(1)
@@ -491,6 +492,7 @@ def test_after_the_start_the_walk_is_the_plain_one() -> None:
 # ------------------------------------------------------------------------------------------------ cost, and any company
 
 
+@pytest.mark.usefixtures("eight_rows")
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_passes_are_counted_and_none_is_spent_on_a_finished_example(
     restarts: int, convnet: Classifier, digits: tuple[Tensor, Tensor]

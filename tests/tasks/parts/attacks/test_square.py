@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from known_models import NORMS, Meter, images, linear_with_distances, same, smooth
+from known_models import NORMS, Meter, images, linear_with_distances, predicted, same, smooth
 from torch import Tensor
 
 from tasks.parts.attacks.apgd import apgd
@@ -248,7 +248,7 @@ def test_in_the_ball_in_the_box_and_honest(
     assert moved.max() <= 1
     assert norm_of(moved - x, norm).max() <= epsilon + 1e-6
     assert torch.equal(found.distance, norm_of(found.perturbation, norm))
-    assert torch.equal(found.success, model(moved).argmax(1) != labels)
+    assert torch.equal(found.success, predicted(model, moved) != labels)
     wrong = model(x).argmax(1) != labels
     assert not found.perturbation[wrong].any()
     assert found.success[wrong].all()
@@ -279,7 +279,7 @@ def test_targets(norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]) 
     targets[0] = convnet(x[:1]).argmax()  # is there already,
     labels = labels.where(targets != labels, (labels + 1) % 10)  # with a label that is another
     found = square(convnet, x, labels, epsilon={"Linf": 0.25, "L2": 1.5}[norm], norm=norm, targets=targets, queries=200)
-    assert torch.equal(found.success, convnet(x + found.perturbation).argmax(1) == targets)
+    assert torch.equal(found.success, predicted(convnet, x + found.perturbation) == targets)
     assert not found.perturbation[0].any()
     assert int(found.forwards[0]) == 1
     assert int(found.success.sum()) > 10
@@ -289,6 +289,7 @@ def test_targets(norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]) 
 # ------------------------------------------------------------------------------------------------ cost, and any company
 
 
+@pytest.mark.usefixtures("eight_rows")
 def test_passes_are_counted_and_none_is_spent_on_a_finished_example(
     convnet: Classifier, digits: tuple[Tensor, Tensor]
 ) -> None:
