@@ -69,11 +69,19 @@ def asha(trials: int) -> None:
 
 
 def sweep(results: str, *overrides: str) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds of the command, and the records of its trials."""
+    """Seconds of the command, and the records of its trials; says what went wrong in some of them (exit status 1).
+
+    Raises:
+        RuntimeError: it did not run to its end.
+    """
     begun = time.perf_counter()
     command = [sys.executable, "-m", "engine.sweep", SWEEP, *overrides, "--results", results]
-    subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     seconds = time.perf_counter() - begun
+    if ended.returncode > 1:
+        raise RuntimeError(ended.stderr)
+    if ended.returncode == 1:
+        print(*(line for line in ended.stderr.splitlines() if not line.startswith("[")), sep="\n", file=sys.stderr)
     return seconds, [json.loads(path.read_text()) for path in Path(results).glob("*/trials/*/trial.json")]
 
 
