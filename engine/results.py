@@ -133,24 +133,18 @@ def _record(item: Planned, store: Store) -> dict[str, Any]:
     path = f"{item.folder}/trial.json"
     if store.exists(path):
         return {"label": item.trial.label, "folder": item.folder, **store.read_json(path)}
-    return {
-        "trial": item.key,
-        "label": item.trial.label,
-        "folder": item.folder,
-        "status": "missing",
-        "point": item.trial.point,
-        "config": item.trial.config.model_dump(mode="json"),
-    }
+    config = item.trial.config.model_dump(mode="json")
+    return {"trial": item.key, "label": item.trial.label, "folder": item.folder, "status": "missing", "config": config}
 
 
 def _with_objectives(spec: Spec, record: dict[str, Any]) -> dict[str, Any]:
     """The record; one that an earlier run left, for other objectives, is of a failure where it lacks (`lacks`) one of today's."""
     if record["status"] != "done":
         return record
-    lacks = [o.metric for o in spec.sweep.objectives if record["summary"].get(o.metric) is None]
-    if not lacks:
+    lacks = next((o.metric for o in spec.sweep.objectives if record["summary"].get(o.metric) is None), None)
+    if lacks is None:
         return record
-    return record | {"status": "failed", "error": f"it has no number for the objective {lacks[0]}", "lacks": lacks}
+    return record | {"status": "failed", "error": f"it has no number for the objective {lacks}", "lacks": lacks}
 
 
 def _at(config: dict[str, Any], path: str) -> Any:

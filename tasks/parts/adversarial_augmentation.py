@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tasks.parts.classifier import Classifier, hidden_stage
 from tasks.parts.geometry import ascent_direction, per_example
 from tasks.parts.inner_search import Classify, climb, gradient_of_logits, without_trace
-from tasks.parts.losses import at, margin
+from tasks.parts.losses import at, margin, without
 from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import AdversarialAugmentation, Recipe
 from tasks.parts.settings import UserError
@@ -216,7 +216,6 @@ def moved(
     delta = None if normal is None else radius * unit * ascent_direction(normal.to(start), settings.norm)
     with without_trace(model, points.device):
         if delta is None or settings.equal_cost:
-            lots = None if lots is None else lots.to(points.device)
             before, kept, climbed = _climbed(settings, classify, start, label, lots, radius, unit, clip)
             delta = climbed if delta is None else delta
         elif settings.only != "all":
@@ -241,7 +240,7 @@ def _climbed(
     """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...), unfinished for all others.
 
     Args:
-        lots: numbers uniform in [0, 1) (n,) that decide random classes.
+        lots: numbers uniform in [0, 1) (n,), on the CPU, that decide random classes.
         unit: of the radius, one number.
     """
     step_size = 2.5 * radius / settings.steps
@@ -278,19 +277,19 @@ def _climbed(
 
 def _aims(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor, lots: Tensor | None) -> Tensor:
     """The weights (n, K) of the sum of logits that each example climbs, for numbers `lots` (n,) uniform in [0, 1)."""
-    label = labels[:, None]
     match settings.direction:
         case "runner_up":
-            others = logits.scatter(1, label, -torch.inf)
+            others = without(logits, labels)
             runner_up = others.argmax(1, keepdim=True)
             return others.zero_().scatter_(1, runner_up, 1.0)
         case "random_class":
             assert lots is not None
             count = logits.shape[1] - 1
-            other = (lots * count).long().clamp_max(count - 1)[:, None]
-            return torch.zeros_like(logits).scatter_(1, other + (other >= label), 1.0)
+            other = (lots.to(logits.device) * count).long().clamp_max(count - 1)
+            other += other >= labels
+            return torch.zeros_like(logits).scatter_(1, other[:, None], 1.0)
         case "away" | "random":  # the random direction only takes the time
-            return torch.zeros_like(logits).scatter_(1, label, -1.0)
+            return torch.zeros_like(logits).scatter_(1, labels[:, None], -1.0)
 
 
 def _eligible(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor) -> Tensor | None:
