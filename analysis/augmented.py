@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.results import Results, is_number, plain
-from analysis.stats import student_mean
+from analysis.stats import SHARE, over_seeds
 
 MEASURES = {
     "augmented": "share of examples augmented",
@@ -42,7 +42,8 @@ def effects(results: Results, records: Records) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"recipe": recipe, "seeds": len(last)}
         for name in MEASURES:
             values = [float(epoch[name]) if is_number(epoch.get(name)) else float("nan") for epoch in last]
-            line[name], line[f"{name}.low"], line[f"{name}.high"], _ = student_mean(values)
+            one = over_seeds(values, bounds=None if name.startswith("margin") else SHARE)
+            line[name], line[f"{name}.low"], line[f"{name}.high"] = one.mean[0], one.low[0], one.high[0]
         found.append(line)
     return found
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.options import GENUINE, FigureOptions
 from analysis.results import ReportError, Results
-from analysis.stats import Estimate, bootstrap_crossed
+from analysis.stats import SHARE, Bounds, Estimate, crossed_mean
 
 ORDER = (GENUINE, "adversarial", "random")
 """Conditions are drawn in this order; any others follow."""
@@ -25,16 +25,18 @@ class Cube:
         trials: (S,) the trials, which are the seeds of one recipe.
         ids: (N,) the examples.
         points: (R,) the positions along the ladder, ascending; a single 0 where there is no ladder.
+        bounds: what the values lie between.
     """
 
     values: NDArray[np.float64]
     trials: NDArray[np.object_]
     ids: NDArray[np.int64]
     points: NDArray[np.float64]
+    bounds: Bounds = None
 
     def estimate(self, options: FigureOptions) -> Estimate:
         """The mean at each point, with its interval."""
-        return bootstrap_crossed(self.values, level=options.level, resamples=options.resamples)
+        return crossed_mean(self.values, level=options.level, bounds=self.bounds)
 
 
 def select(
@@ -133,8 +135,13 @@ def conditions(rows: pd.DataFrame) -> list[str]:
     return [name for name in ORDER if name in there] + [name for name in there if name not in ORDER]
 
 
-def cubes(rows: pd.DataFrame, column: str, along: str = "radius", by: str | None = "condition") -> dict[str, Cube]:
+def cubes(
+    rows: pd.DataFrame, column: str, along: str = "radius", by: str | None = "condition", *, bounds: Bounds = None
+) -> dict[str, Cube]:
     """One cube for each value of the column `by`, all on the same axes, so that they can be subtracted.
+
+    Args:
+        bounds: what the column's values lie between (`Results.bounds`); of a column of truth values that is known.
 
     Raises:
         ReportError: the column holds no finite number.
@@ -144,17 +151,18 @@ def cubes(rows: pd.DataFrame, column: str, along: str = "radius", by: str | None
     ladder = rows[along].to_numpy(float) if along in rows else np.zeros(len(rows))
     point, points = pd.factorize(ladder, sort=True)
     names = np.asarray(trials, dtype=object)
+    bounds = SHARE if pd.api.types.is_bool_dtype(rows[column]) else bounds
     shape = (len(trials), len(ids), len(points))
     cell = (seed * shape[1] + example) * shape[2] + point
     values = np.where(point >= 0, rows[column].to_numpy(float), np.nan)  # no place on the ladder: no value
     if not np.isfinite(values).any():
         raise ReportError(f"the column {column} holds no number")
     if by is None or by not in rows:
-        return {"": Cube(_means(cell, values, shape), names, ids, points)}
+        return {"": Cube(_means(cell, values, shape), names, ids, points, bounds)}
     found = {}
     for name in conditions(rows) if by == "condition" else [str(value) for value in rows[by].dropna().unique()]:
         here = (rows[by] == name).to_numpy()
-        found[name] = Cube(_means(cell[here], values[here], shape), names, ids, points)
+        found[name] = Cube(_means(cell[here], values[here], shape), names, ids, points, bounds)
     return found
 
 
@@ -184,7 +192,7 @@ def mean_over(cube: Cube, at: float | None = None) -> Cube:
         one = values[:, :, 0]
     else:
         one = np.trapezoid(values, points, axis=2) / (points[-1] - points[0])
-    return Cube(one[:, :, None], cube.trials, cube.ids, np.zeros(1))
+    return Cube(one[:, :, None], cube.trials, cube.ids, np.zeros(1), cube.bounds)
 
 
 def counted(n: int, word: str) -> str:
@@ -203,18 +211,22 @@ def spread(low: int, high: int, word: str) -> str:
     return counted(high, word) if low == high else f"{low} to {high} {word}s"
 
 
-def caption(frame: pd.DataFrame, options: FigureOptions, resampled: set[str], marks: str) -> str:
-    """How many, what was resampled and at which level, for a frame with columns `n` and `seeds`.
+def caption(frame: pd.DataFrame, options: FigureOptions, marks: str) -> str:
+    """How many, and what the intervals are over, for a frame with columns `n` and `seeds`.
 
     Args:
         marks: what the intervals are drawn as ("Bands", "Bars").
     """
     n, seeds = frame["n"].astype(int), frame["seeds"].astype(int)
-    words = [f"n = {spread(n.min(), n.max(), 'example')}, {spread(seeds.min(), seeds.max(), 'seed')}."]
-    what = "seeds and examples" if "seeds and examples" in resampled else "examples"
-    words.append(f"{marks}: {100 * options.level:g} % percentile bootstrap, {options.resamples} resamples of {what}.")
+    examples = f"{spread(n.min(), n.max(), 'example')}, " if n.max() else ""  # not known of every scalar
+    words = [f"n = {examples}{spread(seeds.min(), seeds.max(), 'seed')}."]
+    several = (seeds > 2).any()
+    if several or ((seeds == 1).any() and n.max()):
+        what = " and ".join(["seeds"] * bool(several) + ["examples"] * bool(n.max()))
+        words.append(f"{marks}: {100 * options.level:g} % intervals over {what}.")
+    if (seeds == 2).any():
+        of = "Of two seeds" if several or (seeds == 1).any() else marks
+        words.append(f"{of}: from one seed to the other, which is no interval of confidence.")
     if seeds.max() == 1:
         words.append("With one seed the intervals say nothing about other trainings.")
-    elif seeds.max() < 5:
-        words.append("With so few seeds the part of the interval that comes from them is rough.")
     return " ".join(words)

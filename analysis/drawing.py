@@ -21,7 +21,7 @@ class Drawn:
 
     Attributes:
         name: the file name without its ending.
-        caption: what is shown, n, what was resampled.
+        caption: what is shown, n, what the intervals are over.
         png, pdf, csv: the content of the files; None where drawing failed.
         error: one line, or None where all went well.
         details: the error with where it came from.

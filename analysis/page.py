@@ -173,14 +173,15 @@ def _seeds(line: pd.Series) -> str:
 
 
 def _cell(line: pd.Series, name: str) -> tuple[str, str]:
-    """A mean and its interval, written with the same number of decimals."""
+    """A mean and its interval, or its two seeds, written with the same number of decimals."""
     mean, low, high = (float(line[column]) for column in (name, f"{name}.low", f"{name}.high"))
     if math.isnan(mean):
         return "not measured", ""
-    if mean and not 1e-3 <= abs(mean) < 1e5:
-        return f"{mean:.3g}", "" if math.isnan(low) else f"{low:.3g} to {high:.3g}"
-    places = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 3
-    return f"{mean:.{places}f}", "" if math.isnan(low) else f"{low:.{places}f} to {high:.{places}f}"
+    form = ".3g"
+    if not mean or 1e-3 <= abs(mean) < 1e5:
+        form = f".{max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 3}f"
+    to = "and" if line["seeds"] == 2 else "to"
+    return f"{mean:{form}}", "" if math.isnan(low) else f"{low:{form}} {to} {high:{form}}"
 
 
 def _figure(drawn: Drawn) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from analysis.stats import Estimate, Floats, bootstrap_crossed
+from analysis.stats import DIFFERENCE, SHARE, Bounds, Estimate, Floats, crossed_mean
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,31 @@ def paired_difference(
     second: ArrayLike,
     *,
     level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
+    bounds: Bounds = None,
     method: str = "wilcoxon",
 ) -> tuple[Estimate, PairedTest]:
-    """First minus second where both were measured, with its interval (`bootstrap_crossed`) and test (`paired_test`).
+    """First minus second where both were measured, with its interval (`crossed_mean`) and test (`paired_test`).
 
     Args:
         first, second: (S, N, R), the same seeds, examples and points in the same order.
+        bounds: what both lie between.
 
     >>> estimate, test = paired_difference(np.ones((1, 6, 1)), np.zeros((1, 6, 1)), method="sign")
     >>> float(estimate.mean[0]), float(test.p[0])
     (1.0, 0.03125)
     """
     differences = np.asarray(first, float) - np.asarray(second, float)
-    estimate = bootstrap_crossed(differences, level=level, resamples=resamples, seed=seed)
+    estimate = crossed_mean(differences, level=level, bounds=of_difference(bounds))
     return estimate, paired_test(differences, method)
+
+
+def of_difference(bounds: Bounds) -> Bounds:
+    """What the difference of two numbers with these bounds lies between.
+
+    >>> of_difference(SHARE), of_difference(None)
+    ((-1.0, 1.0), None)
+    """
+    return DIFFERENCE if bounds == SHARE else None
 
 
 def paired_test(differences: ArrayLike, method: str = "wilcoxon") -> PairedTest:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.cube import counted
 from analysis.results import ReportError, Results
-from analysis.stats import student_mean
+from analysis.summary import estimate
 
 
 def objectives(sweep: Mapping[str, Any]) -> dict[str, str]:
@@ -28,7 +28,7 @@ def no_search(sweep: Mapping[str, Any]) -> str | None:
 
 def points(results: Results, level: float) -> pd.DataFrame:
     """One line a point: `recipe`, `status` (done, stopped early, failed), `seeds` that are done, the varied settings, and for each
-    objective its mean over the seeds with Student's t interval: `<metric>`, `<metric>.low`, `<metric>.high`."""
+    objective its mean over the seeds with its interval: `<metric>`, `<metric>.low`, `<metric>.high`, over `<metric>.n` examples."""
     lines = []
     for recipe, trials in results.trials.groupby("recipe", observed=True, sort=False):
         statuses = set(trials["status"])
@@ -36,9 +36,13 @@ def points(results: Results, level: float) -> pd.DataFrame:
         line: dict[str, Any] = {"recipe": recipe, "status": status, "seeds": int((trials["status"] == "done").sum())}
         line |= {name: results.setting_of(str(recipe), name) for name in results.varied}
         for metric in objectives(results.sweep):
-            values = pd.to_numeric(trials.get(f"summary.{metric}", pd.Series(np.nan, trials.index)), errors="coerce")
-            mean, low, high, _ = student_mean(values.to_numpy(float) if status == "done" else [np.nan], level)
-            line |= {metric: mean, f"{metric}.low": low, f"{metric}.high": high}
+            one = estimate(results, trials if status == "done" else trials[:0], metric, level)
+            line |= {
+                metric: one.mean[0],
+                f"{metric}.low": one.low[0],
+                f"{metric}.high": one.high[0],
+                f"{metric}.n": one.n[0],
+            }
         lines.append(line)
     return pd.DataFrame(lines)
 

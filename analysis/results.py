@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.stats import SHARE, Bounds
 
 GENERIC = {"radius", "kind", "name", "type", "strength", "probability", "value", "scale", "size"}
 """Last parts of a dotted name that say nothing alone: `input_noise.radius` is called "input noise", not "radius"."""
@@ -28,6 +33,22 @@ class ReportError(ValueError):
 
 
 @dataclass(frozen=True)
+class Scores:
+    """What a trial's scalars are made of, by example (`engine.scores`).
+
+    Attributes:
+        ids: (N,) its examples.
+        sums, counts: by scalar (N,): the scalar is the sum of its sums over that of its counts.
+        left_out: by scalar (G,): what it is without each group of examples; NaN where it is no number then.
+    """
+
+    ids: NDArray[np.int64]
+    sums: Mapping[str, NDArray[np.float64]]
+    counts: Mapping[str, NDArray[np.float64]]
+    left_out: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
 class Results:
     """The results of one sweep.
 
@@ -37,6 +58,7 @@ class Results:
         rows: the rows of the finished trials, with `trial`, `recipe` and `config.<name>` for what varies.
         varied: dotted names of the settings that vary, the seed left out.
         replicates: dotted name of the setting that repeats a recipe (the seed), or None.
+        scores: what the scalars of finished trials are made of, by trial; empty for trials of earlier versions.
     """
 
     sweep: Mapping[str, Any]
@@ -44,6 +66,7 @@ class Results:
     rows: pd.DataFrame
     varied: tuple[str, ...]
     replicates: str | None
+    scores: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def recipes(self) -> list[str]:
@@ -101,6 +124,19 @@ class Results:
         norm, space = "" if len(norms) > 1 else f"{norms.pop()} ", spaces.pop()
         unit = "pixel units" if space == "pixel" else f"units of the typical magnitude of {space}"
         return f"{norm}{column} ({unit})"
+
+    def bounds(self, name: str) -> Bounds:
+        """What a row column, or a scalar of the trials, lies between: its task says so (`SHARES`).
+
+        Of results that do not tell, everything that was measured decides.
+        """
+        shares = self.sweep.get("shares")
+        if shares is not None:
+            return SHARE if any(fnmatchcase(name, pattern) for pattern in shares) else None
+        found = self.rows[name] if name in self.rows else self.trials.get(f"summary.{name}", pd.Series(dtype=float))
+        values = pd.to_numeric(found, errors="coerce").to_numpy(float)
+        known = values[~np.isnan(values)]
+        return SHARE if len(known) and known.min() >= 0 and known.max() <= 1 else None
 
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where the sweep names none."""

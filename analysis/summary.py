@@ -1,12 +1,15 @@
-"""The trials' scalars by recipe: the mean over seeds, with its interval."""
+"""The trials' scalars by recipe: the mean over seeds, with its interval over seeds and examples."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from analysis.results import Results
-from analysis.stats import student_mean
+from analysis.results import Results, Scores
+from analysis.stats import Estimate, crossed_mean, crossed_statistic, over_seeds
 
 LEVEL = 0.95
 
@@ -25,8 +28,7 @@ def summarise(results: Results) -> pd.DataFrame:
     The recipes of a grid come in its order, those of a search with the best of its (first) objective first; there those of which a
     trial was stopped or failed come after all others, since their means are of the seeds that survived.
 
-    The interval is Student's t over the seeds (NaN with one seed): it says how far another training may differ, not how
-    far other examples may.
+    The intervals are those of the figures (`stats.crossed_mean`): over seeds and examples. With two seeds, `low` and `high` are the seeds.
     """
     done = results.trials[results.trials["status"] == "done"]
     lines = []
@@ -39,9 +41,8 @@ def summarise(results: Results) -> pd.DataFrame:
             "trials": int((results.trials["recipe"] == recipe).sum()),
         }
         for name in scalars(results):
-            values = pd.to_numeric(trials[f"summary.{name}"], errors="coerce").to_numpy(float)
-            mean, low, high, _ = student_mean(values, LEVEL) if len(values) else (np.nan, np.nan, np.nan, 0)
-            line |= {name: mean, f"{name}.low": low, f"{name}.high": high}
+            one = estimate(results, trials, name, LEVEL)
+            line |= {name: one.mean[0], f"{name}.low": one.low[0], f"{name}.high": one.high[0]}
         lines.append(line)
     frame, objective = pd.DataFrame(lines), results.sweep.get("objective")
     if results.sweep.get("search") and objective and objective["metric"] in frame:
@@ -49,3 +50,37 @@ def summarise(results: Results) -> pd.DataFrame:
         order = pd.DataFrame({"incomplete": frame["seeds"] < frame["trials"], "by": by})
         return frame.loc[order.sort_values(["incomplete", "by"], kind="stable").index].reset_index(drop=True)
     return frame
+
+
+def estimate(results: Results, trials: pd.DataFrame, scalar: str, level: float) -> Estimate:
+    """A scalar's mean over trials that differ by their seed, with its interval; one point.
+
+    Over seeds and examples, where what the scalar is made of was kept for all of the trials; else over the seeds alone.
+
+    Args:
+        trials: lines of `results.trials`; those that lack the scalar do not count.
+    """
+    column = trials.get(f"summary.{scalar}", pd.Series(np.nan, trials.index, dtype=float))
+    values = pd.to_numeric(column, errors="coerce").to_numpy(float)
+    known = np.isfinite(values)
+    kept = [results.scores.get(str(trial)) for trial in trials.loc[known, "trial"]]
+    scores = [one for one in kept if one is not None]
+    bounds = results.bounds(scalar)
+    if scores and len(scores) == len(kept):
+        if all(scalar in one.sums for one in scores):
+            return crossed_mean(*_aligned(scores, scalar), level=level, bounds=bounds)
+        groups = {len(one.left_out.get(scalar, ())) for one in scores}
+        if len(groups) == 1 and groups != {0}:
+            left_out = np.array([one.left_out[scalar] for one in scores])
+            return crossed_statistic(values[known], left_out, len(scores[0].ids), level=level, bounds=bounds)
+    return over_seeds(values if len(values) else [np.nan], level=level, bounds=bounds)
+
+
+def _aligned(scores: Sequence[Scores], scalar: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The sums and counts of several trials on common examples, (S, N, 1) each."""
+    ids = np.unique(np.concatenate([one.ids for one in scores]))
+    both = np.zeros((2, len(scores), len(ids), 1))
+    for seed, one in enumerate(scores):
+        place = np.searchsorted(ids, one.ids)
+        both[0, seed, place, 0], both[1, seed, place, 0] = one.sums[scalar], one.counts[scalar]
+    return both[0], both[1]

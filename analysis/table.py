@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.results import ReportError, Results, plain, recipe_labels
+from analysis.results import ReportError, Results, Scores, plain, recipe_labels
+from engine.scores import COUNT, FILE
 from engine.store import Store, column_names, read_parts
 
 READERS = 8
@@ -32,7 +34,7 @@ def overview(results: str | os.PathLike[str]) -> Results:
         columns.update(dict.fromkeys(column_names(store, f"trials/{trial}/rows")))
         if columns:
             break
-    return Results(sweep, trials, pd.DataFrame(columns=list(columns)), varied, replicates)
+    return Results(sweep, trials, pd.DataFrame(columns=list(columns)), varied, replicates, _scores(store, trials))
 
 
 def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Results:
@@ -52,15 +54,14 @@ def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) 
     with ThreadPoolExecutor(READERS) as pool:
         tables = list(pool.map(lambda trial: _rows(store, trial, columns), done["trial"]))
     tables = [table for table in tables if table is not None]
-    rows = (
+    whole = (
         pa.concat_tables(tables, promote_options="permissive")
         if tables
         else pa.table({"trial": pa.array([], pa.string())})
     )
-    frame = rows.to_pandas(strings_to_categorical=True, self_destruct=True)
-    return Results(
-        sweep, trials, _join(frame, done, [*varied, *([replicates] if replicates else [])]), varied, replicates
-    )
+    frame = whole.to_pandas(strings_to_categorical=True, self_destruct=True)
+    rows = _join(frame, done, [*varied, *([replicates] if replicates else [])])
+    return Results(sweep, trials, rows, varied, replicates, _scores(store, trials))
 
 
 def open_store(results: str | os.PathLike[str]) -> Store:
@@ -129,6 +130,30 @@ def _rows(store: Store, trial: str, columns: Sequence[str] | None) -> pa.Table |
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
             table = table.set_column(position, field.name, pc.dictionary_encode(table[position]))
     return table.append_column("trial", pa.array([trial] * table.num_rows, pa.string()).dictionary_encode())
+
+
+def _scores(store: Store, trials: pd.DataFrame) -> dict[str, Scores]:
+    """What the scalars of the finished trials are made of; nothing for those that an earlier version measured."""
+    done = [str(trial) for trial in trials.loc[trials["status"] == "done", "trial"]]
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda trial: _scores_of(store, trial), done)
+        return {trial: scores for trial, scores in zip(done, found, strict=True) if scores is not None}
+
+
+def _scores_of(store: Store, trial: str) -> Scores | None:
+    path = f"trials/{trial}/{FILE}"
+    if not store.exists(path):
+        return None
+    table = store.read_table(path)
+    arrays = {name: table[name].to_numpy() for name in table.column_names}
+    names = [name for name in arrays if name != "id" and not name.endswith(COUNT)]
+    told = json.loads((table.schema.metadata or {}).get(b"left_out", b"{}"))
+    return Scores(
+        arrays["id"],
+        {name: arrays[name] for name in names},
+        {name: arrays[f"{name}{COUNT}"].astype(float) for name in names},
+        {name: np.array(values, dtype=float) for name, values in told.items()},
+    )
 
 
 def _join(rows: pd.DataFrame, done: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:

@@ -125,6 +125,7 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
         "importance": importance(spec, planned, records) if spec.sweep.search else [],
         "figures": spec.sweep.figures or [],
         "columns": spec.task.COLUMNS,
+        "shares": list(getattr(spec.task, "SHARES", ())),
     }
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata({"sweep": json.dumps(about)})
 

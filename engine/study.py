@@ -14,12 +14,12 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from analysis.stats import student_mean
 from engine import storage
 from engine.explain import leaves, shown
 from engine.plan import Planned, plan_one
@@ -157,7 +157,7 @@ class Study:
         values = [self._values(point, objective.metric) for objective in self._spec.sweep.objectives]
         if not all(map(math.isfinite, itertools.chain(*values))):
             return "FAIL", None
-        return "COMPLETE", [student_mean(of)[0] for of in values]
+        return "COMPLETE", [statistics.fmean(of) for of in values]
 
     def _values(self, point: Point, metric: str) -> list[float]:
         """One value for each seed; NaN from an earlier run that had another objective, and left none."""
@@ -165,12 +165,12 @@ class Study:
         return [float("nan") if summary.get(metric) is None else float(summary[metric]) for summary in summaries]
 
     def _told(self, point: Point) -> dict[str, Any]:
-        """What the dashboard shows of a point: its trials and, with several seeds, the intervals of its objectives."""
+        """What the dashboard shows of a point: its trials and, with several seeds, its objectives under each."""
         told: dict[str, Any] = {"trials": [item.key for item in point.trials]}
         if len(point.trials) > 1 and self._outcome(point)[0] == "COMPLETE":
             for objective in self._spec.sweep.objectives:
-                _, low, high, seeds = student_mean(self._values(point, objective.metric))
-                told[objective.metric] = f"95 % interval {low:.4g} to {high:.4g} over {seeds} seeds"
+                values = self._values(point, objective.metric)
+                told[objective.metric] = f"{', '.join(f'{value:.4g}' for value in values)} over {len(values)} seeds"
         return told | ({"refused": point.refused} if point.refused else {})
 
     def _record(self, item: Planned) -> Mapping[str, Any] | None:

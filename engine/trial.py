@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine import scores
 from engine.artifacts import AUGMENTED, load, make_all
 from engine.board import Board
 from engine.job import Job, Log, Report, Stopped, Unreported, complete, devices, versions
@@ -77,6 +78,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
         if rows.empty:
             raise ValueError("no example was left to measure: each one is misclassified, or was left out")
         summary = task.summarise(config, rows)
+        store.write_table(f"{planned.folder}/{scores.FILE}", scores.by_example(task, config, rows, planned.ids))
         unknown = [name for name, value in summary.items() if not np.isfinite(value)]
         for metric in job.metrics:
             if metric not in summary:

@@ -44,6 +44,20 @@ COLUMNS = {
     "loss": "mean cross-entropy (nats)",
 }
 
+SHARES = (
+    *("correct", "accuracy", "persistence", "p_true", "confidence"),
+    *(
+        "ece",
+        "robust_accuracy",
+        "noise_accuracy",
+        "flatness_genuine",
+        "corruption_accuracy",
+        "corruption_ece",
+        "accuracy_*",
+    ),
+)
+"""Row columns and scalars that lie between 0 and 1."""
+
 Condition = Literal["clean", "noise", "attack", "corruption"]
 LOSS_SHARE = 0.05
 """Share of the attacked images at which the loss may not have risen before a self-check fails."""
@@ -197,28 +211,34 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     means over radii, and over corruptions and severities. `flatness_genuine` is that of `input_flatness`: the area under the curve of
     persistence against the noise radius from 0 to the largest, divided by that radius.
     """
-    by_condition = {str(name): group for name, group in rows.groupby("condition")}
+    means = {name: float(values.mean()) for name, values in scores(config, rows).items()}
+    errors = {}
+    for condition, judged in rows[rows["condition"].isin(["clean", "corruption"])].groupby("condition"):
+        errors[condition] = expected_calibration_error(judged["confidence"], judged["accuracy"], BINS)
+    scalars = {"accuracy": means.pop("accuracy"), "nll": means.pop("nll"), "ece": errors["clean"], **means}
+    return scalars | ({"corruption_ece": errors["corruption"]} if "corruption" in errors else {})
+
+
+def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """What the trial's scalars are the means of, by example; calibration errors are none."""
+    by_condition = {str(name): group.set_index("id") for name, group in rows.groupby("condition")}
     clean = by_condition["clean"]
-    scalars = {
-        "accuracy": float(clean["accuracy"].mean()),
-        "nll": float(clean["loss"].mean()),
-        "ece": expected_calibration_error(clean["confidence"], clean["accuracy"], BINS),
-    }
+    found = {"accuracy": clean["accuracy"], "nll": clean["loss"]}
     if "attack" in by_condition:
-        scalars["robust_accuracy"] = float(by_condition["attack"]["accuracy"].mean())
+        found["robust_accuracy"] = by_condition["attack"]["accuracy"]
     if "noise" in by_condition:
         noise = by_condition["noise"]
-        curve = noise.groupby("strength")["persistence"].mean()
-        radii, heights = np.array([0.0, *curve.index]), np.array([1.0, *curve])
-        scalars["noise_accuracy"] = float(noise["accuracy"].mean())
-        scalars["flatness_genuine"] = float(np.trapezoid(heights, radii) / radii[-1])
+        curves = noise.reset_index().pivot(index="id", columns="strength", values="persistence")
+        radii = np.array([0.0, *curves.columns])
+        heights = np.concatenate([np.ones((len(curves), 1)), curves.to_numpy()], axis=1)
+        found["noise_accuracy"] = noise["accuracy"]
+        found["flatness_genuine"] = pd.Series(np.trapezoid(heights, radii, axis=1) / radii[-1], index=curves.index)
     if "corruption" in by_condition:
         damaged = by_condition["corruption"]
-        scalars["corruption_accuracy"] = float(damaged["accuracy"].mean())
-        scalars["corruption_ece"] = expected_calibration_error(damaged["confidence"], damaged["accuracy"], BINS)
+        found["corruption_accuracy"] = damaged["accuracy"]
         for change, group in damaged.groupby("change", sort=False):
-            scalars[f"accuracy_{change}"] = float(group["accuracy"].mean())
-    return scalars
+            found[f"accuracy_{change}"] = group["accuracy"]
+    return found
 
 
 def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:

@@ -54,6 +54,12 @@ COLUMNS = {
     "loss_max": "largest cross-entropy (nats)",
 }
 
+SHARES = (
+    *("correct", "found", "p_true", "p_centre", "p_target", "accuracy", "persistence"),
+    *("attack_success", "flatness_*"),
+)
+"""Row columns and scalars that lie between 0 and 1."""
+
 TYPES = {
     **dict.fromkeys(["id", "label", "predicted", "centre", "samples"], np.int64),
     **dict.fromkeys(["correct", "found"], np.bool_),
@@ -265,19 +271,24 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     that radius: 1 where no noise changes anything. Around adversarial images and their random controls it is that of the examples that
     were classified correctly and then fooled.
     """
-    scalars = {"accuracy": float(rows.drop_duplicates("id")["correct"].mean())}
+    return {name: float(values.mean()) for name, values in scores(config, rows).items()}
+
+
+def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """What the trial's scalars are the means of, by example."""
+    found = {"accuracy": rows.drop_duplicates("id").set_index("id")["correct"]}
     searched = rows[(rows["condition"] == "adversarial") & rows["correct"]].drop_duplicates("id")
     if len(searched):
-        scalars["attack_success"] = float(searched["found"].mean())
+        found["attack_success"] = searched.set_index("id")["found"]
     for condition in config.conditions:
         around = rows[rows["condition"] == condition]
         if condition != "genuine":  # where the search failed there is no adversarial image to be around
             around = around[around["found"] & around["correct"]]
         for kind in config.kinds:  # their radii are in different units
-            curve = around[around["kind"] == kind].groupby("radius")["persistence"].mean()
+            curves = around[around["kind"] == kind].pivot(index="id", columns="radius", values="persistence")
             name = f"flatness_{condition}" + (f"_{kind}" if len(config.kinds) > 1 else "")
-            scalars[name] = _area(curve.index.to_numpy(), curve.to_numpy())
-    return scalars
+            found[name] = pd.Series(_area(curves.columns.to_numpy(float), curves.to_numpy()), index=curves.index)
+    return found
 
 
 def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
@@ -303,8 +314,8 @@ def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
     return held
 
 
-def _area(radii: Any, values: Any) -> float:
-    """The mean height of a curve; NaN where there is none."""
+def _area(radii: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The mean heights (N,) of curves (N, R)."""
     if len(radii) < 2:
-        return float(values[0]) if len(radii) else float("nan")
-    return float(np.trapezoid(values, radii) / (radii[-1] - radii[0]))
+        return values.reshape(len(values))
+    return np.trapezoid(values, radii, axis=1) / (radii[-1] - radii[0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,11 @@ COLUMNS = {
     "flatness": "flatness at the source (share of noisy copies of the found image that keep its class)",
     "shared": "networks that misclassify the found image",
 }
+SHARES = (
+    *("joint", "held_out", "source_correct", "target_correct", "found", "fooled", "flatness"),
+    *("accuracy", "white_box", "transfer", "transfer_random", "transfer_joint"),
+)
+"""Row columns and scalars that lie between 0 and 1."""
 TYPES = {**dict.fromkeys(["id", "label", "shared"], np.int64), **dict.fromkeys(["source", "target"], np.str_)}
 IMAGES = ("dataset", "image_size", "classes")
 """What the networks have in common: the images."""
@@ -276,23 +281,36 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     `flatness_correlation` is Spearman's rank correlation, over found images, between the flatness at the source and the share of the
     other networks that are fooled.
     """
-    fair = rows[rows["source_correct"] & rows["target_correct"] & rows["found"]]
-    elsewhere = fair[fair["held_out"]]
-    single = elsewhere[~elsewhere["joint"] & (elsewhere["source"] != RANDOM)]
-    searched = rows[(rows["source"] == rows["target"]) & rows["source_correct"]]
-    scalars: dict[str, float] = {
-        "accuracy": float(rows.drop_duplicates(["id", "target"])["target_correct"].mean()),
-        "white_box": float(searched["found"].mean()),
-        "transfer": float(single["fooled"].mean()),
-        "transfer_random": float(elsewhere[elsewhere["source"] == RANDOM]["fooled"].mean()),
-    }
-    if config.jointly:
-        scalars["transfer_joint"] = float(elsewhere[elsewhere["joint"]]["fooled"].mean())
-    scalars = {name: value for name, value in scalars.items() if not np.isnan(value)}  # nothing there to count
-    images = single.groupby(["id", "source"]).agg(flatness=("flatness", "first"), fooled=("fooled", "mean"))
+    scalars = {name: float(values.mean()) for name, values in scores(config, rows).items()}
+    images = (
+        _elsewhere(rows, "single")
+        .groupby(["id", "source"])
+        .agg(flatness=("flatness", "first"), fooled=("fooled", "mean"))
+    )
     if images["flatness"].nunique() > 1 and images["fooled"].nunique() > 1:
         scalars["flatness_correlation"] = float(spearmanr(images["flatness"], images["fooled"]).statistic)
     return scalars
+
+
+def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """What the trial's scalars are the means of, by example: several values each, of which some count; none where nothing does."""
+    searched = rows[(rows["source"] == rows["target"]) & rows["source_correct"]]
+    found = {
+        "accuracy": rows.drop_duplicates(["id", "target"]).set_index("id")["target_correct"],
+        "white_box": searched.set_index("id")["found"],
+        "transfer": _elsewhere(rows, "single").set_index("id")["fooled"],
+        "transfer_random": _elsewhere(rows, "random").set_index("id")["fooled"],
+    }
+    if config.jointly:
+        found["transfer_joint"] = _elsewhere(rows, "joint").set_index("id")["fooled"]
+    return {name: values for name, values in found.items() if len(values)}
+
+
+def _elsewhere(rows: pd.DataFrame, kind: Literal["single", "joint", "random"]) -> pd.DataFrame:
+    """Found images of one kind of search on networks that had no part in it, where source and target are right unmoved."""
+    fair = rows[rows["source_correct"] & rows["target_correct"] & rows["found"] & rows["held_out"]]
+    random = fair["source"] == RANDOM
+    return fair[random if kind == "random" else fair["joint"] if kind == "joint" else ~fair["joint"] & ~random]
 
 
 def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:

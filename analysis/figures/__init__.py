@@ -13,7 +13,7 @@ unsuited(sweep, options)        optional: why a sweep cannot be drawn, by what i
 ```
 
 `compute` keeps the order in which things are to be drawn. It leaves the words in `frame.attrs`: `caption` (what is
-shown, n, what was resampled, level) and the axis labels. An option that names a setting, an objective or an epoch's
+shown, n, what the intervals are over, their level) and the axis labels. An option that names a setting, an objective or an epoch's
 metric carries `json_schema_extra=SETTING`, `OBJECTIVE` or `METRIC`, so that it can be checked before any work starts.
 `draw` imports Matplotlib itself, through `analysis.style`, never pyplot. Both raise `ReportError` with one line for what
 the reader can mend.

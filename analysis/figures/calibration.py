@@ -12,6 +12,7 @@ from analysis import style, telling
 from analysis.cube import caption, conditions, cubes, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
+from analysis.stats import SHARE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     present = conditions(results.rows)
     wanted = options.conditions or [name for name in SINGLE if name in present] or present
     told = telling.roles(results, options.by)
-    parts, resampled, dropped = [], set(), False
+    parts, dropped = [], False
     for condition in wanted:
         rows = select(results, options, condition=condition)
         rows = rows.assign(bin=_bin(rows["confidence"], options.bins))
@@ -59,10 +60,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             of_recipe = rows[rows["recipe"] == recipe]
             if of_recipe.empty:
                 continue
-            right = cubes(of_recipe, "accuracy", along="bin", by=None)[""]
+            right = cubes(of_recipe, "accuracy", along="bin", by=None, bounds=SHARE)[""]
             sure = cubes(of_recipe, "confidence", along="bin", by=None)[""]
             estimate = right.estimate(options)
-            resampled.add(estimate.resampled)
             share = of_recipe["bin"].value_counts(normalize=True).reindex(right.points).to_numpy()
             place = {"bin": right.points.astype(int), "x": np.nanmean(sure.values, axis=(0, 1)), "share": share}
             part = pd.DataFrame({"condition": condition, **told.of(results, recipe), **place, **estimate.columns()})
@@ -77,7 +77,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "says; below it, it is overconfident.",
         f"Bins with fewer than {options.least} examples are left out." if dropped else "",
         told.untold(),
-        caption(frame, options, resampled, "Intervals (in the table of numbers)" if many else "Bands"),
+        caption(frame, options, "Intervals (in the table of numbers)" if many else "Bands"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),

@@ -13,7 +13,7 @@ from analysis.cube import caption, conditions, cubes, kinds, select
 from analysis.options import GENUINE, FigureOptions
 from analysis.paired import paired_difference
 from analysis.results import Results, sentence
-from analysis.stats import bootstrap_crossed
+from analysis.stats import crossed_mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,12 +43,12 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     """
     recipe = results.named(options.recipe)
     parts: list[pd.DataFrame] = []
-    resampled: set[str] = set()
     examples: set[int] = set()
     for kind in kinds(results) if options.kind is None else [options.kind]:
         rows = select(results, options, kind=kind, recipe=recipe)
         examples.update(rows["id"].unique())
-        found = cubes(rows, options.y, options.along)
+        bounds = results.bounds(options.y)
+        found = cubes(rows, options.y, options.along, bounds=bounds)
         curves = {name: cube.values for name, cube in found.items()}
         points = next(iter(found.values())).points
         common = np.all([np.isfinite(values) for values in curves.values()], axis=0)  # (S, N, R)
@@ -56,17 +56,14 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             curves = {name: np.where(common, values, np.nan) for name, values in curves.items()}
         labels = {"kind": kind or "", "x": points}
         for name, values in curves.items():
-            estimate = bootstrap_crossed(values, level=options.level, resamples=options.resamples)
-            resampled.add(estimate.resampled)
+            estimate = crossed_mean(values, level=options.level, bounds=bounds)
             parts.append(
                 pd.DataFrame({**labels, "what": "mean", "condition": name, **estimate.columns(), "p_holm": np.nan})
             )
         if GENUINE not in curves:
             continue
         for name in [name for name in curves if name != GENUINE]:
-            estimate, test = paired_difference(
-                curves[GENUINE], curves[name], level=options.level, resamples=options.resamples
-            )
+            estimate, test = paired_difference(curves[GENUINE], curves[name], level=options.level, bounds=bounds)
             parts.append(
                 pd.DataFrame(
                     {**labels, "what": "difference", "condition": name, **estimate.columns(), "p_holm": test.p_holm}
@@ -75,16 +72,14 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.loc[frame["n"] > 0, FRAME].reset_index(drop=True)
     frame.attrs = {
-        "caption": _caption(results, options, frame, recipe, resampled, len(examples)),
+        "caption": _caption(results, options, frame, recipe, len(examples)),
         "x": {kind: results.column_label(options.along, kind) for kind in dict.fromkeys(frame["kind"])},
         "mean": results.column_label(options.y),
     }
     return frame
 
 
-def _caption(
-    results: Results, options: Options, frame: pd.DataFrame, recipe: str, resampled: set[str], examples: int
-) -> str:
+def _caption(results: Results, options: Options, frame: pd.DataFrame, recipe: str, examples: int) -> str:
     present = conditions(frame)
     words = [f"{sentence(results.column_label(options.y))} around {', '.join(present)} centres: {recipe}."]
     if (frame["what"] == "difference").any():
@@ -99,7 +94,7 @@ def _caption(
             )
     else:
         words.append("There is nothing to compare: only one condition was measured.")
-    return " ".join([*words, caption(frame, options, resampled, "Bands")])
+    return " ".join([*words, caption(frame, options, "Bands")])
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:

@@ -11,6 +11,7 @@ from pydantic import Field
 from analysis import style
 from analysis.cube import Cube, caption, conditions, cubes, kinds, left_out, mean_over, select
 from analysis.options import FigureOptions
+from analysis.paired import of_difference
 from analysis.results import ReportError, Results, sentence, show
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     rows = select(results, options, kind=kind)
     baseline = results.named(options.baseline) if options.baseline else _central(results)
     others = [recipe for recipe in results.recipes if recipe != baseline]
+    bounds = results.bounds(options.y)
     means = {recipe: _by_condition(results, rows, recipe, options) for recipe in results.recipes}
-    parts, resampled = [], set()
+    parts = []
     for condition in conditions(rows):
         base = means[baseline].get(condition)
         for recipe in others or [baseline]:
@@ -59,9 +61,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             values, trials = single
             if others:
                 values = values - base[0].reindex(index=values.index, columns=values.columns)
-            cube = Cube(values.to_numpy()[:, :, None], trials, values.columns.to_numpy(), np.zeros(1))
+            between = of_difference(bounds) if others else bounds
+            cube = Cube(values.to_numpy()[:, :, None], trials, values.columns.to_numpy(), np.zeros(1), between)
             estimate = cube.estimate(options)
-            resampled.add(estimate.resampled)
             where = {"condition": condition, "recipe": recipe, "x": _said(results, recipe, baseline) or recipe}
             parts.append(pd.DataFrame({**where, **estimate.columns()}))
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=FRAME)
@@ -77,7 +79,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         left_out(results, options).replace(
             "there, recipes are compared on different subsets", "two recipes are compared on what is left of both"
         ),
-        caption(frame, options, resampled, "Bars"),
+        caption(frame, options, "Bars"),
     ]
     name = options.y.replace("_", " ")
     frame.attrs = {

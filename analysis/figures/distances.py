@@ -12,7 +12,7 @@ from analysis import style, telling
 from analysis.cube import caption, conditions_unfit, select, subsets
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
-from analysis.stats import bootstrap_crossed
+from analysis.stats import SHARE, crossed_mean
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     rows = select(results, options)
     rows = rows[rows["correct"].to_numpy(bool)]
     told = telling.lines(results, options.by)
-    parts, resampled, missed = [], set(), []
+    parts, missed = [], []
     for recipe in results.recipes:
         smallest, end = _smallest(rows[rows["recipe"] == recipe])  # (S, N), inf where nothing was found
         if not np.isfinite(smallest).any():
@@ -57,8 +57,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             continue
         grid = _grid(smallest[np.isfinite(smallest)], end, options.points)
         values = np.where(np.isnan(smallest)[:, :, None], np.nan, smallest[:, :, None] <= grid)  # (S, N, R)
-        estimate = bootstrap_crossed(values, level=options.level, resamples=options.resamples)
-        resampled.add(estimate.resampled)
+        estimate = crossed_mean(values, level=options.level, bounds=SHARE)
         missed.append(float(np.isinf(smallest).sum() / (~np.isnan(smallest)).sum()))
         parts.append(pd.DataFrame({**told.of(results, recipe), "x": grid, **estimate.columns()}))
     if not parts:
@@ -72,7 +71,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         f"Searches that found nothing count as infinitely far: {none}.",
         subsets(rows),
         told.untold(),
-        caption(frame, options, resampled, "Bands"),
+        caption(frame, options, "Bands"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),

@@ -12,6 +12,7 @@ from pydantic import Field
 from analysis import style
 from analysis.cube import Cube, caption, conditions, cubes, kinds, left_out, mean_over, select
 from analysis.options import SETTING, FigureOptions
+from analysis.paired import of_difference
 from analysis.results import ReportError, Results, recipe_labels, sentence, short_names, show
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
         if not of_recipe.empty:
-            found = cubes(of_recipe, options.y, options.along)
+            found = cubes(of_recipe, options.y, options.along, bounds=results.bounds(options.y))
             singles[recipe] = {condition: mean_over(cube, options.radius) for condition, cube in found.items()}
-    parts, resampled = [], set()
+    parts = []
     for recipe, of_conditions in singles.items():
         if options.against and controls.get(recipe) not in singles:
             continue
@@ -84,7 +85,6 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             estimate = single.estimate(options)
             if estimate.n[0] == 0:
                 continue
-            resampled.add(estimate.resampled)
             where: dict[str, Any] = {
                 "condition": condition,
                 "line": lines[recipe],
@@ -101,7 +101,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     order = {name: place for place, name in enumerate(conditions(rows))}
     frame = frame.sort_values("condition", key=lambda names: names.map(lambda name: order.get(name, 0)), kind="stable")
     frame = frame.reset_index(drop=True)
-    frame.attrs = _attributes(results, options, frame, x, others, resampled, kind)
+    frame.attrs = _attributes(results, options, frame, x, others, kind)
     return frame
 
 
@@ -199,7 +199,8 @@ def _minus(results: Results, single: Cube, control: Cube) -> Cube:
         for cube in (single, control)
     )
     differences = first - second.reindex(index=first.index, columns=first.columns)
-    return Cube(differences.to_numpy()[:, :, None], single.trials, single.ids, single.points)
+    values = differences.to_numpy()[:, :, None]
+    return Cube(values, single.trials, single.ids, single.points, of_difference(single.bounds))
 
 
 def _seed_names(results: Results, trials: Any) -> list[str]:
@@ -235,7 +236,6 @@ def _attributes(
     frame: pd.DataFrame,
     x: str | None,
     others: list[str],
-    resampled: set[str],
     kind: str | None,
 ) -> Mapping[Any, Any]:
     y = results.column_label(options.y)
@@ -259,7 +259,7 @@ def _attributes(
         "Faint points: single seeds." if means["seeds"].max() > 1 else "",
         f"Not told apart: {', '.join(short_names(others))}." if hidden else "",
         left_out(results, options),
-        caption(means, options, resampled, "Bars"),
+        caption(means, options, "Bars"),
     ]
     return {
         "caption": " ".join(filter(None, words)),

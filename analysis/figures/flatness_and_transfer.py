@@ -9,11 +9,11 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import caption, counted
+from analysis.cube import caption, counted, cubes
 from analysis.networks import COLUMNS, RANDOM, networks, transfers
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
-from analysis.stats import CELLS, Floats, bootstrap_mean, rank_correlation, resample_weights
+from analysis.stats import CELLS, SHARE, Floats, rank_correlation, resample_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         f"Spearman's rank correlation by image, mean over {sources}: {_signed(rho)} ({interval})."
         if np.isfinite(rho)
         else "No rank correlation can be told: flatness or transfer is the same for all images.",
-        caption(frame[frame["source"] == POOLED], options, {"examples"}, "Bands and interval"),
+        caption(frame[frame["source"] == POOLED], options, "Bands"),
     ]
     short = f"mean rank correlation {_signed(rho)} ({_signed(low)} to {_signed(high)})" if np.isfinite(rho) else ""
     frame.attrs = {
@@ -86,14 +86,16 @@ def _pairs(rows: pd.DataFrame, flatness: str) -> pd.DataFrame:
 
 
 def _estimates(pairs: pd.DataFrame, options: Options) -> pd.DataFrame:
-    """The mean flatness and transfer of each bin, with the bootstrap over examples; equal flatness shares a bin."""
+    """The mean flatness and transfer of each bin, with its interval over examples; equal flatness shares a bin."""
     within = pairs.groupby(["source", "trial"], observed=True)["flatness"]
     bins = ((within.rank() - 0.5) / within.transform("size") * options.bins).astype(int)
-    by_id = pairs.assign(bin=bins).groupby(["id", "bin"])[["fooled", "flatness"]].mean()
-    fooled, flatness = (by_id[name].unstack("bin").reindex(columns=range(options.bins)) for name in by_id)  # (N, bins)
-    estimate = bootstrap_mean(fooled.to_numpy(float), level=options.level, resamples=options.resamples)
-    place = {"bin": np.arange(1, options.bins + 1), "x": flatness.mean().to_numpy()}
-    frame = pd.DataFrame({**place, **estimate.columns(), "seeds": pairs["trial"].nunique()})
+    binned = pairs.assign(bin=bins)
+    flatness = binned.groupby(["id", "bin"])["flatness"].mean().groupby("bin").mean().reindex(range(options.bins))
+    cube = cubes(binned, "fooled", along="bin", by=None, bounds=SHARE)[""]
+    estimate = cube.estimate(options)
+    frame = pd.DataFrame(
+        {"bin": cube.points.astype(int) + 1, "x": flatness.loc[list(cube.points)].to_numpy(), **estimate.columns()}
+    )
     return frame[frame["n"] > 0]
 
 

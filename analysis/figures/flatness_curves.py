@@ -46,13 +46,14 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     rows = select(results, options, kind=kind, recipe=recipe)
     condition = options.condition or conditions(rows)[0]
     rows = select(results, options, kind=kind, recipe=recipe, condition=condition or None)
-    whole = cubes(rows, options.y, options.along, by=None)[""]
+    whole = cubes(rows, options.y, options.along, by=None, bounds=results.bounds(options.y))[""]
     overall = whole.estimate(options)
     labels = rows.drop_duplicates("id").set_index("id")["label"].reindex(whole.ids).to_numpy()
     parts = [_examples(rows, whole, options)]
     averages = {}
     for label in np.unique(labels):
-        cube = Cube(whole.values[:, labels == label], whole.trials, whole.ids[labels == label], whole.points)
+        here = labels == label
+        cube = Cube(whole.values[:, here], whole.trials, whole.ids[here], whole.points, whole.bounds)
         averages[results.class_name(int(label))] = cube.estimate(options)
     for name in _chosen(averages, options.classes):
         parts.append(_frame("class", name, whole.points, averages[name]))
@@ -75,7 +76,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             else ""
         )
         + ") and of all.",
-        caption(frame[frame["level"] == "all"], options, {overall.resampled}, "Bands"),
+        caption(frame[frame["level"] == "all"], options, "Bands"),
     ]
     frame.attrs = {
         "caption": " ".join(words),

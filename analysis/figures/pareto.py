@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
+from analysis.cube import caption
 from analysis.options import OBJECTIVE, FigureOptions
 from analysis.points import done, front, left_out, objectives, points
 from analysis.results import ReportError, Results
@@ -50,7 +51,7 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a point: `recipe`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `front`, `n` (seeds), `seeds`; the front's in order."""
+    """One line a point: `recipe`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `front`, `n`, `seeds`; the front's in order."""
     modes = objectives(results.sweep)
     if reason := unsuited(results.sweep, options):
         raise ReportError(reason)
@@ -68,11 +69,10 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             **{"x": there[x], "x_low": there[f"{x}.low"], "x_high": there[f"{x}.high"]},
             **{"mean": there[y], "low": there[f"{y}.low"], "high": there[f"{y}.high"]},
             "front": front(there[list(modes)].to_numpy(float) * signs),
-            **{"n": there["seeds"], "seeds": there["seeds"]},
+            **{"n": there[[f"{x}.n", f"{y}.n"]].max(axis=1), "seeds": there["seeds"]},
         }
     )
     frame = frame.sort_values(["front", "x", "mean"], ignore_index=True)
-    seeds = int(frame["seeds"].max())
     others = [name for name in modes if name not in (x, y)]
     count = int(frame["front"].sum())
     words = [
@@ -80,9 +80,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         left_out(every),
         f"Filled: the Pareto front ({count}), than which no point is better in one objective and as good in the others"
         + (f", {', '.join(others)} among them." if others else "."),
-        f"Bars: {100 * options.level:.3g} % t intervals over up to {seeds} seeds."
-        if seeds > 1
-        else "One seed a point: how far another training would differ is not known.",
+        caption(frame, options, "Bars"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),

@@ -40,15 +40,14 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     kind = options.kind or kinds(results)[0]
     rows = select(results, options, kind=kind)
     told = telling.roles(results, options.by)
-    parts, resampled = [], set()
+    parts = []
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
         if of_recipe.empty:
             continue
         tells = told.of(results, recipe)
-        for condition, cube in cubes(of_recipe, options.y, options.along).items():
+        for condition, cube in cubes(of_recipe, options.y, options.along, bounds=results.bounds(options.y)).items():
             estimate = cube.estimate(options)
-            resampled.add(estimate.resampled)
             parts.append(pd.DataFrame({"condition": condition, **tells, "x": cube.points, **estimate.columns()}))
     frame = pd.concat(parts, ignore_index=True)
     frame = frame[frame["n"] > 0]
@@ -61,7 +60,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         f"{count}{f', measured with {kind} noise' if kind else ''}; each curve is the mean over examples and seeds.",
         told.untold(),
         left_out(results, options),
-        caption(frame, options, resampled, "Bands"),
+        caption(frame, options, "Bands"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),

@@ -12,7 +12,7 @@ from analysis import style, telling
 from analysis.cube import caption, conditions_unfit, select, subsets
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, show
-from analysis.stats import bootstrap_crossed
+from analysis.stats import SHARE, crossed_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     rows = select(results, options)
     rows = rows[rows["correct"].to_numpy(bool)]
     told = telling.lines(results, options.by)
-    parts, resampled, radii = [], set(), set()
+    parts, radii = [], set()
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
         if of_recipe.empty:
@@ -61,8 +61,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         reached = of_recipe[of_recipe["radius"].to_numpy(float) == radius]
         success = reached.assign(success=reached["found"].astype(float))
         cube = success.pivot_table(index="trial", columns="id", values="success", observed=True).to_numpy(float)
-        estimate = bootstrap_crossed(cube[:, :, None], level=options.level, resamples=options.resamples)
-        resampled.add(estimate.resampled)
+        estimate = crossed_mean(cube[:, :, None], level=options.level, bounds=SHARE)
         spent = of_recipe.groupby(["trial", "id"], observed=True)[list(COSTS)].max()
         for what in COSTS:
             low, median, high = np.quantile(spent[what].to_numpy(float), (0.25, 0.5, 0.75))
@@ -79,7 +78,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "of confidence.",
         subsets(rows),
         told.untold(),
-        caption(frame, options, resampled, "Vertical bars"),
+        caption(frame, options, "Vertical bars"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),

@@ -12,6 +12,7 @@ from analysis import style, telling
 from analysis.cube import caption, conditions_unfit, counted, cubes, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import Results
+from analysis.stats import SHARE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     """
     rows = select(results, options)
     told = telling.lines(results, options.by)
-    parts, resampled = [], set()
+    parts = []
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
         if of_recipe.empty:
@@ -58,9 +59,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             standing = _standing(of_recipe, column)
             if not np.isfinite(standing["robust"]).any():  # a control that was not tried
                 continue
-            cube = cubes(standing, "robust", by=None)[""]
+            cube = cubes(standing, "robust", by=None, bounds=SHARE)[""]
             estimate = cube.estimate(options)
-            resampled.add(estimate.resampled)
             labels = {"what": what, **told.of(results, recipe), "x": cube.points}
             parts.append(pd.DataFrame({**labels, **estimate.columns()}))
     frame = pd.concat(parts, ignore_index=True)
@@ -74,7 +74,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         if control
         else "",
         told.untold(),
-        caption(frame, options, resampled, "Bands"),
+        caption(frame, options, "Bands"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),

@@ -49,13 +49,13 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         raise ReportError(f"up: there is no condition besides {options.across}")
     told = telling.roles(results, options.by)
     flat, steep = (select(results, options, condition=name) for name in (options.across, up))
-    parts, resampled = [], set()
+    parts = []
     for recipe in results.recipes:
         both = [rows[rows["recipe"] == recipe] for rows in (flat, steep)]
         if any(rows.empty for rows in both):
             continue
-        x, y = (cubes(rows, options.y, along="", by=None)[""].estimate(options) for rows in both)
-        resampled.add(y.resampled)
+        bounds = results.bounds(options.y)
+        x, y = (cubes(rows, options.y, along="", by=None, bounds=bounds)[""].estimate(options) for rows in both)
         place = {"x": x.mean, "x_low": x.low, "x_high": x.high}
         parts.append(pd.DataFrame({**told.of(results, recipe), **place, **y.columns()}))
     if not parts:
@@ -65,7 +65,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     words = [
         f"{counted(len(frame), 'recipe').capitalize()}: {label} ({up}) against {label} ({options.across}), means over examples and seeds.",
         told.untold(),
-        caption(frame, options, resampled, "Bars both ways"),
+        caption(frame, options, "Bars both ways"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),

@@ -9,14 +9,26 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from analysis.paired import holm, paired_difference, paired_test
+from analysis.stats import SHARE
 
 
 def test_difference_is_by_example() -> None:
-    """Examples that differ wildly among themselves but each by exactly 0.1 have a difference without any width."""
-    second = np.random.default_rng(0).normal(size=(3, 40, 2)) * 10
-    estimate, test = paired_difference(second + 0.1, second)
-    assert np.allclose([estimate.mean, estimate.low, estimate.high], 0.1)
+    """Examples that differ wildly among themselves but each by about 0.1: the interval is that of the differences."""
+    rng = np.random.default_rng(0)
+    second = rng.normal(size=(1, 40, 2)) * 10
+    by_example = 0.1 + 0.01 * rng.normal(size=(1, 40, 2))
+    estimate, test = paired_difference(second + by_example, second)
+    theirs = reference.ttest_1samp(by_example[0], 0).confidence_interval()
+    assert np.allclose([estimate.low, estimate.high], [theirs.low, theirs.high])
     assert np.all(test.p_holm < 1e-6)
+
+
+def test_shares_differ_by_at_most_one() -> None:
+    first, second = np.ones((3, 4, 1)), np.zeros((3, 4, 1))
+    second[:, 0] = 1
+    estimate, _ = paired_difference(first, second, bounds=SHARE)
+    assert estimate.high[0] <= 1
+    assert estimate.low[0] < estimate.mean[0] == 0.75
 
 
 def test_only_pairs_count() -> None:

@@ -15,10 +15,9 @@ import pandas as pd
 import pytest
 from linear_sweeps import NOISE, OPTIMISER, grid, write
 
-from analysis import report
+from analysis import report, stats
 from analysis.figures import effects
 from analysis.results import ReportError
-from analysis.stats import student_mean
 from analysis.table import load
 from engine.store import Store
 from tasks.parts import training
@@ -81,7 +80,7 @@ def test_page_tells_the_sweep(tmp_path: Path) -> None:
         "adam, input noise 0, seed 0",
         "sgd, input noise 0.1 (3 seeds)",
         "n = ",
-        "resamples of seeds and examples",
+        "intervals over seeds and examples",
         "training-noise radius (pixel units)",
         "probability of the true class",
         "2.15.0",
@@ -181,8 +180,9 @@ def test_summary_is_over_seeds(tmp_path: Path) -> None:
     assert summary.loc["adam, input noise 0", ["seeds", "trials"]].tolist() == [2, 3]
     assert summary.loc["sgd, input noise 0", ["seeds", "trials"]].tolist() == [3, 3]
     for recipe, line in summary.iterrows():
-        mean, low, high, _ = student_mean(trials.loc[trials["recipe"] == recipe, "summary.flatness"].dropna())
-        assert np.allclose(line[["flatness", "flatness.low", "flatness.high"]].astype(float), (mean, low, high))
+        of = stats.over_seeds(trials.loc[trials["recipe"] == recipe, "summary.flatness"].dropna(), bounds=stats.SHARE)
+        told = line[["flatness", "flatness.low", "flatness.high"]].astype(float)
+        assert np.allclose(told, (of.mean[0], of.low[0], of.high[0]))
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
@@ -326,8 +326,8 @@ def test_what_augmentation_does_is_told_and_shown(tmp_path: Path) -> None:
     assert len(images) == 2  # one a recipe, none where nothing is moved
     assert all((image["src"] or "").startswith("data:image/png;base64,iVBOR") for image in images)
     assert text.count("seed 0 ") == 2  # the first of three
-    mean, low, high, _ = student_mean([0.1, 0.2, 0.3])  # of the last epoch
-    assert text.count(f"{mean:.3f}{low:.3f} to {high:.3f}") == 2
+    one = stats.over_seeds([0.1, 0.2, 0.3], bounds=stats.SHARE)  # of the last epoch
+    assert text.count(f"{one.mean[0]:.3f}{one.low[0]:.3f} to {one.high[0]:.3f}") == 2
     assert "(3 seeds)" in text
     for words in (
         "cat cat predicted before cat cat predicted after dog cat",
@@ -355,8 +355,7 @@ def test_what_augmentation_does_is_of_the_trials_that_are_done(tmp_path: Path) -
     store.write_table("trials.parquet", table)
     report.build(tmp_path, figures=["effects"])
     text = re.sub(r"\s+", " ", page_of(tmp_path).text)
-    mean, low, high, _ = student_mean([0.2, 0.3])  # of seeds 1 and 2
-    assert f"{mean:.3f}{low:.3f} to {high:.3f}" in text
+    assert "0.2500.200 and 0.300" in text  # seeds 1 and 2
     assert "(2 seeds)" in text
     assert text.count("The move changes the predicted class") == 1
     assert ", seed 1 " in text.split("What the augmentation does")[1].split("Stopped early")[0]

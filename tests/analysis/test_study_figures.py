@@ -22,7 +22,7 @@ from analysis.drawing import draw, from_csv
 from analysis.page import render
 from analysis.points import front, points
 from analysis.results import ReportError, Results
-from analysis.stats import student_mean
+from analysis.stats import SHARE, over_seeds
 from analysis.summary import summarise
 from analysis.table import load
 from engine.store import Store
@@ -140,8 +140,9 @@ def test_a_point_is_the_mean_over_its_seeds_with_its_interval(tmp_path: Path) ->
     assert found["status"].tolist().count("stopped early") == 3
     assert found["status"].tolist().count("failed") == 1
     line = found[found["accuracy"].round(6) == 0.51].iloc[0]
-    mean, low, high, _ = student_mean([0.5, 0.51, 0.52], 0.9)
-    assert np.allclose(line[["accuracy", "accuracy.low", "accuracy.high"]].astype(float), [mean, low, high])
+    one = over_seeds([0.5, 0.51, 0.52], level=0.9, bounds=SHARE)
+    told = line[["accuracy", "accuracy.low", "accuracy.high"]].astype(float)
+    assert np.allclose(told, [one.mean[0], one.low[0], one.high[0]])
     assert found.loc[found["status"] != "done", "accuracy"].isna().all()
 
 

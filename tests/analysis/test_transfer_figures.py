@@ -86,14 +86,14 @@ def test_a_joint_search_may_hold_out_an_architecture(one: Results) -> None:
 
 
 def test_seeds_are_no_more_examples(tmp_path: Path) -> None:
-    """Two trials with the same rows: the same shares with the same intervals."""
-    twice = sweep(tmp_path / "two", lambda point: transferred({}), seeds=2)
+    """Three trials with the same rows: the same shares with the same intervals."""
+    thrice = sweep(tmp_path / "three", lambda point: transferred({}), seeds=3)
     once = sweep(tmp_path / "one", lambda point: transferred({}))
     for name in ("transfer_matrix", "shared_examples", "flatness_and_transfer"):
-        first, second = compute(once, name), compute(twice, name)
+        first, second = compute(once, name), compute(thrice, name)
         numbers = ["mean", "low", "high", "n"]
         assert np.allclose(first[numbers].astype(float), second[numbers].astype(float), atol=0.01), name
-        assert set(second["seeds"]) == {2}
+        assert set(second["seeds"]) == {3}
 
 
 def test_shared_images_are_counted_as_in_a_loop(one: Results) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import importlib
 import inspect
 import pkgutil
@@ -110,6 +111,28 @@ def test_a_task_has_what_the_contract_names(task: ModuleType) -> None:
     assert all(isinstance(name, str) and name.isidentifier() for name in task.COLUMNS)
     assert all(isinstance(label, str) and label.strip() for label in task.COLUMNS.values())
     assert {"id", "label"} <= set(task.COLUMNS)  # the keys by which any two tasks' rows join
+
+
+@every_task
+def test_scalars_that_are_means_are_those_of_their_scores(task: ModuleType) -> None:
+    config = task.Config(recipe=BLOBS[0])
+    rows = measured(task, config)
+    summary, scores = task.summarise(config, rows), task.scores(config, rows)
+    assert set(scores) <= set(summary)
+    for name, values in scores.items():
+        assert set(values.index) <= set(IDS)
+        assert values.mean() == pytest.approx(summary[name], nan_ok=True)
+
+
+@every_task
+def test_shares_lie_between_0_and_1(task: ModuleType) -> None:
+    config = task.Config(recipe=BLOBS[0])
+    rows = measured(task, config)
+    numbers = {name: rows[name] for name in rows} | task.summarise(config, rows)
+    for pattern in task.SHARES:
+        for name in fnmatch.filter(numbers, pattern):
+            values = np.asarray(numbers[name], dtype=float)
+            assert np.all(np.isnan(values) | ((values >= 0) & (values <= 1))), name
 
 
 def groups(config: type[BaseModel]) -> Iterator[type[BaseModel]]:
