@@ -40,6 +40,7 @@ FLOORS = {
     "engine.explain": 2,
     "engine.spec": 3,
     "engine.store": 2,
+    "engine.owned": 3,
     "engine.plan": 4,
     "engine.judge": 2,
     "engine.space": 2,
