@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -37,6 +38,7 @@ def render(
     records: Mapping[str, Mapping[str, Any]],
     spec: str,
     picture: Callable[[str], bytes | None] = lambda _: None,
+    whole: bool = False,
 ) -> str:
     """The page.
 
@@ -46,6 +48,7 @@ def render(
         records: what each trial says of itself (`trial.json`), by trial.
         spec: the resolved sweep file.
         picture: the PNG of what a trial's adversarial augmentation does, None where it has none.
+        whole: whether the sweep that a quick look is of has a report too.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -59,6 +62,8 @@ def render(
     return environment.get_template("report.html.j2").render(
         title=results.sweep.get("name") or "sweep",
         about=results.sweep.get("about") or "",
+        look=results.sweep.get("look") or [],
+        whole=f"../{quote(str(results.sweep.get('trials')))}/report.html" if whole else None,
         measured=_measured(results, records),
         checks=_checks(results, records),
         headline=_headline(results, summary),

@@ -2,7 +2,7 @@
 
 `python -m analysis.report results/noise` writes `figures/*.png *.pdf *.csv`, `summary.csv` and `report.html` into the
 sweep's folder. It exits with 0 when all is drawn, 1 when a figure failed (the page says why, the others are there) and 2
-for a user's mistake.
+for a user's mistake. Files that it did not make it neither replaces nor removes (`engine.owned`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ from analysis import catalogue, page, table
 from analysis.drawing import Drawn, draw, file_names
 from analysis.results import ReportError, Results
 from analysis.summary import summarise
+from engine.owned import SweepFolder
 from engine.store import Store
+from tasks.parts.settings import UserError
 
 ALWAYS = ("id", "label", "correct", "condition", "found", "kind", "radius", "samples")
 """Row columns that figures use where there are any, besides those they need."""
 FAILED = ".error.txt"
 """How the file ends that a failed figure leaves in place of its picture."""
+PICTURES = (".png", ".pdf", ".csv")
+"""How the files of a figure end."""
 
 
 def build(results_uri: str | os.PathLike[str], *, figures: Sequence[Any] | None = None) -> list[str]:
@@ -43,18 +47,34 @@ def build(results_uri: str | os.PathLike[str], *, figures: Sequence[Any] | None 
 
     Raises:
         ReportError: there is no finished sweep here, or `figures` names what there is not; in one line.
+        UserError: nothing can be written here, or a file of the user's own is where the report, or a figure that is asked
+            for, belongs; in one line.
     """
     store = table.open_store(results_uri)
     overview = table.overview(results_uri)
+    folder = SweepFolder(store, str(overview.sweep.get("name") or ""))
     chosen, refused = _chosen(overview, figures)
+    names = file_names(chosen)
+    folder.refuse(
+        [
+            "summary.csv",
+            "report.html",
+            *(f"figures/{name}{FAILED}" for name in [*names, *(one.name for one in refused)]),
+        ]
+    )
+    if figures or overview.sweep.get("figures"):
+        folder.refuse(file for name in names for file in files_of(name))
     needed = {column for one in chosen for need in one.needs for column in (need, f"{need}_se")}
     results = table.load(results_uri, sorted(needed.union(ALWAYS))) if chosen else overview
-    drawn = [*(draw(one, results, name) for one, name in zip(chosen, file_names(chosen), strict=True)), *refused]
-    written = [file for one in drawn for file in _write(store, one)]
+    drawn = [_draw(one, results, name, folder) for one, name in zip(chosen, names, strict=True)] + refused
+    written = [file for one in drawn for file in _write(folder, one)]
     summary = summarise(results)
-    store.write("summary.csv", summary.to_csv(index=False).encode())
-    html = page.render(results, drawn, summary, _records(store, results), _spec(store), partial(_augmented, store))
-    store.write("report.html", html.encode())
+    folder.write("summary.csv", summary.to_csv(index=False).encode())
+    home = table.home_of(store, overview.sweep)
+    records, picture = _records(home, results), partial(_augmented, home)
+    whole = home is not store and home.exists("report.html")
+    html = page.render(results, drawn, summary, records, _spec(store), picture, whole)
+    folder.write("report.html", html.encode())
     return [store.location(file) for file in [*written, "summary.csv", "report.html"]]
 
 
@@ -65,6 +85,20 @@ def failures(files: Sequence[str]) -> list[str]:
     ['effects']
     """
     return [file.rsplit("/", 1)[-1].removesuffix(FAILED) for file in files if file.endswith(FAILED)]
+
+
+def files_of(name: str) -> list[str]:
+    """The files that a figure may have, by its name."""
+    return [f"figures/{name}{ending}" for ending in (*PICTURES, FAILED)]
+
+
+def _draw(chosen: catalogue.Chosen, results: Results, name: str, folder: SweepFolder) -> Drawn:
+    """A figure; one that cannot be written, since a file of the user's own is in its way, is as one that cannot be drawn."""
+    try:
+        folder.refuse(files_of(name))
+    except UserError as error:
+        return Drawn(name, error=error.message, details=error.message)
+    return draw(chosen, results, name)
 
 
 def _chosen(overview: Results, figures: Sequence[Any] | None) -> tuple[list[catalogue.Chosen], list[Drawn]]:
@@ -86,19 +120,16 @@ def _chosen(overview: Results, figures: Sequence[Any] | None) -> tuple[list[cata
     return chosen, refused
 
 
-def _write(store: Store, drawn: Drawn) -> list[str]:
+def _write(folder: SweepFolder, drawn: Drawn) -> list[str]:
     """Writes a figure's files, and removes those that an earlier report left under the same name."""
-    contents = {".png": drawn.png, ".pdf": drawn.pdf, ".csv": drawn.csv}
-    contents[FAILED] = f"{drawn.details.rstrip()}\n".encode() if drawn.error is not None else None
-    written = []
-    for ending, content in contents.items():
-        file = f"figures/{drawn.name}{ending}"
-        if content is None:
-            store.delete(file)
-        else:
-            store.write(file, content)
-            written.append(file)
-    return written
+    failed = f"{drawn.details.rstrip()}\n".encode() if drawn.error is not None else None
+    contents = dict(zip(files_of(drawn.name), (drawn.png, drawn.pdf, drawn.csv, failed), strict=True))
+    written = {file: content for file, content in contents.items() if content is not None}
+    folder.remove(contents.keys() - written.keys())
+    folder.claim(written)
+    for file, content in written.items():
+        folder.write(file, content)
+    return list(written)
 
 
 def _records(store: Store, results: Results) -> dict[str, dict[str, Any]]:
@@ -138,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     figures = [name.strip() for name in given.figures.split(",") if name.strip()] if given.figures is not None else None
     try:
         files = build(given.results, figures=figures or None)
-    except ReportError as error:
+    except (ReportError, UserError) as error:
         print(error, file=sys.stderr)
         return 2
     print("\n".join(files))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.results import ReportError, Results, Scores, plain, recipe_labels
+from engine.owned import TRIAL
 from engine.scores import COUNT, FILE
 from engine.store import Store, column_names, read_parts
 
@@ -29,12 +30,13 @@ def overview(results: str | os.PathLike[str]) -> Results:
     """
     store = open_store(results)
     sweep, trials, varied, replicates = _trials(store)
+    home = home_of(store, sweep)
     columns: dict[str, None] = {}
     for trial in trials.loc[trials["status"] == "done", "trial"]:
-        columns.update(dict.fromkeys(column_names(store, f"trials/{trial}/rows")))
+        columns.update(dict.fromkeys(column_names(home, f"trials/{trial}/rows")))
         if columns:
             break
-    return Results(sweep, trials, pd.DataFrame(columns=list(columns)), varied, replicates, _scores(store, trials))
+    return Results(sweep, trials, pd.DataFrame(columns=list(columns)), varied, replicates, _scores(home, trials))
 
 
 def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Results:
@@ -51,8 +53,9 @@ def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) 
     store = open_store(results)
     sweep, trials, varied, replicates = _trials(store)
     done = trials[trials["status"] == "done"]
+    home = home_of(store, sweep)
     with ThreadPoolExecutor(READERS) as pool:
-        tables = list(pool.map(lambda trial: _rows(store, trial, columns), done["trial"]))
+        tables = list(pool.map(lambda trial: _rows(home, trial, columns), done["trial"]))
     tables = [table for table in tables if table is not None]
     whole = (
         pa.concat_tables(tables, promote_options="permissive")
@@ -61,7 +64,7 @@ def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) 
     )
     frame = whole.to_pandas(strings_to_categorical=True, self_destruct=True)
     rows = _join(frame, done, [*varied, *([replicates] if replicates else [])])
-    return Results(sweep, trials, rows, varied, replicates, _scores(store, trials))
+    return Results(sweep, trials, rows, varied, replicates, _scores(home, trials))
 
 
 def open_store(results: str | os.PathLike[str]) -> Store:
@@ -80,6 +83,25 @@ def open_store(results: str | os.PathLike[str]) -> Store:
     return store
 
 
+def home_of(store: Store, sweep: Mapping[str, Any]) -> Store:
+    """The store of the folder that has a sweep's `trials`: its own, or, of a quick look, that of the sweep beside it.
+
+    Args:
+        store: of the sweep's folder.
+        sweep: what the sweep says of itself; a quick look names the folder as `trials`.
+
+    Raises:
+        ReportError: what it names is no folder beside its own.
+    """
+    name = sweep.get("trials")
+    if name is None:
+        return store
+    try:
+        return store.beside(str(name))
+    except ValueError as error:
+        raise ReportError(f"{store.uri}: trials.parquet does not tell where its trials are: {error}") from error
+
+
 def _trials(store: Store) -> tuple[dict[str, Any], pd.DataFrame, tuple[str, ...], str | None]:
     try:
         table = store.read_table("trials.parquet")
@@ -89,6 +111,8 @@ def _trials(store: Store) -> tuple[dict[str, Any], pd.DataFrame, tuple[str, ...]
     except (pa.ArrowInvalid, ValueError) as error:
         raise ReportError(f"{store.uri}: trials.parquet cannot be read: {str(error).splitlines()[0]}") from error
     trials = table.to_pandas()
+    if not all(TRIAL.fullmatch(str(trial)) for trial in trials["trial"]):
+        raise ReportError(f"{store.uri}: trials.parquet names a trial by something else than its hash")
     if not (trials["status"] == "done").any():
         counts = ", ".join(f"{count} {status}" for status, count in trials["status"].value_counts().items())
         raise ReportError(f"{store.uri}: no trial is finished ({counts or 'there are no trials'})")

@@ -29,7 +29,8 @@ class Job:
     """What every trial of a run shares."""
 
     task: str
-    sweep: str
+    page: str
+    """The folder of the TensorBoard log, among others."""
     store: Store
     hands: Here | OverRay
     around: Surroundings
@@ -40,7 +41,7 @@ class Job:
     @staticmethod
     def of(spec: Spec, store: Store, hands: Here | OverRay, around: Surroundings) -> Job:
         metrics = tuple(objective.metric for objective in spec.sweep.objectives)
-        return Job(spec.task.__name__, spec.name, store, hands, around, spec.sweep.resources.chunk, metrics)
+        return Job(spec.task.__name__, spec.page, store, hands, around, spec.sweep.resources.chunk, metrics)
 
 
 class Stopped(Exception):

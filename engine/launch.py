@@ -23,6 +23,7 @@ import torch
 from engine.entries import Scheduler
 from engine.job import Job, Report, Stopped
 from engine.judge import Judge
+from engine.owned import clear_trial
 from engine.plan import Planned, plan, status
 from engine.progress import Progress
 from engine.scatter import Here, OverRay
@@ -94,7 +95,7 @@ class Feed:
             return None
         item = self._waiting.popleft()
         if self._fresh:
-            self._store.delete(item.folder)
+            clear_trial(item.folder, self._store)
         self.handed += 1
         return item
 
@@ -243,7 +244,7 @@ def _tune(
                 search_alg=Ask(), num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
             ),
             run_config=tune.RunConfig(
-                name=job.sweep,
+                name=job.page,
                 storage_path=folder,
                 verbose=0,
                 stop=Refused(),

@@ -1,4 +1,7 @@
-"""What a run leaves behind beside the trials themselves: the resolved sweep, the table of trials, the report, the figures' log."""
+"""What a run leaves behind beside the trials themselves: the resolved sweep, the table of trials, the report, the figures' log.
+
+They are in the sweep's page, which a quick look has of its own. What else is in that folder is the user's: see `engine.owned`.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,50 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from analysis import report
+from analysis import catalogue, drawing, report
 from engine.board import Board
 from engine.explain import inner_settings, settings_of
 from engine.importance import importance
+from engine.owned import HEADER, SweepFolder, clear_events
 from engine.plan import Planned
 from engine.source import dump
 from engine.spec import Spec, facts
-from engine.store import Store, content_hash
+from engine.store import Store, as_parquet, content_hash
+
+REPORT = ("report.html", "report.json", "summary.csv")
+"""What the report consists of, besides its figures."""
+WRITTEN = ("sweep.yaml", "trials.parquet", *REPORT)
+"""What every run writes at the top of the page's folder."""
 
 
 def resolved(spec: Spec) -> str:
     """The sweep with all overrides, as a file that can be run again."""
     entries = spec.sweep.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    return "# The sweep as it ran, with all overrides.\n" + dump(entries)
+    return f"{HEADER}, with all overrides.\n{dump(entries)}"
+
+
+def folders(spec: Spec, store: Store) -> tuple[SweepFolder, SweepFolder]:
+    """The folder of the sweep's trials, and that of its page.
+
+    Raises:
+        UserError: one of them is not ours, or holds a file of the user's own where one of ours belongs.
+    """
+    home, page = (SweepFolder(store.within(name), spec.name) for name in (spec.name, spec.page))
+    asked = drawing.file_names([catalogue.parse(entry) for entry in spec.sweep.figures or []])
+    study = ["search.json"] if spec.sweep.studied else []
+    page.refuse([*WRITTEN, *study, *(file for name in asked for file in report.files_of(name))])
+    return home, page
+
+
+def begin(spec: Spec, store: Store) -> None:
+    """Makes the folders ours before the work, and says in the page which sweep it is of.
+
+    Raises:
+        UserError: as `folders`, or nothing can be written.
+    """
+    home, page = folders(spec, store)
+    home.claim()
+    page.write("sweep.yaml", resolved(spec).encode())
 
 
 def refuse_unreported(spec: Spec, store: Store, planned: list[Planned]) -> None:
@@ -50,21 +83,21 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     done = sum(record["status"] == "done" for record in records)
     undrawn: list[str] = []
     stamp = content_hash([resolved(spec), [[r["trial"], r["status"], r.get("started")] for r in records]])
-    page = store.location(f"{spec.name}/report.html")
+    shown = store.location(f"{spec.page}/report.html")
+    _, page = folders(spec, store)
     if _stamp(spec, store) != stamp:
-        store.write(f"{spec.name}/sweep.yaml", resolved(spec).encode())
-        store.write_table(f"{spec.name}/trials.parquet", table(spec, planned, records))
-        for old in ("figures", "report.html", "report.json", "summary.csv"):
-            store.delete(f"{spec.name}/{old}")
+        page.write("sweep.yaml", resolved(spec).encode())
+        page.write("trials.parquet", as_parquet(table(spec, planned, records)))
+        page.remove(name for name in page.files if name.startswith("figures/") or name in REPORT)
     if not done:
-        page = store.location(f"{records[0]['folder']}/trial.json" if records else spec.name)
+        shown = store.location(f"{records[0]['folder']}/trial.json" if records else spec.page)
     elif _stamp(spec, store) != stamp:
-        undrawn = report.failures(report.build(store.location(spec.name)))
-        _log_figures(spec, store)
+        undrawn = report.failures(report.build(store.location(spec.page)))
+        _log_figures(spec.page, page, store)
         for name in undrawn:
             print(f"figure {name} could not be drawn; the report says why", file=sys.stderr)
         if not undrawn:
-            store.write_json(f"{spec.name}/report.json", {"made_from": stamp})
+            page.write_json("report.json", {"made_from": stamp})
     for record in failed:
         if record["status"] == "missing":
             print(f"failed: {record['label']}: its process died", file=sys.stderr)
@@ -76,7 +109,7 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     stopped = len(records) - done - len(failed)
     others = {"stopped early": stopped, "failed": len(failed)}
     told = "".join(f", {number} {what}" for what, number in others.items() if number)
-    print(f"{spec.name}: {done} of {len(records)} trials done{told}; {ran} run now; {page}")
+    print(f"{spec.page}: {done} of {len(records)} trials done{told}; {ran} run now; {shown}")
     asked = undrawn and spec.sweep.figures  # one that was drawn by default may have nothing to show
     return 1 if failed or asked or wrong else 0
 
@@ -113,6 +146,7 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
     told = facts(spec.sweep)
     about = {
         "name": spec.name,
+        **({"trials": spec.name, "look": spec.look} if spec.look else {}),
         "task": spec.sweep.task,
         "about": spec.sweep.about,
         "varied": spec.sweep.varied,
@@ -158,22 +192,22 @@ def _at(config: dict[str, Any], path: str) -> Any:
 
 def _stamp(spec: Spec, store: Store) -> str | None:
     """What the report there was made from."""
-    path = f"{spec.name}/report.json"
-    if not (store.exists(path) and store.exists(f"{spec.name}/report.html")):
+    path = f"{spec.page}/report.json"
+    if not (store.exists(path) and store.exists(f"{spec.page}/report.html")):
         return None
     return store.read_json(path)["made_from"]
 
 
-def _log_figures(spec: Spec, store: Store) -> None:
+def _log_figures(page: str, made: SweepFolder, store: Store) -> None:
     """Puts the report's figures into the TensorBoard log, as the run `figures`."""
-    place = f"{spec.name}/tensorboard/figures"
-    store.delete(place)
+    place = f"{page}/tensorboard/figures"
+    clear_events(place, store)
     folder = Path(tempfile.mkdtemp(prefix="inputscape-board-"))
     try:
         board = Board(folder)
-        for name in store.names(f"{spec.name}/figures"):
-            if name.endswith(".png"):
-                board.image(name.removesuffix(".png"), store.read(f"{spec.name}/figures/{name}"))
+        for name in store.names(f"{page}/figures"):
+            if name.endswith(".png") and f"figures/{name}" in made.files:
+                board.image(name.removesuffix(".png"), store.read(f"{page}/figures/{name}"))
         board.close()
         store.copy_in(folder, place)
     finally:

@@ -15,17 +15,26 @@ resources: {cpus: 1, gpus: auto, chunk: null, max_concurrent: null, retries: 3, 
 figures: [...]                 names, or {name: {option: value}}
 data_root: ...                 where data sets are; INPUTSCAPE_DATA or ~/.cache/inputscape where absent
 ```
+
+The file's name without its ending is that of the sweep, and of the folder of its results. Overrides that change which trials there are
+make a *quick look*: its report, tables, study and TensorBoard log have a page of their own, `<name>@<key=value,...>`, beside the
+sweep's, and its trials are kept with the sweep's, so that nothing is measured twice. Those that change no trial (`resources`, `figures`,
+`about`, `data_root`, `storage`, the scheduler, settings of speed such as `batch`, and values that the file has anyway) keep the sweep's
+page, and so does a search that is longer than the file says.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib
 import itertools
+import json
 import math
 import pkgutil
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,12 +43,22 @@ import tasks
 from analysis import catalogue
 from engine.entries import MOST_TRIALS, Scheduler, Sweep
 from engine.explain import WHOLE, Mistake, alike, inner_settings, leaves, settings_of, shown, unknown, validated
-from engine.source import Source, SpecError, meant, obstacle, override, place, read
+from engine.source import Source, SpecError, meant, obstacle, override, place, read, scalar
+from engine.store import unfit_name
 from tasks.parts import data
 from tasks.parts.contract import TaskConfig
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError, as_number
 from tasks.parts.training import Epoch
+
+LONGEST_NAME = 150
+"""Bytes in the name of a sweep: that of a quick look must fit into a file system's 255."""
+LONGEST_LOOK = 100
+"""Characters that tell a quick look's overrides in the name of its page."""
+NO_TRIALS = ("resources", "figures", "about", "data_root", "storage")
+"""Entries of a sweep that have no part in which trials there are."""
+_PLAIN = re.compile(r"[A-Za-z0-9._+-]+")
+_HASHED = re.compile(r".*-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -60,9 +79,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Spec:
-    """A whole sweep: its name, what the file says, the task's module, the trials, and where each entry came from."""
+    """A whole sweep: its name, what the file says, the task's module, the trials, and where each entry came from.
+
+    Attributes:
+        name: the sweep's, and that of the folder that its trials are kept in.
+        page: the folder of the report, the tables, the study and the TensorBoard log: the name, or a quick look's own.
+        look: the overrides that make it a quick look; none where it is the sweep itself.
+    """
 
     name: str
+    page: str
+    look: tuple[str, ...]
     sweep: Sweep
     task: ModuleType
     trials: list[Trial]
@@ -127,17 +154,123 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Spec:
         SpecError: one line that names file, line and field.
     """
     entries, source = read(file)
+    spec = _read(_name(file), entries, source, overrides)
+    _check_figures(spec.sweep, spec.task, spec.source)
+    look = _look(spec, entries, source)
+    return replace(spec, page=_page(spec.name, look), look=tuple(spec.source.overrides[path] for path in look))
+
+
+def _name(file: str | Path) -> str:
+    """The name of a sweep, from that of its file.
+
+    Raises:
+        SpecError: it cannot be that of a folder of results.
+    """
     name = Path(file).stem
+    unfit = unfit_name(name)
     if name == "artifacts":
-        raise SpecError(f"{file}: the name artifacts is that of the folder of networks; rename the file")
-    _check_sections(entries, source)
+        unfit = "is that of the folder of networks"
+    elif "@" in name:
+        unfit = "has an @, which stands in the names of quick looks"
+    elif unfit is None and len(name.encode()) > LONGEST_NAME:
+        unfit = f"is longer than {LONGEST_NAME} bytes"
+    if unfit:
+        raise SpecError(f"{file}: the name {name} {unfit}, and results go to a folder of that name; rename the file")
+    return name
+
+
+def _read(name: str, entries: Mapping[str, Any], source: Source, overrides: Iterable[str]) -> Spec:
+    """A sweep with overrides, checked but for its figures; the file's entries stay as they are."""
+    changed, source = copy.deepcopy(dict(entries)), copy.deepcopy(source)
+    _check_sections(changed, source)
     for text in overrides:
-        _apply(text, entries, source)
-    sweep = _sweep(entries, source)
+        _apply(text, changed, source)
+    sweep = _sweep(changed, source)
     module = task_module(sweep.task, source)
-    trials = _trials(sweep, module, source)
-    _check_figures(sweep, module, source)
-    return Spec(name, sweep, module, trials, source)
+    return Spec(name, name, (), sweep, module, _trials(sweep, module, source), source)
+
+
+def _look(spec: Spec, entries: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """The overrides that make a quick look, as paths with their values: without any of them other trials would be run."""
+    there = spec.source.overrides
+    kept = list(there)
+    for path in there:
+        rest = [other for other in kept if other != path]
+        if path.split(".")[0] in NO_TRIALS:
+            kept = rest
+            continue
+        try:
+            without = _read(spec.name, entries, source, [there[other] for other in there if other in rest])
+        except SpecError:  # the others make no sense without it
+            continue
+        if _goes_on(spec, without):
+            kept = rest
+    return {path: override(there[path])[1] for path in kept}
+
+
+def _goes_on(spec: Spec, other: Spec) -> bool:
+    """Whether a sweep has the trials of another; if they are searches, it may choose more points where that one ends."""
+    one, two = spec.sweep, other.sweep
+    if spec.task is not other.task or bool(one.search) != bool(two.search):
+        return False
+    if not one.search:
+        return set(_contents(spec)) == set(_contents(other))
+    drawn = (one.search, one.searcher, len(one.seed_list or [0])) == (
+        two.search,
+        two.searcher,
+        len(two.seed_list or [0]),
+    )
+    aim = not (one.studied or two.studied) or one.objectives == two.objectives
+    first = zip(_contents(spec), _contents(other), strict=False)
+    return drawn and aim and (one.trials or 0) >= (two.trials or 0) and all(a == b for a, b in first)
+
+
+def _contents(spec: Spec) -> list[str]:
+    """What each trial is: all settings but those of speed."""
+    speed = set(spec.task.Config.performance)
+    return [json.dumps(trial.config.model_dump(mode="json", exclude=speed), sort_keys=True) for trial in spec.trials]
+
+
+def _page(name: str, look: Mapping[str, Any]) -> str:
+    """The folder of a page: a quick look's name tells its overrides, and has a hash of them where they cannot be told in full.
+
+    >>> _page("noise", {}), _page("noise", {"seeds": 1, "fixed.examples": 50})
+    ('noise', 'noise@seeds=1,examples=50')
+    >>> _page("noise", {"fixed.recipe.optimiser": ["sgd"]})
+    'noise@recipe.optimiser=_sgd_-f7eb0a45'
+    """
+    if not look:
+        return name
+    words = [(_setting(path), _word(value)) for path, value in look.items()]
+    told = ",".join(f"{key}={word}" for key, word in words)
+    whole = all(_PLAIN.fullmatch(part) for pair in words for part in pair)  # no comma, no equals sign
+    typed = all(type(scalar(word)) is type(value) for (_, word), value in zip(words, look.values(), strict=True))
+    if whole and typed and len(told) <= LONGEST_LOOK and not _HASHED.fullmatch(told):
+        return f"{name}@{told}"
+    digest = hashlib.sha256(json.dumps(list(look.items())).encode()).hexdigest()[:8]
+    told = re.sub(r"[^A-Za-z0-9._=+,-]", "_", told)[: LONGEST_LOOK - 9]
+    return f"{name}@{told}-{digest}"
+
+
+def _setting(path: str) -> str:
+    """The path of an override as short as it may be given.
+
+    >>> _setting("fixed.recipe.epochs"), _setting("fixed.seeds"), _setting("seeds")
+    ('recipe.epochs', 'fixed.seeds', 'seeds')
+    """
+    short = path.removeprefix("fixed.")
+    return path if short.split(".")[0] in Sweep.model_fields else short
+
+
+def _word(value: Any) -> str:
+    """A value of an override, as short as it can be written."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return f"[{','.join(map(_word, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{name}:{_word(of)}' for name, of in value.items())}}}"
+    return json.dumps(value)
 
 
 def task_names() -> list[str]:

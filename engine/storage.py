@@ -52,7 +52,7 @@ def file_of(spec: Spec, store: Store) -> Path | None:
     if folder is None:
         message = f"{given}: in {store.uri} no such file can be kept open; give a full path on this machine, or none"
         raise spec.source.error("storage", message)
-    return folder / spec.name / file
+    return folder / spec.page / file
 
 
 def opened(file: Path | None) -> Any:
@@ -92,10 +92,9 @@ def refuse_others(file: Path | None, spec: Spec) -> None:
     except Exception as error:
         raise unusable(spec, file, error) from None
     for study in held:
-        if study.foreign or study.name != spec.name:
-            what = (
-                f"a study {study.name} that is of no sweep" if study.foreign else f"the study of the sweep {study.name}"
-            )
+        sweep = study.name.partition("@")[0]  # the quick looks at a sweep may share its file
+        if study.foreign or sweep != spec.name:
+            what = f"a study {study.name} that is of no sweep" if study.foreign else f"the study of the sweep {sweep}"
             raise spec.source.error("storage", f"{file} holds {what}; give {spec.name} a file of its own")
 
 

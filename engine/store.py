@@ -4,20 +4,27 @@ Everything is addressed by the hash of what decides it, and a file appears under
 temporary name beside it, then renamed. So a killed run leaves nothing that a later one could mistake for a result.
 
 ```
-<root>/<sweep>/sweep.yaml  trials.parquet  trials/<hash>/trial.json  trials/<hash>/rows/part-*.parquet  tensorboard/  figures/  report.html
+<root>/<page>/manifest.json  sweep.yaml  trials.parquet  summary.csv  report.html  figures/  tensorboard/
+<root>/<sweep>/trials/<hash>/trial.json  rows/part-*.parquet
 <root>/artifacts/<kind>/<hash>/...
 ```
+
+The page of a sweep has the sweep's name; that of a quick look with other settings has a name of its own (`engine.spec`). What else
+may lie in these folders is the user's (`engine.owned`).
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
 import os
+import re
 import string
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +36,10 @@ import pyarrow.parquet as pq
 
 FORMAT = 3
 """Enters every hash: counted up when what is stored, or what a stored number means, changes."""
+LONGEST = 255
+"""Bytes in a name at most: no common file system takes more."""
+_UNFINISHED = re.compile(r"\.writing-[0-9a-f]{32}-")
+"""What the name of a file begins with while it is written."""
 
 
 def content_hash(content: Any) -> str:
@@ -39,6 +50,23 @@ def content_hash(content: Any) -> str:
     """
     text = json.dumps([FORMAT, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def unfit_name(name: str) -> str | None:
+    """Why a name cannot be that of a folder of results, in words that follow it; None where it can.
+
+    >>> unfit_name("größe 2"), unfit_name("..")
+    (None, 'begins with a dot')
+    """
+    if not name or name.startswith("."):
+        return "begins with a dot" if name else "is empty"
+    if "/" in name or "\\" in name:
+        return "has a slash"
+    if not name.isprintable():
+        return "has characters that cannot be printed"
+    if len(name.encode()) > LONGEST:
+        return f"is longer than {LONGEST} bytes"
+    return None
 
 
 class Store:
@@ -75,6 +103,36 @@ class Store:
         base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
         return f"{base}/{quote(path) if '://' in base else path}{mark}{query}"
 
+    def within(self, folder: str) -> Store:
+        """The store of a folder of this one."""
+        return self._at(self.location(folder), f"{self._filesystem.base_path}{folder}")
+
+    def beside(self, name: str) -> Store:
+        """The store of the folder of that name beside this one.
+
+        Raises:
+            ValueError: it is no plain name, or this is the root of its file system.
+
+        >>> Store("file:///results/two%20words").beside("noise@a").uri
+        'file:///results/noise%40a'
+        """
+        unfit = unfit_name(name)
+        if unfit:
+            raise ValueError(f"{name!r} {unfit}")
+        base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        above, path = base.rpartition("/")[0], self._filesystem.base_path.rstrip("/").rpartition("/")[0]
+        if not path:
+            raise ValueError(f"there is nothing beside {self.uri}")
+        return self._at(f"{above}/{quote(name) if '://' in base else name}{mark}{query}", f"{path}/{name}")
+
+    def _at(self, uri: str, path: str) -> Store:
+        """The store of another folder of the same file system."""
+        other = copy.copy(self)
+        other.uri = uri
+        other._filesystem = pafs.SubTreeFileSystem(path, self._filesystem.base_fs)
+        other.folder = Path(path) if self.folder is not None else None
+        return other
+
     def obstacle(self) -> str | None:
         """Why nothing can be written here, as far as can be told without writing; None where nothing is known to be in the way."""
         if self.folder is None:
@@ -93,11 +151,20 @@ class Store:
     def exists(self, path: str) -> bool:
         return self._filesystem.get_file_info(path).type != pafs.FileType.NotFound
 
+    def is_file(self, path: str) -> bool:
+        return self._filesystem.get_file_info(path).type == pafs.FileType.File
+
     def names(self, folder: str) -> list[str]:
         """The sorted names in a folder, without what is still being written; empty where there is no such folder."""
+        return sorted(name for name in self._all_names(folder) if not _UNFINISHED.match(name))
+
+    def unfinished(self, folder: str) -> dict[str, str]:
+        """What is being written in a folder, or was when a run was killed: its temporary name, and that it will have."""
+        return {name: _UNFINISHED.sub("", name) for name in self._all_names(folder) if _UNFINISHED.match(name)}
+
+    def _all_names(self, folder: str) -> list[str]:
         selector = pafs.FileSelector(folder, allow_not_found=True)
-        names = [info.base_name for info in self._filesystem.get_file_info(selector)]
-        return sorted(name for name in names if not name.startswith(".writing-"))
+        return [info.base_name for info in self._filesystem.get_file_info(selector)]
 
     def read(self, path: str) -> bytes:
         with self._filesystem.open_input_stream(path) as stream:
@@ -121,12 +188,17 @@ class Store:
             raise
 
     def delete(self, path: str) -> None:
-        """Removes a file or a folder with all that is in it; nothing happens where there is none."""
-        kind = self._filesystem.get_file_info(path).type
-        if kind == pafs.FileType.Directory:
-            self._filesystem.delete_dir(path)
-        elif kind != pafs.FileType.NotFound:
+        """Removes a file; nothing happens where there is none, or a folder."""
+        if self.is_file(path):
             self._filesystem.delete_file(path)
+
+    def delete_empty(self, folder: str) -> None:
+        """Removes a folder that has nothing in it; nothing happens where there is something, or no folder."""
+        if self.folder is not None:
+            with suppress(OSError):
+                (self.folder / folder).rmdir()
+        elif self._filesystem.get_file_info(folder).type == pafs.FileType.Directory and not self._all_names(folder):
+            self._filesystem.delete_dir(folder)
 
     def read_json(self, path: str) -> Any:
         return json.loads(self.read(path))
@@ -144,15 +216,20 @@ class Store:
             return pq.read_schema(file)
 
     def write_table(self, path: str, table: pa.Table) -> None:
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        self.write(path, buffer.getvalue())
+        self.write(path, as_parquet(table))
 
     def copy_in(self, source: Path, folder: str) -> None:
         """Copies a local folder's files, and those of its folders, to a folder of this store."""
         for file in sorted(source.rglob("*")):
             if file.is_file():
                 self.write(f"{folder}/{file.relative_to(source).as_posix()}", file.read_bytes())
+
+
+def as_parquet(table: pa.Table) -> bytes:
+    """The content of a Parquet file with a table, its metadata included."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def parts_of(store: Store, folder: str) -> Iterator[tuple[str, list[int]]]:

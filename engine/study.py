@@ -1,6 +1,6 @@
 """The points of a search, and the Optuna study that chooses them.
 
-`results/<sweep>/search.json` lists every point in the order in which they were chosen, and is written before a point's trials start. It
+`results/<page>/search.json` lists every point in the order in which they were chosen, and is written before a point's trials start. It
 and the trials' records decide what the study holds: at the start of a run the study is compared with them and, where it says something
 else (a run was killed, seeds were added, a failed trial is tried again), filled anew. So a study file may be lost, and a search resumes
 on a store without files too. Each choice is seeded by its number: a search that is resumed goes on as if it had not been interrupted.
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import storage
 from engine.explain import leaves, shown
+from engine.owned import SweepFolder
 from engine.plan import Planned, plan_one
 from engine.space import decoded, distributions, encoded, quiet
 from engine.spec import Spec
@@ -61,7 +62,8 @@ class Study:
 
     def __init__(self, spec: Spec, store: Store, *, fresh: bool = False):
         self._spec, self._store, self._fresh = spec, store, fresh
-        self._path = f"{spec.name}/search.json"
+        self._path = f"{spec.page}/search.json"
+        self._folder = SweepFolder(store.within(spec.page), spec.name)
         self._records: dict[str, Mapping[str, Any]] = {}
         self._file = storage.file_of(spec, store)
         storage.refuse_others(self._file, spec)
@@ -129,8 +131,8 @@ class Study:
         import optuna
 
         if self._new:
-            self._store.delete(self._path)
-            optuna.delete_study(study_name=self._spec.name, storage=self._storage)
+            self._folder.remove(["search.json"])
+            optuna.delete_study(study_name=self._spec.page, storage=self._storage)
 
     def _tell(self, number: int) -> None:
         import optuna
@@ -192,7 +194,7 @@ class Study:
 
     def _save(self) -> None:
         points = [{"values": point.values, "system": point.system} for point in self.points]
-        self._store.write_json(self._path, {"study": self._identity, "points": points})
+        self._folder.write_json("search.json", {"study": self._identity, "points": points})
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
@@ -215,11 +217,10 @@ class Study:
         for entry in ("task", "objective", "searcher"):
             if before[entry] != now[entry]:
                 raise error(entry, f"was {shown(before[entry])} when this study was begun; {NEW}")
-        for entry in ("search", "fixed"):
-            old, new = (
-                {name: _at(held[entry], name) for name in (held[entry] if entry == "search" else leaves(held[entry]))}
-                for held in (before, now)
-            )
+        speed = self._spec.task.Config.performance
+        settled = {"search": list, "fixed": lambda held: [name for name in leaves(held) if name not in speed]}
+        for entry, names in settled.items():
+            old, new = ({name: _at(held[entry], name) for name in names(held[entry])} for held in (before, now))
             for name in [*new, *old]:
                 if name not in new:
                     raise error(entry, f"had {name}: {shown(old[name])} when this study was begun; {NEW}")
@@ -241,7 +242,7 @@ class Study:
         if [(t.state, t.params, t.values) for t in study.get_trials()] != [
             (t.state, t.params, t.values) for t in wanted
         ]:
-            optuna.delete_study(study_name=self._spec.name, storage=self._storage)
+            optuna.delete_study(study_name=self._spec.page, storage=self._storage)
             study = self._created()
             study.add_trials(wanted)
         return study
@@ -257,7 +258,7 @@ class Study:
         """The study in its storage; a new one in place of one that was begun otherwise, or is to be forgotten."""
         import optuna
 
-        name, objectives = self._spec.name, self._spec.sweep.objectives
+        name, objectives = self._spec.page, self._spec.sweep.objectives
         maximise, minimise = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         directions = [maximise if objective.mode == "max" else minimise for objective in objectives]
         if name in optuna.get_all_study_names(self._storage):
@@ -312,9 +313,9 @@ class Study:
         import optuna
 
         quiet()
-        if self._spec.name not in optuna.get_all_study_names(self._storage):
+        if self._spec.page not in optuna.get_all_study_names(self._storage):
             return None
-        study = optuna.load_study(study_name=self._spec.name, storage=self._storage)
+        study = optuna.load_study(study_name=self._spec.page, storage=self._storage)
         trials = study.get_trials(deepcopy=False)
         if not trials:  # nothing is lost, and a run that was killed may have left it half begun
             return None

@@ -20,7 +20,8 @@ EXAMPLES = """\
 examples:
   python -m engine.sweep sweeps/noise.yaml                        the whole sweep, its figures and results/noise/report.html
   python -m engine.sweep sweeps/noise.yaml --dry-run              what would be done, and what exists already
-  python -m engine.sweep sweeps/noise.yaml seeds=1 examples=50    with other settings: a quick look
+  python -m engine.sweep sweeps/noise.yaml seeds=1 examples=50    with other settings: a quick look, which
+                                                                  has a page of its own beside the sweep's
   python -m engine.sweep sweeps/noise.yaml recipe.optimiser=sgd   one value of what varies
   python -m engine.sweep sweeps/noise.yaml --local                without Ray, in this process
   python -m engine.sweep sweeps/noise_cifar10.yaml data_root=/data resources.gpus=0.5
@@ -87,6 +88,7 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     if options.local and options.address:
         raise SpecError("--local and --address exclude each other")
     store = _store(options.results)
+    results.folders(spec, store)
     planned = plan(spec)
     study = Study(spec, store, fresh=options.fresh) if spec.sweep.studied else None
     known = study.planned if study else planned
@@ -127,10 +129,10 @@ def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, opt
     if study is not None:
         study.open()
     with launch.hands(spec, local=options.local, address=options.address) as hands:
-        store.write(f"{spec.name}/sweep.yaml", results.resolved(spec).encode())
+        results.begin(spec, store)
         left = sum(_left(item, store) for item in todo)
         more = f", {study.left} points to choose" if study and study.left else ""
-        print(f"{spec.name}: {len(todo)} trials to run, {left} examples to measure{more}", file=sys.stderr, flush=True)
+        print(f"{spec.page}: {len(todo)} trials to run, {left} examples to measure{more}", file=sys.stderr, flush=True)
         left += (feed.most - len(todo)) * len(plan(spec)[0].ids) if more else 0
         with Progress(feed.most, left) as progress:
             launch.run_all(spec, store, feed, hands, progress, options.max_concurrent)
@@ -144,7 +146,10 @@ def _left(item: Planned, store: Store) -> int:
 def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store, *, fresh: bool) -> None:
     """The dry run: every trial and how far it is, and the work that is left."""
     left = {item.key: len(item.ids) if fresh else _left(item, store) for item in todo}
-    print(f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.name)}")
+    elsewhere = f", trials in {store.location(spec.name)}" if spec.look else ""
+    print(
+        f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.page)}{elsewhere}"
+    )
     width = max((len(item.trial.label) for item in planned), default=0)
     epochs: dict[str, int] = {}  # of each network to train
     around: dict[str, set[int]] = {}  # of each set of adversarial examples, those that are not there yet

@@ -23,6 +23,7 @@ from engine import scores
 from engine.artifacts import AUGMENTED, load, make_all
 from engine.board import Board
 from engine.job import Job, Log, Report, Stopped, Unreported, complete, devices, versions
+from engine.owned import clear_events
 from engine.plan import Planned, exists
 from engine.store import Store, read_parts
 from engine.work import measure
@@ -135,8 +136,8 @@ def _logs(planned: Planned, board: Board) -> dict[str, Log]:
 @contextmanager
 def _board(job: Job, planned: Planned) -> Iterator[Board]:
     """The trial's TensorBoard log, begun anew; written elsewhere first where the store is no local folder."""
-    place = f"{job.sweep}/tensorboard/{log_name(planned)}"
-    job.store.delete(place)
+    place = f"{job.page}/tensorboard/{log_name(planned)}"
+    clear_events(place, job.store)
     if job.store.folder is not None:
         board = Board(job.store.folder / place)
         try:

@@ -41,6 +41,7 @@ FLOORS = {
     "engine.spec": 3,
     "engine.store": 2,
     "engine.scores": 2,
+    "engine.owned": 3,
     "engine.plan": 4,
     "engine.judge": 2,
     "engine.space": 2,
