@@ -25,7 +25,7 @@ Records = Mapping[str, Mapping[str, Any]]
 
 
 PICTURES = 12
-"""More of them make the page long and tell little; those of all trials are in their folders and in TensorBoard."""
+"""More of them make the page long and tell little; those of all trials are in their folders."""
 
 
 def effects(results: Results, records: Records) -> list[dict[str, Any]]:

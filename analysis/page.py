@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import platform
 import time
@@ -21,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis import augmented, style
 from analysis.cube import counted
 from analysis.drawing import Drawn
-from analysis.results import Results, epoch_metric, in_order, is_number, show
+from analysis.results import Results, epoch_metric, epochs_of, in_order, is_number, show
 from analysis.summary import scalars
 
 BROAD = style.COLUMN * 1.5 * style.RC["savefig.dpi"]
@@ -221,7 +220,7 @@ def _stopped(results: Results) -> dict[str, Any]:
     """The table of the trials that a scheduler stopped, the shortest first: how far each came, and its last epoch's metrics."""
     found = []
     for _, line in results.trials[results.trials["status"] == "stopped"].iterrows():
-        last = json.loads(line["epochs"])[-1]
+        last = epochs_of(line)[-1]
         whole = line.get("config.recipe.epochs")
         of = f" of {show(whole)}" if is_number(whole) else ""
         found.append((_label(results, line), f"{last['epoch']}{of}", last))

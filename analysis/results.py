@@ -144,6 +144,12 @@ class Results:
         return str(classes[label]) if 0 <= label < len(classes) else str(label)
 
 
+def epochs_of(trial: pd.Series) -> list[dict[str, Any]]:
+    """The epochs of a trial's network, from its line of `Results.trials`; none where it is about several, or trained none."""
+    told = trial.get("epochs")
+    return json.loads(told) if isinstance(told, str) else []
+
+
 def plain(value: Any) -> Any:
     """A NumPy scalar as Python's own, and every kind of missing value as None.
 

@@ -1,31 +1,40 @@
-"""The TensorBoard log of a trial, in our own tags.
+"""A run of a TensorBoard log, in our own tags.
 
 | where | what |
 |---|---|
 | Time series, `training/...` | loss, accuracy, learning rate an epoch |
-| Custom scalars, `flatness` | mean probability against noise radius, with a band of the 95 % interval over the examples |
-| Custom scalars, `search` | robust accuracy against the radius of a search, with such a band |
-| HParams | what varies, and the trial's scalars |
-| Images, run `figures` | the figures of the report |
+| HParams, `summary/...` | what varies, and scalars by the names that they have in the report |
+| Images | figures of the report |
+| Text | the report's table, what each figure shows |
 
-TensorBoard's steps are whole numbers: a radius of 0.15 is step 150.
+What is no series in time is no scalar here: TensorBoard smooths them all. Curves against a radius are among the figures.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-STEPS_PER_UNIT = 1000
-CURVE = "p_true"
+from engine.owned import clear_events
+from engine.store import Store
+
+FOLDER = "tensorboard"
+RUNNING = f"{FOLDER}/running"
+"""Where trials have their logs while a sweep runs."""
+LIVE = 16
+"""How many of these are kept: TensorBoard selects no run where there are more than 40."""
+_STARTED = re.compile(r"events\.out\.tfevents\.(\d+)\.")
 
 
 class Board:
@@ -40,36 +49,6 @@ class Board:
             if name != "epoch":
                 self._writer.add_scalar(f"{prefix}/{name}", value, int(report["epoch"]))
 
-    def curves(self, rows: pd.DataFrame) -> None:
-        """Means over the examples against the radius, with bands, of what the rows have: probabilities under noise, or searches."""
-        there = set(rows.columns)
-        if {"condition", "kind", "radius", CURVE} <= there:
-            self._flatness(rows)
-        elif {"radius", "found", "correct"} <= there and "condition" not in there:
-            robust = (rows["correct"] & ~rows["found"]).astype(float)
-            tags = self._curve("search/robust_accuracy", robust, rows["radius"])
-            chart = f"robust accuracy (step: {STEPS_PER_UNIT} x radius)"
-            self._writer.add_custom_scalars({"search": {chart: ["Margin", tags]}})
-
-    def _flatness(self, rows: pd.DataFrame) -> None:
-        if {"found", "correct"} <= set(rows.columns):  # no adversarial image, nothing to be around
-            rows = rows[(rows["condition"] == "genuine") | (rows["found"] & rows["correct"])]
-        charts = {}
-        for (condition, kind), some in rows.groupby(["condition", "kind"], observed=True):
-            tags = self._curve(f"flatness/{kind}/{condition}", some[CURVE], some["radius"])
-            chart = f"{condition}, {kind} noise: probability of the true class (step: {STEPS_PER_UNIT} x radius)"
-            charts[chart] = ["Margin", tags]
-        self._writer.add_custom_scalars({"flatness": charts})
-
-    def _curve(self, tag: str, values: pd.Series, radii: pd.Series) -> list[str]:
-        """Writes the mean at each radius, and the ends of its interval; returns the tags of the three."""
-        for radius, some in values.groupby(radii):
-            half = 1.96 * float(some.std(ddof=1)) / np.sqrt(len(some)) if len(some) > 1 else 0.0
-            mean, step = float(some.mean()), round(float(radius) * STEPS_PER_UNIT)
-            for part, value in [("mean", mean), ("low", mean - half), ("high", mean + half)]:
-                self._writer.add_scalar(f"{tag}/{part}", value, step)
-        return [f"{tag}/{part}" for part in ("mean", "low", "high")]
-
     def hyperparameters(self, point: Mapping[str, Any], scalars: Mapping[str, float]) -> None:
         """A line of the HParams table."""
         values = {name: v if isinstance(v, (bool, int, float, str)) else str(v) for name, v in point.items()}
@@ -82,5 +61,53 @@ class Board:
         with Image.open(io.BytesIO(png)) as picture:
             self._writer.add_image(tag, np.asarray(picture.convert("RGB")), 0, dataformats="HWC")
 
+    def text(self, tag: str, markdown: str) -> None:
+        self._writer.add_text(tag, markdown, 0)
+
     def close(self) -> None:
         self._writer.close()
+
+
+@contextmanager
+def run(store: Store, place: str) -> Iterator[Board]:
+    """One run of the log, begun anew; written elsewhere first where the store is no local folder."""
+    clear_events(place, store)
+    if store.folder is not None:
+        board = Board(store.folder / place)
+        try:
+            yield board
+        finally:
+            board.close()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="inputscape-board-"))
+    board = Board(folder)
+    try:
+        yield board
+    finally:
+        board.close()
+        store.copy_in(folder, place)
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def live(store: Store, page: str, name: str) -> Iterator[Board]:
+    """The log of a trial while it runs, begun anew.
+
+    Args:
+        store: of all results.
+        page: the folder of the sweep's page.
+        name: of the run.
+    """
+    _forget_oldest(store, f"{page}/{RUNNING}")
+    with run(store, f"{page}/{RUNNING}/{name}") as board:
+        yield board
+
+
+def _forget_oldest(store: Store, running: str) -> None:
+    """Leaves one place less than `LIVE` among the logs of single trials."""
+    started = {}
+    for name in store.names(running):
+        found = [_STARTED.match(file) for file in store.names(f"{running}/{name}")]
+        started[name] = max((int(match[1]) for match in found if match), default=0)
+    for name in sorted(started, key=lambda one: started[one])[: max(0, len(started) - LIVE + 1)]:
+        clear_events(f"{running}/{name}", store)

@@ -1,9 +1,9 @@
 """Which files of a sweep's folder are ours: no other is ever replaced or removed, wherever a user lets results go.
 
-`manifest.json` lists the files that were made at the top of a folder and in `figures/`. A name is in the list before its file is first
-written, and as long as it may be there, so a run that is killed leaves nothing that looks like the user's. Files that are made in numbers
-are known by their names instead: those of a trial (`trials/<hash>/trial.json`, `scores.parquet`, `augmented.png`, `rows/part-*.parquet`) and the events of
-TensorBoard.
+`manifest.json` lists the files that were made at the top of a folder and in `figures/`, and the runs in `tensorboard/`. A name
+is in the list before its file is first written, and as long as it may be there, so a run that is killed leaves nothing that
+looks like the user's. Files that are made in numbers are known by their names instead: those of a trial
+(`trials/<hash>/trial.json`, `scores.parquet`, `augmented.png`, `rows/part-*.parquet`) and the events of TensorBoard.
 
 A folder is ours where it has a manifest, or where a version that kept none has been: that one's files are known by convention, and the
 manifest begins with them. A folder that is absent or empty becomes ours with the first file. Any other is refused.
@@ -101,6 +101,12 @@ class SweepFolder:
             self._store.delete_empty(folder)
         if gone:
             self._list(ours - gone)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Takes names out of the list, of files that are gone."""
+        ours = self._known()
+        if ours.intersection(names):
+            self._list(ours.difference(names))
 
     def _known(self) -> set[str]:
         """The names in the manifest, or, where there is none, those of the files that an earlier version has made."""

@@ -6,24 +6,22 @@ They are in the sweep's page, which a quick look has of its own. What else is in
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from analysis import catalogue, drawing, report
-from engine.board import Board
+from engine import recipe_log
 from engine.explain import inner_settings, settings_of
 from engine.importance import importance
-from engine.owned import HEADER, SweepFolder, clear_events
+from engine.owned import HEADER, SweepFolder
 from engine.plan import Planned
 from engine.source import dump
 from engine.spec import Spec, facts
 from engine.store import Store, as_parquet, content_hash
+from engine.trial import histories
 
 REPORT = ("report.html", "report.json", "summary.csv")
 """What the report consists of, besides its figures."""
@@ -93,7 +91,8 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
         shown = store.location(f"{records[0]['folder']}/trial.json" if records else spec.page)
     elif _stamp(spec, store) != stamp:
         undrawn = report.failures(report.build(store.location(spec.page)))
-        _log_figures(spec.page, page, store)
+        by_trial = {item.key: item for item in planned}
+        recipe_log.write(store, spec.page, page, lambda trial: histories(by_trial[trial], store))
         for name in undrawn:
             print(f"figure {name} could not be drawn; the report says why", file=sys.stderr)
         if not undrawn:
@@ -196,19 +195,3 @@ def _stamp(spec: Spec, store: Store) -> str | None:
     if not (store.exists(path) and store.exists(f"{spec.page}/report.html")):
         return None
     return store.read_json(path)["made_from"]
-
-
-def _log_figures(page: str, made: SweepFolder, store: Store) -> None:
-    """Puts the report's figures into the TensorBoard log, as the run `figures`."""
-    place = f"{page}/tensorboard/figures"
-    clear_events(place, store)
-    folder = Path(tempfile.mkdtemp(prefix="inputscape-board-"))
-    try:
-        board = Board(folder)
-        for name in store.names(f"{page}/figures"):
-            if name.endswith(".png") and f"figures/{name}" in made.files:
-                board.image(name.removesuffix(".png"), store.read(f"{page}/figures/{name}"))
-        board.close()
-        store.copy_in(folder, place)
-    finally:
-        shutil.rmtree(folder)

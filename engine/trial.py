@@ -6,14 +6,9 @@ Everything finished is in the store before the next step begins, so a trial that
 from __future__ import annotations
 
 import importlib
-import shutil
-import tempfile
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +16,8 @@ import pandas as pd
 
 from engine import scores
 from engine.artifacts import AUGMENTED, load, make_all
-from engine.board import Board
-from engine.job import Job, Log, Report, Stopped, Unreported, complete, devices, versions
-from engine.owned import clear_events
+from engine.board import live
+from engine.job import Job, Report, Stopped, Unreported, complete, devices, versions
 from engine.plan import Planned, exists
 from engine.store import Store, read_parts
 from engine.work import measure
@@ -62,8 +56,9 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     """The trial's `summary`, and its `checks` where its task has any."""
     config, store = planned.trial.config, job.store
     task = importlib.import_module(job.task)
-    with _board(job, planned) as board:
-        make_all(planned.artifacts(), planned.ids, job, _logs(planned, board), report)
+    with live(store, job.page, log_name(planned)) as board:
+        logs = {key: partial(board.epoch, prefix=prefix) for key, prefix in _prefixes(planned).items()}
+        make_all(planned.artifacts(), planned.ids, job, logs, report)
         network = planned.classifier
         if network is not None and augmented(planned, store):
             picture = store.read(f"{network.folder}/{AUGMENTED}")
@@ -86,8 +81,6 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
                 raise Unreported(metric, list(summary))
             if metric in unknown:
                 raise ValueError(f"the objective {metric} is not a number; the trial reports {', '.join(summary)}")
-        board.curves(rows)
-        board.hyperparameters(planned.trial.point, {n: v for n, v in summary.items() if n not in unknown})
     outcome = {"summary": {name: (None if name in unknown else value) for name, value in summary.items()}}
     return outcome | ({"checks": task.checks(config, rows)} if hasattr(task, "checks") else {})
 
@@ -122,40 +115,27 @@ def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
     return frame if frame.empty else frame.sort_values("id", kind="stable", ignore_index=True)
 
 
-def _logs(planned: Planned, board: Board) -> dict[str, Log]:
-    """For each classifier by key: where its epochs are logged. The only one as `training`, else under the name it is needed by."""
-    tags: dict[str, str] = {}
+def histories(planned: Planned, store: Store) -> dict[str, list[dict[str, Any]]]:
+    """The epochs of the classifiers that a trial needs, by the prefix of their tags in TensorBoard."""
+    known = {key: artifact for key, artifact in planned.artifacts().items() if artifact.kind == "classifier"}
+    return {
+        prefix: store.read_json(f"{known[key].folder}/artifact.json")["history"]
+        for key, prefix in _prefixes(planned).items()
+        if exists(known[key], store)
+    }
+
+
+def _prefixes(planned: Planned) -> dict[str, str]:
+    """For each classifier by key: `training` if it is the only one, else `training/` and the name it is needed by."""
+    names: dict[str, str] = {}
     for name, need in planned.needs.items():
         for number, artifact in enumerate(need.chain()):
             if artifact.kind == "classifier":
-                tags.setdefault(artifact.key, name if artifact is need else f"{name}/{number}")
-    alone = len(tags) == 1
-    return {key: partial(board.epoch, prefix="training" if alone else f"training/{tag}") for key, tag in tags.items()}
-
-
-@contextmanager
-def _board(job: Job, planned: Planned) -> Iterator[Board]:
-    """The trial's TensorBoard log, begun anew; written elsewhere first where the store is no local folder."""
-    place = f"{job.page}/tensorboard/{log_name(planned)}"
-    clear_events(place, job.store)
-    if job.store.folder is not None:
-        board = Board(job.store.folder / place)
-        try:
-            yield board
-        finally:
-            board.close()
-        return
-    folder = Path(tempfile.mkdtemp(prefix="inputscape-board-"))
-    board = Board(folder)
-    try:
-        yield board
-    finally:
-        board.close()
-        job.store.copy_in(folder, place)
-        shutil.rmtree(folder)
+                names.setdefault(artifact.key, name if artifact is need else f"{name}/{number}")
+    return dict.fromkeys(names, "training") if len(names) == 1 else {key: f"training/{of}" for key, of in names.items()}
 
 
 def log_name(planned: Planned) -> str:
-    """A trial's folder in the TensorBoard log: what varies, readable, and enough of the hash to be unique."""
+    """A trial's folder in the TensorBoard log while it runs: what varies, readable, and enough of the hash to be unique."""
     words = "".join(c if c.isalnum() or c in "=.-" else "_" for c in planned.trial.label)
     return f"{words[:80]}-{planned.key[:6]}"

@@ -50,7 +50,8 @@ FLOORS = {
     "engine.study": 5,
     "engine.work": 3,
     "engine.scatter": 3,
-    "engine.board": 3,
+    "engine.board": 4,
+    "engine.recipe_log": 9,
     "engine.job": 5,
     "engine.artifacts": 6,
     "engine.trial": 7,
@@ -58,8 +59,8 @@ FLOORS = {
     "engine.launch": 8,
     "analysis.table": 8,
     "analysis.report": 8,
-    "engine.results": 9,
-    "engine.sweep": 10,
+    "engine.results": 12,
+    "engine.sweep": 13,
 }
 
 # What a room may not import from outside, and the modules that alone may.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from pydantic import Field
 from analysis import style
 from analysis.cube import counted
 from analysis.options import METRIC, FigureOptions
-from analysis.results import OF_TRAINING, ReportError, Results, epoch_metric, sentence
+from analysis.results import OF_TRAINING, ReportError, Results, epoch_metric, epochs_of, sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,8 +95,8 @@ def _trained(results: Results) -> pd.DataFrame:
     trial may have gone on for another, and then it was not stopped.
     """
     trials = results.trials[results.trials["status"].isin(["done", "stopped"])]
-    told = trials["epochs"] if "epochs" in trials else pd.Series(None, trials.index, dtype=object)
-    trials = trials.assign(epochs=told.map(lambda one: json.loads(one) if isinstance(one, str) else []))
+    reached = [epochs_of(trial) for _, trial in trials.iterrows()]
+    trials = trials.assign(epochs=pd.Series(reached, index=trials.index, dtype=object))
     trials = trials[trials["epochs"].map(len) > 0]
     own = trials["classifier"] if "classifier" in trials else trials["trial"]
     trials = trials.assign(training=own.fillna(trials["trial"]), reached=trials["epochs"].map(len))

@@ -102,8 +102,8 @@ def test_a_sweep_leaves_everything_behind(tmp_path: Path, capsys: pytest.Capture
     networks = list((results / "artifacts" / "classifier").iterdir())
     assert len(networks) == 4
     torch.load(networks[0] / "weights.pt", weights_only=True)
-    logs = list((folder / "tensorboard").iterdir())
-    assert len(logs) == 5  # the trials, and the figures
+    logs = {path.name for path in (folder / "tensorboard").iterdir()}
+    assert logs == {"input noise 0", "input noise 0.2", "report"}
 
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
     assert sweep.main([file, "--local", "--results", str(results)]) == 0
@@ -319,9 +319,7 @@ resources: {chunk: 10, gpus: 0}
 
 
 def test_augmentation_leaves_a_picture_of_what_it_does(tmp_path: Path) -> None:
-    """In the network's folder, in those of its trials, in their logs and in the report; nothing where nothing is augmented."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    """In the network's folder, in those of its trials, and in the report; nothing where nothing is augmented."""
     assert sweep.main([write(tmp_path, AUGMENTED), "--local", "--results", str(tmp_path / "results")]) == 0
     folder = tmp_path / "results" / "small"
     kept = {path.read_bytes() for path in (tmp_path / "results/artifacts/classifier").glob("*/augmented.png")}
@@ -330,19 +328,14 @@ def test_augmentation_leaves_a_picture_of_what_it_does(tmp_path: Path) -> None:
     for trial in (folder / "trials").iterdir():
         record = json.loads((trial / "trial.json").read_text())
         settings = record["config"]["recipe"]["adversarial_augmentation"]
-        (log,) = (folder / "tensorboard").glob(f"*-{trial.name[:6]}")
-        events = EventAccumulator(str(log)).Reload()
         if settings["probability"] == 0:
             assert "augmented" not in record
             assert not (trial / "augmented.png").exists()
-            assert events.Tags()["images"] == []
             continue
         spaces.append(settings["space"])
         assert record["augmented"]["space"] == settings["space"]
         assert len(record["augmented"]["columns"]) == 8
         assert (trial / "augmented.png").read_bytes() in kept
-        assert events.Tags()["images"] == ["augmentation"]
-        assert {"training/augmented", "training/label_changed"} <= set(events.Tags()["scalars"])
     assert sorted(spaces) == ["hidden:1", "pixel"]
     page = (folder / "report.html").read_text()
     assert page.count("Training images, and what the augmentation makes of them") == 2
