@@ -22,7 +22,10 @@ from analysis.results import ReportError, Results
 from analysis.summary import summarise
 from engine.store import Store
 
-ALWAYS = ("id", "label", "correct", "condition", "found", "kind", "radius", "samples")
+ALWAYS = (
+    *("id", "label", "correct", "condition", "found", "kind", "radius", "samples"),
+    *("distance_low", "distance_high"),
+)
 """Row columns that figures use where there are any, besides those they need."""
 FAILED = ".error.txt"
 """How the file ends that a failed figure leaves in place of its picture."""

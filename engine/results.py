@@ -115,7 +115,6 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
         "name": spec.name,
         "task": spec.sweep.task,
         "about": spec.sweep.about,
-        "varied": spec.sweep.varied,
         "replicates": spec.task.Config.replicates,
         "labels": settings,
         "classes": list(planned[0].classes) if planned else [],
