@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ENDS = ["distance_low", "distance_high"]
 """Between which lengths the smallest perturbation lies. Rows of earlier versions lack them: `found` then tells brackets."""
 EVERYWHERE, AT_RADII = "everywhere", "at the radii"
+HATCHED = "known at the radii alone"
 HATCHES = ("////", "\\\\\\\\", "||||", "----", "....", "xxxx")
 
 
@@ -163,6 +164,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         order, dashes = laid.order, laid.dashes
         bracketed = bool((frame["known"] == AT_RADII).any())
         lines = list(dict.fromkeys(frame.loc[frame["known"] == EVERYWHERE, "colour"]))
+        if bracketed:  # the legend has one entry more
+            width, height = laid.figure.get_size_inches()
+            others = (dashes, [*dashes, HATCHED])
+            before, after = (telling.legend_height(width, order, labels) for labels in others)
+            laid.figure.set_figheight(height + after - before)
         handles: dict[Any, Any] = {}
         for column, ax in laid.panels:
             here = frame[frame["column"] == column]
@@ -191,7 +197,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 marker = {} if bracketed else {"marker": ""}
                 more[dash] = Line2D([], [], **{"color": style.GREY, **_of_dash(place), **marker})
         if bracketed:
-            more["known at the radii alone"] = Patch(facecolor="none", edgecolor=style.GREY, hatch="////", linewidth=0)
+            more[HATCHED] = Patch(facecolor="none", edgecolor=style.GREY, hatch="////", linewidth=0)
         telling.legend(laid.figure, handles, order, [], frame.attrs.get("colour") or None, more)
     return laid.figure
 
