@@ -24,7 +24,10 @@ from engine.owned import SweepFolder
 from engine.store import Store
 from tasks.parts.settings import UserError
 
-ALWAYS = ("id", "label", "correct", "condition", "found", "kind", "radius", "samples")
+ALWAYS = (
+    *("id", "label", "correct", "condition", "found", "kind", "radius", "samples"),
+    *("distance_low", "distance_high"),
+)
 """Row columns that figures use where there are any, besides those they need."""
 FAILED = ".error.txt"
 """How the file ends that a failed figure leaves in place of its picture."""

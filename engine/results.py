@@ -148,7 +148,6 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
         **({"trials": spec.name, "look": spec.look} if spec.look else {}),
         "task": spec.sweep.task,
         "about": spec.sweep.about,
-        "varied": spec.sweep.varied,
         "replicates": spec.task.Config.replicates,
         "labels": settings,
         "classes": list(planned[0].classes) if planned else [],

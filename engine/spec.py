@@ -527,6 +527,7 @@ def _place(sweep: Sweep, path: str, point: Mapping[str, Any], source: Source) ->
 def facts(sweep: Sweep) -> dict[str, Any]:
     """What figures ask of a sweep."""
     return {
+        "varied": sweep.varied,
         "objectives": [objective.model_dump() for objective in sweep.objectives],
         "search": {name: drawn.kind for name, drawn in sweep.search.items()},
         "scheduler": sweep.scheduler.model_dump() if sweep.scheduler else None,

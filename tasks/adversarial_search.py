@@ -1,9 +1,14 @@
 """How far adversarial examples are: which images a search fools at each radius of a ladder, and what that costs.
 
-The search is any attack (`tasks/parts/attacks`), among pixels or in a hidden space, and optionally faces another noisy network at each
-step. One that searches within a radius does so for the ladder as a whole (`curve`); one that searches for the smallest perturbation says
-it for every radius. Beside it stand its controls: the image moved as far in a random direction, and a search without gradients (Square
-Attack) at the largest radius of the ladder at which the search itself failed. What was found is classified again from its stored form.
+The search is any attack (`tasks/parts/attacks`), among pixels or in a hidden space, and optionally
+faces another noisy network at each step. One that searches within a radius does so for the ladder
+as a whole (`curve`); one that searches for the smallest perturbation says it for every radius. So
+the first knows the smallest perturbation that it finds only as lying between two radii, a bracket,
+the second knows its length: `distance_low` and `distance_high`.
+
+Beside the search stand its controls: the image moved as far in a random direction, and a search
+without gradients (Square Attack) at the largest radius of the ladder at which the search itself
+failed. What was found is classified again from its stored form.
 
 Rows: one for each example and radius. In a hidden space, radii and distances are in units of that space's typical magnitude.
 """
@@ -20,7 +25,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tasks.parts import data
-from tasks.parts.adversarial import Adversarial, Attack, check_classes, space_of
+from tasks.parts.adversarial import Adversarial, Attack, Searched, check_classes, space_of
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -37,7 +42,11 @@ COLUMNS = {
     "correct": "image is classified correctly",
     "radius": "radius of the search (pixel units)",
     "found": "a perturbation of at most this radius succeeds",
-    "distance": "distance of the point that was found, or came nearest to success (pixel units)",
+    "distance": "distance of the point found, or nearest to success (pixel units); not the smallest where an attack has a radius",
+    "distance_low": "the smallest perturbation that the attack finds is longer (pixel units): the largest radius at which it failed,"
+    " 0 if it failed at none; of a search for the smallest its very length, as is distance_high; missing where that found none",
+    "distance_high": "the smallest perturbation that the attack finds is at most as long (pixel units): the smallest radius at which"
+    " it succeeded, or the length of the point found there if that is less; missing where it found none",
     "forwards": "forward passes of the search",
     "backwards": "backward passes of the search, its gradient steps",
     "loss_start": "loss of the search at the image: cross-entropy (nats), towards a target its negative",
@@ -47,6 +56,11 @@ COLUMNS = {
     "fooled_black_box": "a search without gradients succeeds at this radius; missing where it was not tried",
     "unseen": "share of noisy networks, not met in the search, that the point fools; missing without weight noise",
 }
+SHARES = (
+    *("correct", "found", "verified", "fooled_random", "fooled_black_box", "unseen"),
+    *("accuracy", "robust_accuracy*", "attack_success"),
+)
+"""Row columns and scalars that lie between 0 and 1; `unseen` is of both."""
 LADDERS: dict[str, list[float]] = {
     "Linf": [0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.2, 0.3],
     "L2": [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0],
@@ -140,12 +154,15 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     as_said = (verdict(at_end, labels, targets)[1] == searched.success) & (
         length <= searched.distance * (1 + 1e-3) + 1e-5
     )
+    low, high = _brackets(config, searched, found)
     one_each: dict[str, Any] = {
         "id": np.asarray(batch.ids, dtype=np.int64),
         "label": labels,
         "predicted": predicted,
         "correct": predicted == labels,
         "distance": searched.distance,
+        "distance_low": low,
+        "distance_high": high,
         "forwards": searched.forwards,
         "backwards": searched.backwards,
         "loss_start": _loss(logits, labels, targets),
@@ -161,6 +178,29 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
         "fooled_black_box": _black_box(config, model, batch, predicted == labels, found, size).reshape(-1),
     }
     return {name: columns[name] for name in COLUMNS}
+
+
+def _brackets(config: Config, searched: Searched, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Between which lengths the smallest perturbation lies that the attack finds.
+
+    A search for the smallest perturbation has found it: both are its length. An attack within a
+    radius failed at one radius of the ladder and succeeded at the next. Its smallest perturbation
+    is longer than the first, and no longer than the second or than the point that it found there.
+
+    Args:
+        found: (B, R) whether the search succeeds at each radius, ascending.
+
+    Returns:
+        Low and high, (B,) each, float64, NaN where there is none; both are 0 where the image was
+        misclassified to begin with.
+    """
+    distance = searched.distance.double()
+    if not config.attack.fixed_radius:
+        smallest = torch.where(searched.success, distance, torch.nan)
+        return smallest, smallest
+    ends = torch.tensor([0, *config.ladder, torch.nan], dtype=torch.float64, device=found.device)
+    failed = (~found).sum(1)  # found is monotone along the ladder
+    return ends[failed], torch.minimum(ends[failed + 1], distance)
 
 
 def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
@@ -209,23 +249,46 @@ def _array(values: Any) -> np.ndarray:
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     """Accuracy, robust accuracy (correct, and not found) at each radius and on their average, and what a search costs.
 
-    `median_distance` is over the correctly classified examples, a search that failed counting as infinitely far.
+    How far away adversarial examples are is a median over the correctly classified examples, of
+    which those not fooled within the largest radius count as infinitely far. Attacks that search
+    for the smallest perturbation have `median_distance`. Those within a radius have
+    `median_distance_low` and `median_distance_high`, between which it lies: the medians of the
+    largest radius at which they failed and of the smallest at which they succeeded. The lengths of
+    the points that they found play no part: they tell how an attack steps, not how near points are.
     """
-    standing = rows["correct"] & ~rows["found"]
-    by_radius = standing.groupby(rows["radius"]).mean()
+    scalars = {name: float(values.mean()) for name, values in scores(config, rows).items()}
+    ends = rows[(rows["radius"] == rows["radius"].max()) & rows["correct"]]
+    if ends.empty:
+        return scalars
+    if config.attack.fixed_radius:
+        return scalars | _median_bracket(rows)
+    return scalars | {"median_distance": float(np.median(np.where(ends["found"], ends["distance"], np.inf)))}
+
+
+def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """What the trial's scalars are the means of, by example; medians are none."""
+    rows = rows.set_index("id")
+    standing = (rows["correct"] & ~rows["found"]).groupby(rows["radius"])
     each = rows[rows["radius"] == rows["radius"].min()]
     searched = each[each["correct"]]
-    ends = rows[(rows["radius"] == rows["radius"].max()) & rows["correct"]]
-    scalars = {"accuracy": float(each["correct"].mean()), "robust_accuracy": float(by_radius.mean())}
-    if len(by_radius) > 1:
-        scalars |= {f"robust_accuracy_{radius:g}": float(value) for radius, value in by_radius.items()}
+    found = {"accuracy": each["correct"], "robust_accuracy": rows["correct"] & ~rows["found"]}
+    if standing.ngroups > 1:
+        found |= {f"robust_accuracy_{radius:g}": values for radius, values in standing}
     if len(searched):
-        scalars["attack_success"] = float(ends["found"].mean())
-        scalars["median_distance"] = float(np.median(np.where(ends["found"], ends["distance"], np.inf)))
-        scalars["passes"] = float((searched["forwards"] + searched["backwards"]).mean())
+        found["attack_success"] = rows.loc[(rows["radius"] == rows["radius"].max()) & rows["correct"], "found"]
+        found["passes"] = searched["forwards"] + searched["backwards"]
     if searched["unseen"].notna().any():
-        scalars["unseen"] = float(searched["unseen"].mean())
-    return scalars
+        found["unseen"] = searched["unseen"]
+    return found
+
+
+def _median_bracket(rows: pd.DataFrame) -> dict[str, float]:
+    """The radii of the ladder between which the median of the smallest perturbation lies."""
+    ladder = np.array([0.0, *sorted(rows["radius"].unique()), np.inf])
+    correct = rows[rows["correct"]]
+    high = correct["radius"].where(correct["found"], np.inf).groupby(correct["id"]).min().to_numpy()
+    low = ladder[np.searchsorted(ladder, high) - 1]
+    return {"median_distance_low": float(np.median(low)), "median_distance_high": float(np.median(high))}
 
 
 def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:

@@ -1,7 +1,14 @@
-"""How far an image must be moved: the distribution of the smallest perturbation that was found."""
+"""How far an image must be moved: the distribution of the smallest perturbation that an attack finds.
+
+An attack that searches for the smallest perturbation knows its length. An attack within a radius,
+run along a ladder of radii, knows only between which two of them it lies: the last that failed and
+the first that succeeded. Of such brackets the distribution is known at the radii, and in between
+only that it lies between its values there (interval-censored data; Turnbull, 1976).
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,13 +16,20 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style, telling
-from analysis.cube import caption, conditions_unfit, select, subsets
+from analysis.cube import Cube, caption, conditions_unfit, cubes, select, subsets
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
-from analysis.stats import SHARE, crossed_mean
+from analysis.stats import SHARE
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+ENDS = ["distance_low", "distance_high"]
+"""Between which lengths the smallest perturbation lies. Rows of earlier versions lack them: `found` then tells brackets."""
+EVERYWHERE, AT_RADII = "everywhere", "at the radii"
+HATCHED = "known at the radii alone"
+HATCHES = ("////", "\\\\\\\\", "||||", "----", "....", "xxxx")
 
 
 class Options(FigureOptions):
@@ -23,15 +37,15 @@ class Options(FigureOptions):
 
     by: str | None = Field(
         None,
-        description="varied setting that the colour tells; by default the recipe, or the attack where many vary",
+        description="varied setting that the colour tells; by default the attack where attacks differ, else the recipe",
         json_schema_extra=SETTING,
     )
     points: int = Field(80, ge=2, description="at how many distances a curve is drawn at most")
 
 
 def needs(options: Options) -> list[str]:
-    """The row columns it takes."""
-    return ["id", "correct", "found", "distance"]
+    """The row columns it takes; it uses `ENDS` where they are there."""
+    return ["id", "correct", "radius", "found"]
 
 
 def unfit(columns: set[str]) -> str | None:
@@ -40,38 +54,50 @@ def unfit(columns: set[str]) -> str | None:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and distance: `recipe`, `colour`, `column`, `dash`, `x`, `mean`, `low`, `high`, `n`, `seeds`.
+    """One line a curve and distance: `recipe`, `colour`, `column`, `dash`, `known`, `x`, `mean`, `low`, `high`, `n`, `seeds`.
 
-    `mean` is the share of correctly classified examples whose smallest perturbation is at most `x`: an empirical
-    distribution function, of which a search that found nothing is at infinity.
+    `mean` is the share of correctly classified examples whose smallest perturbation, as the attack
+    finds it, is at most `x`: an empirical distribution function up to the largest radius. Where
+    `known` says "everywhere" it is a step function. Where it says "at the radii" each smallest
+    perturbation lies in a bracket, and the share between two lines lies between their `mean`.
     """
     rows = select(results, options)
     rows = rows[rows["correct"].to_numpy(bool)]
-    told = telling.lines(results, options.by)
+    told = telling.lines(results, options.by or _attack(results))
     parts, missed = [], []
     for recipe in results.recipes:
-        smallest, end = _smallest(rows[rows["recipe"] == recipe])  # (S, N), inf where nothing was found
-        if not np.isfinite(smallest).any():
-            if np.isinf(smallest).any():
-                missed.append(1.0)
+        of_recipe = rows[rows["recipe"] == recipe]
+        if of_recipe.empty:
             continue
-        grid = _grid(smallest[np.isfinite(smallest)], end, options.points)
-        values = np.where(np.isnan(smallest)[:, :, None], np.nan, smallest[:, :, None] <= grid)  # (S, N, R)
-        estimate = crossed_mean(values, level=options.level, bounds=SHARE)
-        missed.append(float(np.isinf(smallest).sum() / (~np.isnan(smallest)).sum()))
-        parts.append(pd.DataFrame({**told.of(results, recipe), "x": grid, **estimate.columns()}))
+        ladder = _by_radius(of_recipe)
+        missed.append(1 - float(np.nanmean(np.fmax.reduce(ladder.values, axis=2))))
+        if missed[-1] == 1:
+            continue
+        exact = _by_length(of_recipe, ladder.points[-1], options.points)
+        estimate = (exact or ladder).estimate(options)
+        labels = {**told.of(results, recipe), "known": EVERYWHERE if exact else AT_RADII}
+        parts.append(pd.DataFrame({**labels, "x": (exact or ladder).points, **estimate.columns()}))
     if not parts:
         raise ReportError("no search found anything")
     frame = pd.concat(parts, ignore_index=True)
     shares = [f"{100 * share:.3g}" for share in (min(missed), max(missed))]
     none = f"{shares[0]} %" if len(set(shares)) == 1 else f"{shares[0]} to {shares[1]} %, by recipe"
     words = [
-        "Share of the correctly classified examples with an adversarial image at most that far away (the distribution "
-        "of the smallest perturbation found).",
-        f"Searches that found nothing count as infinitely far: {none}.",
+        "Share of the correctly classified examples for which the attack finds an adversarial image at most that far "
+        "away. There may be nearer ones than it finds: what it finds is an upper bound of the smallest perturbation, so "
+        "the share is a lower bound.",
+        "Points: attacks within a radius. Their smallest perturbations are known as brackets, from the last radius at "
+        "which they fail to the first at which they succeed. So the share is known at the radii; in between it lies "
+        "somewhere in the hatched area."
+        if (frame["known"] == AT_RADII).any()
+        else "",
+        "Lines: attacks that search for the smallest perturbation itself."
+        if (frame["known"] == EVERYWHERE).any()
+        else "",
+        f"Not fooled within the largest radius: {none}.",
         subsets(rows),
         told.untold(),
-        caption(frame, options, "Bands"),
+        caption(frame, options, "Bands and bars" if frame["known"].nunique() > 1 else _marks(frame)),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
@@ -83,19 +109,40 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     return frame
 
 
-def _smallest(rows: pd.DataFrame) -> tuple[Any, float]:
-    """(S, N): the smallest distance of each trial's example, inf where none was found, NaN where none was searched.
+def _attack(results: Results) -> str | None:
+    """The setting that says which attack it is, if attacks differ: some know lengths and some brackets."""
+    named = (name for name in results.varied if name.endswith("attack.name"))
+    return next((name for name in named if len(results.values(name)) > 1), None)
 
-    Also the end of the curve: as far as was searched, or the largest distance where that lies beyond.
-    """
-    if rows.empty:
-        return np.full((1, 1), np.nan), 0.0
+
+def _marks(frame: pd.DataFrame) -> str:
+    return "Bars" if frame["known"].iloc[0] == AT_RADII else "Bands"
+
+
+def _by_radius(rows: pd.DataFrame) -> Cube:
+    """Whether each example is fooled within each radius or a smaller one; within 0 none is."""
+    cube = cubes(rows, "found", by=None)[""]
+    known = np.isfinite(cube.values)
+    fooled = np.maximum.accumulate(np.where(known, cube.values, 0), axis=2)
+    nowhere = np.where(known.any(axis=2, keepdims=True), 0.0, np.nan)
+    values = np.concatenate([nowhere, np.where(known, fooled, np.nan)], axis=2)
+    return replace(cube, values=values, points=np.concatenate([[0.0], cube.points]))
+
+
+def _by_length(rows: pd.DataFrame, end: float, points: int) -> Cube | None:
+    """Whether each example is fooled within each of some lengths up to `end`; None where the lengths are not all known."""
+    if not set(ENDS) <= set(rows):
+        return None
+    low, high = rows[ENDS].to_numpy(float).T
     found = rows["found"].to_numpy(bool)
-    far = rows[["trial", "id"]].assign(distance=np.where(found, rows["distance"].to_numpy(float), np.inf))
-    by_example = far.groupby(["trial", "id"], observed=True)["distance"].min().unstack("id").to_numpy(float)
-    searched = rows["radius"].to_numpy(float) if "radius" in rows else np.zeros(1)
-    reached = by_example[np.isfinite(by_example)]
-    return by_example, float(max(searched[np.isfinite(searched)].max(initial=0), reached.max(initial=0)))
+    if (low != high)[found].any():  # brackets, or not known
+        return None
+    far = rows[["trial", "id"]].assign(length=np.where(found, high, np.inf))
+    length = far.groupby(["trial", "id"], observed=True)["length"].min().unstack("id")  # (S, N)
+    smallest = length.to_numpy(float)
+    grid = _grid(smallest[np.isfinite(smallest)], end, points)
+    values = np.where(np.isnan(smallest)[:, :, None], np.nan, smallest[:, :, None] <= grid)
+    return Cube(values, length.index.to_numpy(object), length.columns.to_numpy(), grid, SHARE)
 
 
 def _grid(distances: Any, end: float, points: int) -> Any:
@@ -107,28 +154,74 @@ def _grid(distances: Any, end: float, points: int) -> Any:
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """One panel, or one for each value of a setting: distribution functions as steps, with bands."""
+    """One panel, or one for each value of a setting: steps with bands, or points with bars amid hatched areas."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     with style.paper():
         frame = telling.named(frame)
         laid = telling.layout(frame)
         order, dashes = laid.order, laid.dashes
+        bracketed = bool((frame["known"] == AT_RADII).any())
+        lines = list(dict.fromkeys(frame.loc[frame["known"] == EVERYWHERE, "colour"]))
+        if bracketed:  # the legend has one entry more
+            width, height = laid.figure.get_size_inches()
+            others = (dashes, [*dashes, HATCHED])
+            before, after = (telling.legend_height(width, order, labels) for labels in others)
+            laid.figure.set_figheight(height + after - before)
         handles: dict[Any, Any] = {}
         for column, ax in laid.panels:
             here = frame[frame["column"] == column]
             crowded = here["recipe"].nunique() > telling.CROWD
             for (_, colour, dash), line in here.groupby(["recipe", "colour", "dash"], sort=False):
-                how = {**style.look(order.index(colour), len(order), laid.numeric), "marker": ""}
+                place = order.index(colour)
+                how = style.look(place, len(order), laid.numeric)
+                if colour in lines and not laid.numeric:
+                    how["linestyle"] = style.DASHES[lines.index(colour) % len(style.DASHES)]
                 if len(dashes) > 1:
-                    how["linestyle"] = style.DASHES[dashes.index(dash) % len(style.DASHES)]
-                (drawn,) = ax.step(line["x"], line["mean"], where="post", linewidth=0.8 if crowded else 1.2, **how)
-                low, high = line["low"].to_numpy(float), line["high"].to_numpy(float)
-                alpha = 0.03 if crowded else 0.12
-                ax.fill_between(line["x"], low, high, step="post", color=how["color"], alpha=alpha, linewidth=0)
+                    place = dashes.index(dash)
+                    how |= _of_dash(place)
+                if (line["known"] == AT_RADII).all():
+                    drawn = _brackets(ax, line, how, None if crowded else HATCHES[place % len(HATCHES)])
+                else:
+                    drawn = _steps(ax, line, how, crowded)
                 handles.setdefault(colour, drawn)
             ax.set_title(column)
             ax.set_xlim(left=0)
             ax.set_xlabel(style.wrap(frame.attrs.get("x", "distance"), laid.width - 0.5))
             ax.set_ylim(-0.03, 1.03)
         laid.panels[0][1].set_ylabel(frame.attrs.get("mean", "share of examples fooled"))
-        telling.legend(laid.figure, handles, order, dashes, frame.attrs.get("colour") or None)
+        more: dict[str, Any] = {}
+        if len(dashes) > 1:
+            for place, dash in enumerate(dashes):
+                marker = {} if bracketed else {"marker": ""}
+                more[dash] = Line2D([], [], **{"color": style.GREY, **_of_dash(place), **marker})
+        if bracketed:
+            more[HATCHED] = Patch(facecolor="none", edgecolor=style.GREY, hatch="////", linewidth=0)
+        telling.legend(laid.figure, handles, order, [], frame.attrs.get("colour") or None, more)
     return laid.figure
+
+
+def _of_dash(place: int) -> dict[str, Any]:
+    """The look of what is told by the dash: brackets have no line, so their marker tells it too."""
+    return {
+        "linestyle": style.DASHES[place % len(style.DASHES)],
+        "marker": style.MARKERS[place % len(style.MARKERS)],
+    }
+
+
+def _steps(ax: Axes, line: pd.DataFrame, how: dict[str, Any], crowded: bool) -> Any:
+    low, high = line["low"].to_numpy(float), line["high"].to_numpy(float)
+    alpha = 0.03 if crowded else 0.12
+    ax.fill_between(line["x"], low, high, step="post", color=how["color"], alpha=alpha, linewidth=0)
+    width = 0.8 if crowded else 1.2
+    return ax.step(line["x"], line["mean"], where="post", linewidth=width, **{**how, "marker": ""})[0]
+
+
+def _brackets(ax: Axes, line: pd.DataFrame, how: dict[str, Any], hatch: str | None) -> Any:
+    x, mean = line["x"].to_numpy(float), line["mean"].to_numpy(float)
+    area = {"step": "post", "facecolor": "none", "edgecolor": how["color"], "linewidth": 0, "alpha": 0.4}
+    ax.fill_between(x, mean, np.append(mean[1:], mean[-1]), hatch=hatch, **area)
+    ax.vlines(x, line["low"], line["high"], color=how["color"], linewidth=0.8)
+    hollow = {"linestyle": "", "markersize": 5, "markerfacecolor": "none", "zorder": 3}  # equal ones stay seen
+    return ax.plot(x, mean, **{**how, **hollow})[0]

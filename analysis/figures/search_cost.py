@@ -9,10 +9,9 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style, telling
-from analysis.cube import caption, conditions_unfit, select, subsets
+from analysis.cube import caption, conditions_unfit, cubes, select, subsets
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, show
-from analysis.stats import SHARE, crossed_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +23,10 @@ COSTS = {"forwards": "forward passes an example", "backwards": "backward passes 
 class Options(FigureOptions):
     """The options of `search_cost`."""
 
-    radius: float | None = Field(None, description="success within this radius of the ladder; by default the largest")
+    radius: float | None = Field(
+        None,
+        description="success within this radius of the ladder; by default the one at which the share is nearest to a half",
+    )
     by: str | None = Field(
         None,
         description="varied setting that the colour tells; by default the recipe, or the attack where many vary",
@@ -51,17 +53,14 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     rows = select(results, options)
     rows = rows[rows["correct"].to_numpy(bool)]
     told = telling.lines(results, options.by)
-    parts, radii = [], set()
+    radii = _radii(rows, options.radius)
+    parts = []
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
         if of_recipe.empty:
             continue
-        radius = _radius(of_recipe, options.radius)
-        radii.add(radius)
-        reached = of_recipe[of_recipe["radius"].to_numpy(float) == radius]
-        success = reached.assign(success=reached["found"].astype(float))
-        cube = success.pivot_table(index="trial", columns="id", values="success", observed=True).to_numpy(float)
-        estimate = crossed_mean(cube[:, :, None], level=options.level, bounds=SHARE)
+        reached = of_recipe[of_recipe["radius"].to_numpy(float) == radii[recipe]]
+        estimate = cubes(reached, "found", along="", by=None)[""].estimate(options)
         spent = of_recipe.groupby(["trial", "id"], observed=True)[list(COSTS)].max()
         for what in COSTS:
             low, median, high = np.quantile(spent[what].to_numpy(float), (0.25, 0.5, 0.75))
@@ -70,10 +69,11 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     if not parts:
         raise ReportError("no example is classified correctly")
     frame = pd.concat(parts, ignore_index=True).sort_values("what", ascending=False, kind="stable", ignore_index=True)
-    within = show(radii.pop()) if len(radii) == 1 else "the largest radius of each"
+    one = show(next(iter(radii.values()))) if len(set(radii.values())) == 1 else "of each ladder"
+    chosen = "" if options.radius is not None else ", the one at which this share is nearest to a half"
     words = [
-        f"Share of the correctly classified examples that the search fooled within radius {within}, against the passes "
-        "through the network that it took for an example (all radii together).",
+        f"Share of the correctly classified examples that the search fooled within the radius {one}{chosen}; against the "
+        "passes through the network that it took for an example (all radii together).",
         "Along the horizontal axis: median and quartiles over examples and seeds, which is their spread and no interval "
         "of confidence.",
         subsets(rows),
@@ -89,14 +89,25 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     return frame
 
 
-def _radius(rows: pd.DataFrame, wanted: float | None) -> float:
-    radii = np.unique(rows["radius"].to_numpy(float))
-    if wanted is None:
-        return float(radii[-1])
-    nearest = float(radii[np.abs(radii - wanted).argmin()])
-    if not np.isclose(nearest, wanted, rtol=1e-3, atol=1e-9):
-        raise ReportError(f"radius {wanted:g} was not searched; there are {', '.join(f'{one:.3g}' for one in radii)}")
-    return nearest
+def _radii(rows: pd.DataFrame, wanted: float | None) -> dict[Any, float]:
+    """By recipe: the wanted radius, or that at which the share fooled, over all recipes with the same ladder, is nearest to a half.
+
+    Where all or none are fooled nothing tells attacks apart.
+    """
+    share = rows.groupby(["recipe", "radius"], observed=True)["found"].mean().unstack("radius")
+    ladders = {recipe: tuple(line.dropna().index.astype(float)) for recipe, line in share.iterrows()}
+    chosen: dict[Any, float] = {}
+    for ladder in dict.fromkeys(ladders.values()):
+        recipes = [recipe for recipe, own in ladders.items() if own == ladder]
+        if wanted is None:
+            place = int(np.abs(share.loc[recipes, list(ladder)].mean().to_numpy() - 0.5).argmin())
+        else:
+            place = int(np.abs(np.array(ladder) - wanted).argmin())
+            if not np.isclose(ladder[place], wanted, rtol=1e-3, atol=1e-9):
+                there = ", ".join(f"{radius:.3g}" for radius in ladder)
+                raise ReportError(f"radius {wanted:g} was not searched; there are {there}")
+        chosen |= dict.fromkeys(recipes, ladder[place])
+    return chosen
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
@@ -116,6 +127,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             groups = []  # the colour tells all
         height = 2.6 + telling.legend_height(width, order, groups)
         figure, axes = style.panels(1, len(whats), width=width, height=height, sharey=True)
+        wide = any(_wide(frame[frame["what"] == what]) for what in whats)
         handles: dict[Any, Any] = {}
         for ax, what in zip(axes[0], whats, strict=True):
             here = frame[frame["what"] == what]
@@ -126,10 +138,10 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                     how["marker"] = style.MARKERS[groups.index(group) % len(style.MARKERS)]
                 drawn = _point(ax, point, how)
                 handles.setdefault(point["colour"], drawn)
-            _cost_axis(ax, here)
+            _cost_axis(ax, here, wide)
             labels = frame.attrs.get("x")
             ax.set_xlabel(labels[what] if isinstance(labels, dict) else what)
-            ax.set_ylim(-0.05, 1.05)
+        style.probability_axis(axes[0, 0], frame[["low", "mean", "high"]])
         axes[0, 0].set_ylabel(frame.attrs.get("mean", "share of examples fooled"))
         more = {}
         if len(groups) > 1:
@@ -153,13 +165,23 @@ def _point(ax: Axes, point: pd.Series, how: dict[str, Any]) -> Any:
     return ax.plot([point["x"]], [point["mean"]], zorder=4, **{**how, **hollow})[0]
 
 
-def _cost_axis(ax: Axes, here: pd.DataFrame) -> None:
-    """Logarithmic where the costs span a factor of 10, with 0 on it where an attack takes none."""
+def _costs(here: pd.DataFrame) -> Any:
+    return here[["x_low", "x", "x_high"]].to_numpy(float).ravel()
+
+
+def _wide(here: pd.DataFrame) -> bool:
+    """Whether the costs span a factor of 10."""
+    positive = _costs(here)[_costs(here) > 0]
+    return bool(len(positive)) and positive.max() >= 10 * positive.min()
+
+
+def _cost_axis(ax: Axes, here: pd.DataFrame, wide: bool) -> None:
+    """Logarithmic where costs span much in any panel, with 0 on it where an attack takes none."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
 
-    ends = here[["x_low", "x", "x_high"]].to_numpy(float).ravel()
+    ends = _costs(here)
     positive = ends[ends > 0]
-    if not len(positive) or positive.max() < 10 * positive.min():
+    if not wide or not len(positive):
         ax.set_xlim(left=-0.04 * max(ends.max(), 1) if (ends == 0).any() else 0)
         return
     if len(positive) < len(ends):

@@ -12,6 +12,7 @@ from analysis import style, telling
 from analysis.cube import caption, conditions_unfit, counted, cubes, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import Results
+from analysis.searches import standing
 from analysis.stats import SHARE
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         for what, column in (("search", options.found), ("random", options.random)):
             if column is None:
                 continue
-            standing = _standing(of_recipe, column)
-            if not np.isfinite(standing["robust"]).any():  # a control that was not tried
+            robust = standing(of_recipe, column)
+            if not np.isfinite(robust["robust"]).any():  # a control that was not tried
                 continue
-            cube = cubes(standing, "robust", by=None, bounds=SHARE)[""]
+            cube = cubes(robust, "robust", by=None, bounds=SHARE)[""]
             estimate = cube.estimate(options)
             labels = {"what": what, **told.of(results, recipe), "x": cube.points}
             parts.append(pd.DataFrame({**labels, **estimate.columns()}))
@@ -84,20 +85,6 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "own_x": telling.is_norm(told.column),
     }
     return frame
-
-
-def _standing(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """`robust` at each radius, 1 or 0, NaN where the column has no value; with radius 0, where nothing is moved."""
-    fallen = (
-        pd.to_numeric(rows[column], errors="coerce").to_numpy(float) if rows[column].dtype != bool else rows[column]
-    )
-    fallen = np.asarray(fallen, float)
-    correct = rows["correct"].to_numpy(float)
-    robust = np.where(np.isfinite(fallen), correct * (1 - fallen), np.nan)
-    standing = rows[["trial", "id", "radius"]].assign(robust=robust)
-    still = rows[["trial", "id"]].assign(radius=0.0, robust=np.where(np.isfinite(robust), correct, np.nan))
-    moved = standing[standing["radius"] > 0]
-    return pd.concat([still.dropna().drop_duplicates(["trial", "id"]), moved], ignore_index=True)
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:

@@ -1,8 +1,12 @@
 """Rows as the tasks `adversarial_search` and `transfer` leave them, with planted answers.
 
-Searches: linear models, whose smallest perturbation is the margin; an attack finds it `slack` times as far away, a random
-direction crosses the boundary only much farther out. Transfer: networks that agree the more, the more alike they are, and the less
-the flatter the source is around the image.
+Searches: linear models, whose smallest perturbation is the margin. An attack finds it `slack` times
+as far away, a random direction crosses the boundary only much farther out. The strongest attack,
+apgd, goes on to the end of each radius, so that the points that it finds are farther away than those
+of weaker ones; fmn searches for the smallest perturbation itself.
+
+Transfer: networks that agree the more, the more alike they are, and the less the flatter the source
+is around the image.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import numpy as np
 import pandas as pd
 from linear_sweeps import margins
 
-SLACK = {"pgd": 1.25, "apgd": 1.0, "square": 1.6}
+SLACK = {"pgd": 1.25, "apgd": 1.0, "square": 1.6, "fmn": 1.1}
 LADDER = (0.02, 0.05, 0.1, 0.2, 0.3)
 RANDOM_SLACK = 6.0
 NAMES = ("convnet, seed 0", "convnet, seed 1", "convnet, seed 2", "mlp, seed 0", "mlp, seed 1", "mlp, seed 2")
@@ -34,7 +38,19 @@ def searched(point: Mapping[str, Any], examples: int = 40, ladder: Sequence[floa
     """One row an example and radius; every seventh example is misclassified to begin with."""
     ids = np.arange(examples)
     far = smallest(point, examples)
-    black_box = point.get("attack.name") == "square"
+    name = point.get("attack.name", "apgd")
+    black_box = name == "square"
+    rungs = np.array([0.0, *ladder, np.nan])
+    place = np.searchsorted(ladder, far)  # the first radius that succeeds
+    ends = {
+        "distance": np.where(far > ladder[-1], ladder[-1], rungs[place + 1] if name == "apgd" else far),
+        "distance_low": far if name == "fmn" else rungs[place],
+        "distance_high": far
+        if name == "fmn"
+        else rungs[place + 1]
+        if name == "apgd"
+        else np.where(far > ladder[-1], np.nan, far),
+    }
     parts = []
     for radius in ladder:
         found = far <= radius
@@ -48,7 +64,7 @@ def searched(point: Mapping[str, Any], examples: int = 40, ladder: Sequence[floa
                     "correct": ids % 7 != 3,
                     "radius": radius,
                     "found": found,
-                    "distance": np.where(far <= ladder[-1], far, ladder[-1]),
+                    **ends,
                     "steps": steps,
                     "forwards": steps * (5 if black_box else 1) + 1,
                     "backwards": np.zeros(examples) if black_box else steps,

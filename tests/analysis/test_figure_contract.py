@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from linear_sweeps import NOISE, OPTIMISER, grid, rows, write
+from linear_sweeps import NOISE, OPTIMISER, SEED, grid, rows, write
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from planted_evaluations import EVALUATION_COLUMNS, evaluated
@@ -47,9 +47,17 @@ SWEEPS: dict[str, dict[str, Any]] = {
         "sweep": {"classes": [f"${i} #\\frac" for i in range(10)], "labels": {OPTIMISER: "the $ optimiser"}},
     },
     "attacks": {
-        "points": grid(attack__name=["pgd", "apgd", "square"], recipe__seed=[0, 1]),
+        "points": grid(attack__name=["pgd", "apgd", "square", "fmn"], recipe__seed=[0, 1]),
         "measure": searched,
         "sweep": {"columns": SEARCH_COLUMNS},
+    },
+    "attacks of few": {
+        "points": grid(attack__name=["fmn", "apgd"], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1]),
+        "measure": searched,
+    },
+    "attacks of many": {
+        "points": grid(attack__name=["pgd", "fmn"], **{RADIUS: [0.02 * i for i in range(8)]}),
+        "measure": searched,
     },
     "one attack": {"points": grid(recipe__seed=[0]), "measure": searched, "examples": 2},
     "norms": {
@@ -59,7 +67,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "norms alone": {"points": grid(attack__norm=["Linf", "L2"]), "measure": searched, "ladder": [0.3]},
     "many searches": {
         "points": grid(
-            attack__name=["pgd", "apgd", "square"],
+            attack__name=["pgd", "apgd", "fmn"],
             attack__norm=["Linf", "L2"],
             recipe__optimiser=["sgd", "adam"],
             **{RADIUS: [0.0, 0.1]},
@@ -104,19 +112,20 @@ SWEEPS: dict[str, dict[str, Any]] = {
 RARE = {
     *("seeds", "one number", "three", "one radius", "one example", "odd words"),
     *("one evaluation", "many evaluations"),
-    *("norms alone", "many searches", "transfer of many", "transfer of odd words"),
+    *("attacks of many", "norms alone", "many searches", "transfer of many", "transfer of odd words"),
 }
 """Sweeps that seldom are; all of them together take some ten seconds."""
 
 
-OF_ROWS = [name for name in catalogue.names() if not hasattr(catalogue.find(name), "unsuited")]
+OF_ROWS = [name for name in catalogue.names() if catalogue.parse(name).needs]
 """The others, which draw what a sweep says of itself, are held to the same in test_study_figures."""
 
 
 def figures_of(sweep: str) -> list[str]:
     """The figures that the rows of a sweep can be drawn as."""
     measured = SWEEPS[sweep].get("measure", rows)({}, examples=1)
-    return [chosen.name for chosen in catalogue.fitting([*measured, "trial", "recipe"])]
+    told = {"varied": [name for name in SWEEPS[sweep]["points"][0] if name != SEED], **SWEEPS[sweep].get("sweep", {})}
+    return [chosen.name for chosen in catalogue.fitting([*measured, "trial", "recipe"], told) if chosen.needs]
 
 
 PAIRS = [
@@ -142,7 +151,7 @@ def each(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     """A sweep of each task."""
     points = grid(**{RADIUS: [0.0, 0.05, 0.1, 0.2], "recipe__optimiser": ["sgd", "adam"], "recipe__seed": [0, 1, 2]})
     flatness = write(tmp_path_factory.mktemp("flatness"), points, examples=40)
-    points = grid(attack__norm=["Linf", "L2"], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1])
+    points = grid(attack__norm=["Linf", "L2"], attack__name=["pgd", "fmn"], recipe__seed=[0, 1])
     searches = write(tmp_path_factory.mktemp("searches"), points, measure=searched)
     transfer = write(tmp_path_factory.mktemp("transfer"), grid(attack__seed=[0]), measure=transferred)
     points = grid(**{RADIUS: [0.0, 0.1], "recipe__optimiser": ["sgd", "adam"], "recipe__seed": [0, 1]})
@@ -182,7 +191,7 @@ def test_figure_keeps_the_contract(results: Results, name: str) -> None:
 @pytest.mark.parametrize("name", OF_ROWS)
 def test_figure_can_be_drawn_from_its_csv(name: str, each: list[Results]) -> None:
     chosen = catalogue.parse(name)
-    results = next(one for one in each if name in {figure.name for figure in catalogue.fitting(one.rows)})
+    results = next(one for one in each if name in {figure.name for figure in catalogue.fitting(one.rows, one.sweep)})
     drawn = draw(chosen, results, name)
     assert drawn.error is None, drawn.details
     assert drawn.csv is not None

@@ -89,6 +89,54 @@ def test_found_where_the_radius_reaches_the_boundary(name: str, norm: str) -> No
     assert (each["loss_end"][:-1] > each["loss_start"][:-1]).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "norm"), [("pgd", "Linf"), ("apgd", "L2"), ("pgd", "L1"), ("square", "Linf"), ("auto", "L2")]
+)
+def test_an_attack_within_a_radius_knows_brackets(name: str, norm: str) -> None:
+    """Between the last radius that failed and the first that succeeded, which hold the distance to the boundary between them."""
+    steps = {} if name in ("square", "auto") else {"steps": 60}
+    config = Config(attack={"name": name, "norm": norm, **steps}, radii=ladder(norm), black_box=0)
+    rows = rows_of(config)
+    radii, known = np.array([0.0, *ladder(norm), np.inf]), 0
+    for example, group in rows.groupby("id"):
+        low, high = group["distance_low"].iloc[0], group["distance_high"].iloc[0]
+        assert group["distance_low"].nunique() == 1
+        if example == COUNT - 1:  # misclassified to begin with
+            assert (low, high) == (0, 0)
+            continue
+        failed = int((~group["found"]).sum())
+        assert low == radii[failed]
+        assert low < distances(norm)[example] or name == "square"  # which finds less than there is
+        if math.isinf(radii[failed + 1]):
+            assert math.isnan(high)
+            continue
+        known += 1
+        assert distances(norm)[example] * (1 - 1e-5) <= high <= radii[failed + 1]
+        assert high == pytest.approx(min(group["distance"].iloc[0], radii[failed + 1]), rel=1e-6)
+    assert known > 2
+
+
+@pytest.mark.parametrize(("name", "norm"), [("fmn", "Linf"), ("ddn", "L2"), ("alma", "L2")])
+def test_a_search_for_the_smallest_knows_its_length(name: str, norm: str) -> None:
+    """Also beyond the largest radius; nothing where it found nothing."""
+    radii = ladder(norm)[:3]
+    rows = rows_of(Config(attack={"name": name, "norm": norm, "steps": 200}, radii=radii, black_box=0))
+    each = rows.drop_duplicates("id")
+    assert (each["distance_low"] == each["distance_high"]).all()
+    assert (each["distance_high"] > radii[-1]).any()
+    assert each["distance_high"].to_numpy() == pytest.approx(distances(norm)[each["id"]], rel=1e-2)
+
+    class Sure(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1e-3 * MODEL(x) + torch.tensor([2.0, 0.0])
+
+    rows = rows_of(Config(attack={"name": name, "norm": norm}, radii=radii, black_box=0), Sure())
+    right = rows["correct"]
+    assert 0 < right.sum() == (~rows["found"]).sum()
+    assert rows.loc[right, ["distance_low", "distance_high"]].isna().all(axis=None)
+    assert (rows.loc[~right, ["distance_low", "distance_high"]] == 0).all(axis=None)
+
+
 def test_one_radius_is_the_attacks_own() -> None:
     radius = ladder("L2")[2]
     for config in (
@@ -228,7 +276,8 @@ def test_summary() -> None:
         "robust_accuracy_0.1": 2 / 4,
         "robust_accuracy_0.2": 1 / 4,
         "attack_success": 2 / 3,
-        "median_distance": 0.15,
+        "median_distance_low": 0.1,  # of 0, 0.1 and 0.2
+        "median_distance_high": 0.2,  # of 0.1, 0.2 and infinity, wherever the points lie that were found
         "passes": (15 + 25 + 35) / 3,
     }
     scalars = summarise(Config(radii=[0.1, 0.2]), rows)
@@ -238,8 +287,39 @@ def test_summary() -> None:
     assert summarise(Config(radii=[0.1, 0.2]), noisy)["unseen"] == pytest.approx(0.5)
     one = rows[rows["radius"] == 0.2]
     assert set(summarise(Config(radii=[0.2]), one)) == set(wanted) - {"robust_accuracy_0.1", "robust_accuracy_0.2"}
+    assert summarise(Config(radii=[0.2]), one)["median_distance_low"] == 0
+    few = rows[rows["id"] != 0]
+    assert summarise(Config(radii=[0.1, 0.2]), few)["median_distance_high"] == math.inf
+    for radii in ([0.1, 0.2], [0.2]):
+        exact = summarise(Config(attack={"name": "fmn"}, radii=radii), rows[rows["radius"].isin(radii)])
+        assert exact["median_distance"] == 0.15
+        assert not {"median_distance_low", "median_distance_high"} & set(exact)
+    shuffled = summarise(Config(radii=[0.1, 0.2]), rows.sample(frac=1, random_state=0))
+    assert shuffled == pytest.approx(wanted)
     hopeless = rows[rows["id"] == 3]
     assert summarise(Config(radii=[0.1, 0.2]), hopeless)["robust_accuracy"] == 0
+
+
+def test_the_stronger_attack_is_never_said_to_find_them_farther_away() -> None:
+    """It fools all that the other does, and more, but goes to the end of each radius: its points are longer."""
+    ids = np.arange(40)
+    scalars = []
+    for reach, length in (
+        (1.3, 0.7),
+        (1.0, 1.0),
+    ):  # how far it finds the nearest, as a part of the radius where its points lie
+        first = np.array([0.1, 0.2, 0.3, np.inf])[np.searchsorted([0.1, 0.2, 0.3], reach * (0.02 + 0.006 * ids))]
+        parts = [
+            planted()[:1]
+            .loc[[0] * 40]
+            .assign(id=ids, radius=r, found=first <= r, distance=length * first.clip(max=0.3))
+            for r in (0.1, 0.2, 0.3)
+        ]
+        scalars.append(summarise(Config(radii=[0.1, 0.2, 0.3]), pd.concat(parts, ignore_index=True)))
+    weak, strong = scalars
+    assert strong["robust_accuracy"] < weak["robust_accuracy"]
+    assert strong["median_distance_low"] <= weak["median_distance_low"]
+    assert strong["median_distance_high"] <= weak["median_distance_high"]
 
 
 def at(rows: pd.DataFrame, example: int, radius: float | None = None) -> pd.Series:
