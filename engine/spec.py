@@ -237,7 +237,7 @@ def _page(name: str, look: Mapping[str, Any]) -> str:
     >>> _page("noise", {}), _page("noise", {"seeds": 1, "fixed.examples": 50})
     ('noise', 'noise@seeds=1,examples=50')
     >>> _page("noise", {"fixed.recipe.optimiser": ["sgd"]})
-    'noise@recipe.optimiser=_sgd_-f7eb0a45'
+    'noise@recipe.optimiser=_sgd_-a2956796'
     """
     if not look:
         return name

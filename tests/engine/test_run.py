@@ -51,6 +51,9 @@ resources: {chunk: 5, gpus: 0}
 """
 
 
+ONE_SEED = FLATNESS.replace("seeds: 2", "seeds: 1")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
@@ -112,13 +115,14 @@ def test_a_sweep_leaves_everything_behind(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_longer_grid_runs_only_the_new_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, results = write(tmp_path, FLATNESS), str(tmp_path / "results")
-    assert sweep.main([file, "--local", "--results", results, "seeds=1"]) == 0
-    assert sweep.main([file, "--local", "--results", results, "seeds=2"]) == 0
+    options = ["--local", "--results", str(tmp_path / "results")]
+    assert sweep.main([write(tmp_path, ONE_SEED), *options]) == 0
+    file = write(tmp_path, FLATNESS)
+    assert sweep.main([file, *options]) == 0
     assert "4 of 4 trials done; 2 run now" in capsys.readouterr().out
-    assert sweep.main([file, "--local", "--results", results, "seeds=1", "--dry-run"]) == 0
+    assert sweep.main([file, *options, "seeds=1", "--dry-run"]) == 0
     assert "to do: 0 trials" in capsys.readouterr().out
-    assert sweep.main([file, "--local", "--results", results, "--fresh"]) == 0
+    assert sweep.main([file, *options, "--fresh"]) == 0
     assert "; 4 run now" in capsys.readouterr().out
 
 
@@ -131,10 +135,10 @@ def test_chunks_do_not_matter(tmp_path: Path) -> None:
 
 
 def test_a_failed_trial_is_kept_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = FLATNESS.replace("recipe.input_noise.radius: [0, 0.2]", "recipe.learning_rate: [0.05, 1.0e+30]")
+    text = ONE_SEED.replace("recipe.input_noise.radius: [0, 0.2]", "recipe.learning_rate: [0.05, 1.0e+30]")
     file, results = write(tmp_path, text), tmp_path / "results"
     for _ in range(2):
-        assert sweep.main([file, "--local", "--results", str(results), "seeds=1"]) == 1
+        assert sweep.main([file, "--local", "--results", str(results)]) == 1
         said = capsys.readouterr()
         assert "1 of 2 trials done" in said.out
         assert "TrainingDiverged" in said.err
@@ -149,9 +153,9 @@ def test_a_failed_trial_is_kept_and_tried_again(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_sweep_that_fails_throughout_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, results = write(tmp_path, FLATNESS), tmp_path / "results"
-    options = ["--local", "--results", str(results), "seeds=1", "recipe.learning_rate=1e30"]
-    assert sweep.main([file, *options]) == 1
+    text = ONE_SEED.replace("epochs: 2", "epochs: 2, learning_rate: 1e30")
+    file, results = write(tmp_path, text), tmp_path / "results"
+    assert sweep.main([file, "--local", "--results", str(results)]) == 1
     assert "0 of 2 trials done" in (said := capsys.readouterr().out)
     assert said.strip().endswith("trial.json")  # where the traceback is
     assert statuses(results) == ["failed"] * 2
@@ -159,7 +163,7 @@ def test_a_sweep_that_fails_throughout_is_listed(tmp_path: Path, capsys: pytest.
 
 
 def test_rows_deleted_under_a_running_trial_are_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, results = write(tmp_path, FLATNESS), tmp_path / "results"
+    file, results = write(tmp_path, ONE_SEED), tmp_path / "results"
     wrote = Store.write_table
 
     def lost(store: Store, path: str, table: pa.Table) -> None:
@@ -169,9 +173,9 @@ def test_rows_deleted_under_a_running_trial_are_no_success(tmp_path: Path, monke
             store.delete(path)
 
     monkeypatch.setattr(Store, "write_table", lost)
-    assert sweep.main([file, "--local", "--results", str(results), "seeds=1"]) == 1
+    assert sweep.main([file, "--local", "--results", str(results)]) == 1
     assert sorted(statuses(results)) == ["done", "failed"]
-    assert sweep.main([file, "--local", "--results", str(results), "seeds=1"]) == 0
+    assert sweep.main([file, "--local", "--results", str(results)]) == 0
     assert statuses(results) == ["done"] * 2
 
 

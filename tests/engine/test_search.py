@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -19,7 +20,9 @@ import pytest
 import torch
 
 from engine import importance, sweep
+from engine.owned import SweepFolder
 from engine.storage import opened
+from engine.store import Store
 
 PROJECT = Path(__file__).parents[2]
 BOWL = """\
@@ -76,6 +79,12 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run(text: str, *arguments: str, name: str = "s", status: int = 0) -> None:
+    """Runs a search; `trials=3` and `seeds=2` are written into its file, since fewer by an override are a quick look."""
+    for entry in ("trials", "seeds"):
+        for given in [one.replace("=", ": ") for one in arguments if one.startswith(f"{entry}=")]:
+            there = re.search(f"^{entry}: .*", text, flags=re.M)
+            text = text.replace(there[0], given) if there else f"{text}{given}\n"
+    arguments = tuple(one for one in arguments if not one.startswith(("trials=", "seeds=")))
     Path(f"{name}.yaml").write_text(text)
     assert sweep.main([f"{name}.yaml", "--local", *arguments]) == status
 
@@ -314,7 +323,7 @@ def test_an_optuna_study_of_somebodys_own_is_refused_and_left(
 
 def test_a_study_that_has_just_been_begun_is_no_obstacle() -> None:
     """A run may be killed between the making of the study and the first that it is told."""
-    Path("results/s").mkdir(parents=True)
+    SweepFolder(Store("results").within("s")).claim()
     optuna.create_study(study_name="s", storage=opened(Path("results/s/study.db")), direction="maximize")
     run(BOWL, "trials=1")
     assert [t.value for t in held()] == pytest.approx([bowl(point) for point in points()])

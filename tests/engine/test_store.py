@@ -44,15 +44,22 @@ def test_round_trip(store: Store) -> None:
     assert store.read_json("a/b.json") == 4
     store.delete("a/b.json")
     assert store.names("a") == ["c"]
-    store.delete("a")
-    store.delete("a")
+    for _ in range(2):
+        store.delete("a")
+        store.delete_empty("a")
+    assert store.read_json("a/c/d.json") == 3  # no folder goes with what is in it
+    store.delete("a/c/d.json")
+    for folder in ("a/c", "a", "a"):
+        store.delete_empty(folder)
     assert store.names("") == ["top.bin"]
 
 
 @pytest.mark.parametrize("name", ["noise", "two words", "größe", "a#b", "a?b", "100%", "a%20b"])
 def test_store_within_a_store(store: Store, name: str) -> None:
-    inner = Store(store.location(name))
+    inner = store.within(name)
+    assert inner.uri == Store(store.location(name)).uri
     inner.write("k", b"1")
+    assert store.within("other").beside(name).read("k") == b"1"
     assert store.read(f"{name}/k") == b"1"
     assert store.names("") == [name]
     assert Store(store.location(name)).read("k") == b"1"
