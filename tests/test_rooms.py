@@ -33,6 +33,7 @@ FLOORS = {
     "analysis.page": 1,
     "analysis.paired": 1,
     "analysis.results": 1,
+    "analysis.searches": 1,
     "analysis.summary": 1,
     "analysis.telling": 1,
     "engine.source": 1,

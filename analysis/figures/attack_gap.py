@@ -107,7 +107,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     frame = frame[(frame["n"] > 0) & moved].reset_index(drop=True)
     words = [
         _lead(frame),
-        "That is in hundredths of the examples, the most at any radius and in any recipe: by as much a curve of that "
+        "Points are hundredths of the examples, the most at any radius and in any recipe: by as much the curve of that "
         "attack alone overstates robustness.",
         "Left: share of examples that are classified correctly and that none of the attacks fools within the radius; "
         "further attacks can only lower it. Right: share that the attack leaves standing and another one fools, paired "
@@ -214,7 +214,8 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 dash = style.DASHES[recipes.index(recipe)]
                 how = style.look(attacks.index(attack), len(attacks)) if attack else {"color": "black", "marker": "o"}
                 band = (line["x"], line["mean"], line["low"], line["high"])
-                style.curve(right if attack else left, *band, alpha=0.09, **{**how, "linestyle": dash})
+                alpha = 0.24 / (len(recipes) + (len(attacks) if attack else 0))  # bands lie over one another
+                style.curve(right if attack else left, *band, alpha=alpha, **{**how, "linestyle": dash})
             for ax, label in ((left, frame.attrs.get("mean")), (right, frame.attrs.get("gap"))):
                 style.number_axis(ax, here["x"].unique())
                 ax.set_title(column)

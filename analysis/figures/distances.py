@@ -87,8 +87,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "away. There may be nearer ones than it finds: what it finds is an upper bound of the smallest perturbation, so "
         "the share is a lower bound.",
         "Points: attacks within a radius. Their smallest perturbations are known as brackets, from the last radius at "
-        "which they fail to the first at which they succeed. So the share is known at the radii; in between it lies "
-        "somewhere in the hatched area."
+        "which they fail to the first at which they succeed. So the share is known at the radii; in between it is only "
+        "known to lie between its values there (hatched, unless curves are many)."
         if (frame["known"] == AT_RADII).any()
         else "",
         "Lines: attacks that search for the smallest perturbation itself."
@@ -162,9 +162,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         frame = telling.named(frame)
         laid = telling.layout(frame)
         order, dashes = laid.order, laid.dashes
-        bracketed = bool((frame["known"] == AT_RADII).any())
+        bracketed = frame["known"] == AT_RADII
+        crowded = {column: here["recipe"].nunique() > telling.CROWD for column, here in frame.groupby("column")}
+        hatched = bool((bracketed & ~frame["column"].map(crowded)).any())
         lines = list(dict.fromkeys(frame.loc[frame["known"] == EVERYWHERE, "colour"]))
-        if bracketed:  # the legend has one entry more
+        if hatched:  # the legend has one entry more
             width, height = laid.figure.get_size_inches()
             others = (dashes, [*dashes, HATCHED])
             before, after = (telling.legend_height(width, order, labels) for labels in others)
@@ -172,7 +174,6 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         handles: dict[Any, Any] = {}
         for column, ax in laid.panels:
             here = frame[frame["column"] == column]
-            crowded = here["recipe"].nunique() > telling.CROWD
             for (_, colour, dash), line in here.groupby(["recipe", "colour", "dash"], sort=False):
                 place = order.index(colour)
                 how = style.look(place, len(order), laid.numeric)
@@ -182,9 +183,9 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                     place = dashes.index(dash)
                     how |= _of_dash(place)
                 if (line["known"] == AT_RADII).all():
-                    drawn = _brackets(ax, line, how, None if crowded else HATCHES[place % len(HATCHES)])
+                    drawn = _brackets(ax, line, how, None if crowded[column] else HATCHES[place % len(HATCHES)])
                 else:
-                    drawn = _steps(ax, line, how, crowded)
+                    drawn = _steps(ax, line, how, crowded[column])
                 handles.setdefault(colour, drawn)
             ax.set_title(column)
             ax.set_xlim(left=0)
@@ -194,9 +195,9 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         more: dict[str, Any] = {}
         if len(dashes) > 1:
             for place, dash in enumerate(dashes):
-                marker = {} if bracketed else {"marker": ""}
+                marker = {} if bracketed.any() else {"marker": ""}
                 more[dash] = Line2D([], [], **{"color": style.GREY, **_of_dash(place), **marker})
-        if bracketed:
+        if hatched:
             more[HATCHED] = Patch(facecolor="none", edgecolor=style.GREY, hatch="////", linewidth=0)
         telling.legend(laid.figure, handles, order, [], frame.attrs.get("colour") or None, more)
     return laid.figure

@@ -242,10 +242,9 @@ def test_the_strongest_attack_is_told_though_distances_say_the_reverse(tmp_path:
         assert set(line["n"]) == {40}
         most[name] = 100 * left.max()
     assert most["apgd"] == 0 < most["fmn"] < most["pgd"] < most["square"]
-    assert frame.attrs["caption"].startswith(
-        "apgd leaves nothing standing that another attack fools; "
-        f"fmn {most['fmn']:.1f}, pgd {most['pgd']:.1f}, square {most['square']:.1f} points at most."
-    )
+    others = ", ".join(f"{name} {most[name]:.1f}".removesuffix(".0") for name in ("fmn", "pgd", "square"))
+    words = "apgd leaves nothing standing that another attack fools"
+    assert frame.attrs["caption"].startswith(f"{words}; {others} points at most.")
 
 
 @pytest.mark.parametrize("seed", range(3))
