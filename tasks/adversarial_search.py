@@ -47,6 +47,8 @@ COLUMNS = {
     "fooled_black_box": "a search without gradients succeeds at this radius; missing where it was not tried",
     "unseen": "share of noisy networks, not met in the search, that the point fools; missing without weight noise",
 }
+MAY_BE_MISSING = frozenset({"fooled_black_box", "unseen"})
+"""Where no black box was tried; without weight noise."""
 LADDERS: dict[str, list[float]] = {
     "Linf": [0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.2, 0.3],
     "L2": [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0],

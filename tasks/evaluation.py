@@ -44,6 +44,8 @@ COLUMNS = {
     "loss": "mean cross-entropy (nats)",
 }
 
+MAY_BE_MISSING: frozenset[str] = frozenset()
+
 Condition = Literal["clean", "noise", "attack", "corruption"]
 LOSS_SHARE = 0.05
 """Share of the attacked images at which the loss may not have risen before a self-check fails."""

@@ -54,6 +54,9 @@ COLUMNS = {
     "loss_max": "largest cross-entropy (nats)",
 }
 
+MAY_BE_MISSING = frozenset({"p_target", "p_target_se"})
+"""Without a target class."""
+
 TYPES = {
     **dict.fromkeys(["id", "label", "predicted", "centre", "samples"], np.int64),
     **dict.fromkeys(["correct", "found"], np.bool_),

@@ -44,6 +44,8 @@ COLUMNS = {
     "flatness": "flatness at the source (share of noisy copies of the found image that keep its class)",
     "shared": "networks that misclassify the found image",
 }
+MAY_BE_MISSING = frozenset({"flatness"})
+"""Where several networks were searched at, or none."""
 TYPES = {**dict.fromkeys(["id", "label", "shared"], np.int64), **dict.fromkeys(["source", "target"], np.str_)}
 IMAGES = ("dataset", "image_size", "classes")
 """What the networks have in common: the images."""
