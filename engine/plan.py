@@ -103,7 +103,9 @@ def plan_one(spec: Spec, trial: Trial) -> Planned:
     try:
         return _planned(spec, trial)
     except UserError as error:
-        raise spec.error(error, trial) from None
+        raise (
+            spec.source.error("task", error.message) if error.field == "task" else spec.error(error, trial)
+        ) from None
 
 
 def status(planned: Planned, store: Store) -> Status:

@@ -196,8 +196,11 @@ class Store:
 
     def is_zip(self, path: str) -> bool:
         """Whether a file is a whole ZIP archive, as torch writes; its directory is at its end."""
-        with self._filesystem.open_input_file(path) as file:
-            return zipfile.is_zipfile(file)
+        try:
+            with self._filesystem.open_input_file(path) as file:
+                return zipfile.is_zipfile(file)
+        except pa.ArrowInvalid:  # too short to have an end to look at
+            return False
 
     def write_json(self, path: str, content: Any) -> None:
         self.write(path, json.dumps(content, indent=2).encode())

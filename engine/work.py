@@ -199,21 +199,22 @@ def table(
     if "id" in labels and (others := set(frame["id"].unique().to_pylist()) - {int(i) for i in ids}):
         raise ValueError(f"measure returned rows of the example {others.pop()}, which it was not given")
     for name in labels:
-        if (row := _odd(frame[name], may_be_missing=missing is None or name in missing)) is not None:
-            what = "has an infinite number" if frame[name][row].is_valid else "has no number (NaN)"
-            raise NotFinite(f"the column {name} {what}", frame["id"][row].as_py() if "id" in labels else None)
+        if (odd := _odd(frame[name], may_be_missing=missing is None or name in missing)) is not None:
+            row, what = odd
+            raise NotFinite(f"the column {name} has {what}", frame["id"][row].as_py() if "id" in labels else None)
     return frame.replace_schema_metadata({"ids": _json(ids), "device": device})
 
 
-def _odd(values: pa.ChunkedArray, *, may_be_missing: bool) -> int | None:
-    """The first row whose number is infinite, or that has none and should; None where all are in order."""
+def _odd(values: pa.ChunkedArray, *, may_be_missing: bool) -> tuple[int, str] | None:
+    """The first row with an infinite number, or without one that it should have, and what it has; None where all are in order."""
     if pa.types.is_nested(values.type):  # lists
-        row = _odd(pc.list_flatten(values), may_be_missing=may_be_missing)
-        return None if row is None else pc.list_parent_indices(values)[row].as_py()
-    odd = np.zeros(len(values), bool) if may_be_missing else values.is_null(nan_is_null=True).to_numpy()
-    if pa.types.is_floating(values.type):
-        odd = odd | np.isinf(values.to_numpy())
-    return int(odd.argmax()) if odd.any() else None
+        inner = _odd(pc.list_flatten(values), may_be_missing=may_be_missing)
+        return None if inner is None else (pc.list_parent_indices(values)[inner[0]].as_py(), inner[1])
+    if not may_be_missing and (odd := values.is_null(nan_is_null=True).to_numpy()).any():
+        return int(odd.argmax()), "no value (NaN)"
+    if pa.types.is_floating(values.type) and (odd := np.isinf(values.to_numpy())).any():
+        return int(odd.argmax()), "an infinite number"
+    return None
 
 
 @contextmanager
