@@ -76,6 +76,7 @@ def render(
         failed=_failed(results, records),
         stopped=_stopped(results),
         missing=int((results.trials["status"] == "missing").sum()),
+        lacking=[str(lacks) for lacks in results.trials.loc[results.trials["status"] == "incomplete", "lacks"]],
         fixed=fixed,
         varied=varied,
         spec=spec,
@@ -94,7 +95,9 @@ def _measured(results: Results, records: Mapping[str, Mapping[str, Any]]) -> lis
         (
             "Trials",
             ", ".join(
-                f"{statuses[name]} {name}" for name in ("done", "stopped", "failed", "missing") if statuses[name]
+                f"{statuses[name]} {name}"
+                for name in ("done", "stopped", "failed", "missing", "incomplete")
+                if statuses[name]
             ),
         )
     )

@@ -1,8 +1,9 @@
 """The report of a sweep: its figures, a table of its scalars, and one self-contained page.
 
 `python -m analysis.report results/noise` writes `figures/*.png *.pdf *.csv`, `summary.csv` and `report.html` into the
-sweep's folder. It exits with 0 when all is drawn, 1 when a figure failed (the page says why, the others are there) and 2
-for a user's mistake. Files that it did not make it neither replaces nor removes (`engine.owned`).
+sweep's folder. It exits with 0 when all is drawn, 1 when a figure failed (the page says why, the others are there) or a
+trial lacks rows and so is left out, and 2 for a user's mistake. Files that it did not make it neither replaces nor
+removes (`engine.owned`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,17 @@ PICTURES = (".png", ".pdf", ".csv")
 """How the files of a figure end."""
 
 
-def build(results_uri: str | os.PathLike[str], *, figures: Sequence[Any] | None = None) -> list[str]:
+def on_stderr(line: str) -> None:
+    """Prints a line where it does not mix with results."""
+    print(line, file=sys.stderr)
+
+
+def build(
+    results_uri: str | os.PathLike[str],
+    *,
+    figures: Sequence[Any] | None = None,
+    tell: Callable[[str], None] = on_stderr,
+) -> list[str]:
     """Draws the figures of a sweep and writes its report.
 
     A figure that fails loses no other: it leaves `figures/<name>.error.txt` and a line in the report (see `failures`).
@@ -44,6 +55,7 @@ def build(results_uri: str | os.PathLike[str], *, figures: Sequence[Any] | None 
         results_uri: the sweep's folder or URI.
         figures: names, or mappings of one name to its options; by default those that the sweep asks for, and where it
             asks for none, all that its rows can be drawn as.
+        tell: is called with a line for each finished trial that is left out, since rows of it are missing.
 
     Returns:
         The files that were written, as paths or URIs.
@@ -56,6 +68,8 @@ def build(results_uri: str | os.PathLike[str], *, figures: Sequence[Any] | None 
     store = table.open_store(results_uri)
     overview = table.overview(results_uri)
     folder = SweepFolder(store, str(overview.sweep.get("name") or ""))
+    for line in table.incomplete(overview):
+        tell(line)
     chosen, refused = _chosen(overview, figures)
     names = file_names(chosen)
     folder.refuse(
@@ -170,16 +184,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--figures", help=f"only these, separated by commas: {', '.join(catalogue.names())}")
     given = parser.parse_args(arguments)
     figures = [name.strip() for name in given.figures.split(",") if name.strip()] if given.figures is not None else None
+    left_out: list[str] = []
     try:
-        files = build(given.results, figures=figures or None)
+        files = build(given.results, figures=figures or None, tell=left_out.append)
     except (ReportError, UserError) as error:
         print(error, file=sys.stderr)
         return 2
     print("\n".join(files))
+    for line in left_out:
+        on_stderr(line)
     failed = failures(files)
     if failed:
         print(f"could not be drawn: {', '.join(failed)} (report.html says why)", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or left_out else 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from analysis.results import ReportError, Results, Scores, plain, recipe_labels
 from engine.owned import TRIAL
 from engine.scores import COUNT, FILE
-from engine.store import Store, column_names, read_parts
+from engine.store import Damaged, Store, column_names, parts_of, read_parts
 
 READERS = 8
 """Parts read at the same time: what a remote store waits for is its latency."""
@@ -26,7 +26,7 @@ def overview(results: str | os.PathLike[str]) -> Results:
     """A sweep's results with an empty `rows` frame that only tells which columns there are.
 
     Raises:
-        ReportError: the folder holds no sweep, or none of its trials is finished.
+        ReportError: the folder holds no sweep, or none of its trials is finished and has all of its rows.
     """
     store = open_store(results)
     sweep, trials, varied, replicates = _trials(store)
@@ -40,7 +40,7 @@ def overview(results: str | os.PathLike[str]) -> Results:
 
 
 def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Results:
-    """A sweep's results, with the rows of every finished trial.
+    """A sweep's results, with the rows of every finished trial; one that lacks rows of some of its examples is `incomplete`.
 
     Args:
         results: the sweep's folder or URI (`s3://bucket/results/noise`).
@@ -48,7 +48,7 @@ def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) 
             millions of rows: a figure's `needs` says what it takes.
 
     Raises:
-        ReportError: the folder holds no sweep, or none of its trials is finished.
+        ReportError: the folder holds no sweep, or none of its trials is finished and has all of its rows.
     """
     store = open_store(results)
     sweep, trials, varied, replicates = _trials(store)
@@ -65,6 +65,47 @@ def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) 
     frame = whole.to_pandas(strings_to_categorical=True, self_destruct=True)
     rows = _join(frame, done, [*varied, *([replicates] if replicates else [])])
     return Results(sweep, trials, rows, varied, replicates, _scores(home, trials))
+
+
+def incomplete(results: Results) -> list[str]:
+    """A line for each finished trial that is left out, since rows of it are missing."""
+    name = results.sweep.get("name") or "the sweep"
+    lacking = results.trials.loc[results.trials["status"] == "incomplete", "lacks"]
+    return [f"{name}: {lacks}; it is left out, run the sweep again" for lacks in lacking]
+
+
+def _leave_out(store: Store, trials: pd.DataFrame) -> None:
+    """Gives the finished trials that lack the rows of some of their `examples` the status `incomplete`; `lacks` says what.
+
+    Args:
+        store: of the folder that has the trials.
+        trials: those of an earlier version, which did not count the examples, are left as they are.
+
+    Raises:
+        ReportError: no trial has all of its rows.
+    """
+    trials["lacks"] = None
+    if "examples" not in trials:
+        return
+    done = trials.index[trials["status"] == "done"]
+    with ThreadPoolExecutor(READERS) as pool:
+        covered = list(pool.map(lambda trial: _covered(store, trial), trials.loc[done, "trial"]))
+    for place, there in zip(done, covered, strict=True):
+        examples = int(trials.loc[place, "examples"])
+        if there < examples:
+            trials.loc[place, "status"] = "incomplete"
+            trials.loc[place, "lacks"] = (
+                f"the rows of {examples - there} of {examples} examples of trial {trials.loc[place, 'trial']} are missing"
+            )
+    if not (trials["status"] == "done").any():
+        lacks = trials["lacks"].dropna()
+        others = f" (and {len(lacks) - 1} other trials lack some)" if len(lacks) > 1 else ""
+        raise ReportError(f"{store.uri}: {lacks.iloc[0]}{others}; run the sweep again")
+
+
+def _covered(store: Store, trial: str) -> int:
+    """Of how many examples a trial has the rows, or knows that there are none."""
+    return len({example for _, ids in parts_of(store, f"trials/{trial}/rows") for example in ids})
 
 
 def open_store(results: str | os.PathLike[str]) -> Store:
@@ -116,6 +157,7 @@ def _trials(store: Store) -> tuple[dict[str, Any], pd.DataFrame, tuple[str, ...]
     if not (trials["status"] == "done").any():
         counts = ", ".join(f"{count} {status}" for status, count in trials["status"].value_counts().items())
         raise ReportError(f"{store.uri}: no trial is finished ({counts or 'there are no trials'})")
+    _leave_out(home_of(store, sweep), trials)
     replicates = sweep.get("replicates")
     replicates = replicates if f"config.{replicates}" in trials else None
     varied = tuple(name for name in _leaves(sweep.get("varied") or [], trials) if name != replicates)
@@ -146,7 +188,10 @@ def _leaves(varied: Iterable[str], trials: pd.DataFrame) -> list[str]:
 
 
 def _rows(store: Store, trial: str, columns: Sequence[str] | None) -> pa.Table | None:
-    table, _ = read_parts(store, f"trials/{trial}/rows", columns)
+    try:
+        table, _ = read_parts(store, f"trials/{trial}/rows", columns)
+    except Damaged as damaged:
+        raise ReportError(f"{damaged}; delete that file and run the sweep again") from None
     if not table.num_rows:
         return None
     # a word a row is many times the memory of a code a row
@@ -168,7 +213,11 @@ def _scores_of(store: Store, trial: str) -> Scores | None:
     path = f"trials/{trial}/{FILE}"
     if not store.exists(path):
         return None
-    table = store.read_table(path)
+    try:
+        table = store.read_part(path)
+    except Damaged as damaged:
+        store.tell(damaged)
+        return None
     arrays = {name: table[name].to_numpy() for name in table.column_names}
     names = [name for name in arrays if name != "id" and not name.endswith(COUNT)]
     told = json.loads((table.schema.metadata or {}).get(b"left_out", b"{}"))

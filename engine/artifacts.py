@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import queue
 import time
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,8 @@ import torch
 from PIL import Image
 
 from engine.job import Job, Log, Report, complete, versions
-from engine.plan import Artifact, exists
-from engine.store import Store, content_hash, parts_of, read_parts
+from engine.plan import WEIGHTS, Artifact, exists
+from engine.store import Damaged, Store, content_hash, parts_of, read_parts
 from engine.work import Made, Sought, State, search, train
 from tasks.parts.adversarial import Adversarial
 from tasks.parts.decoded import locked
@@ -56,11 +57,19 @@ def make_all(
 
 
 def load(artifact: Artifact, ids: Sequence[int], store: Store) -> tuple[Made | Sought, State]:
-    """What a worker needs of a made artifact: what describes it, and its arrays."""
+    """What a worker needs of a made artifact: what describes it, and its arrays.
+
+    Raises:
+        Damaged: one of its files cannot be read.
+    """
     if isinstance(artifact.of, Adversarial):
         return Sought(artifact.key), _searched(artifact, ids, store)
     about = store.read_json(f"{artifact.folder}/artifact.json")
-    weights = torch.load(io.BytesIO(store.read(f"{artifact.folder}/weights.pt")), map_location="cpu", weights_only=True)
+    path = f"{artifact.folder}/{WEIGHTS}"
+    try:
+        weights = torch.load(io.BytesIO(store.read(path)), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise Damaged(path, store.location(path), "torch cannot read it") from error
     of = Made(artifact.key, artifact.of, tuple(about["shape"]), about["classes"], tuple(about["magnitudes"]))
     return of, {name: value.numpy() for name, value in weights.items()}
 
@@ -113,7 +122,7 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
                 final = message
     buffer = io.BytesIO()
     torch.save({name: torch.tensor(value) for name, value in final["state"].items()}, buffer)
-    job.store.write(f"{artifact.folder}/weights.pt", buffer.getvalue())
+    job.store.write(f"{artifact.folder}/{WEIGHTS}", buffer.getvalue())
     told = {}
     if final["augmented"] is not None:
         picture, told["augmented"] = final["augmented"]
@@ -127,6 +136,7 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
         "history": history,
         "seconds": time.time() - started,
         "versions": versions(),
+        "bytes": len(buffer.getvalue()),
         **told,
     }
     job.store.write_json(f"{artifact.folder}/artifact.json", about)

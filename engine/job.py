@@ -69,7 +69,7 @@ def complete(
         phase: what to call it in reports.
         function: from a chunk of ids, and `of`, to a table of rows.
     """
-    todo = missing(folder, ids, job.store)
+    todo = missing(folder, ids, job.store, mend=True)
     size = job.chunk or chunk_size(len(ids), job.hands.slots)
     done = len(ids) - len(todo)
     report({"phase": phase, "done": done, "of": len(ids)})
@@ -92,8 +92,8 @@ def part_name(ids: Sequence[int]) -> str:
 
 def devices(folder: str, store: Store) -> list[str]:
     """Names of the devices that made the rows in a folder."""
-    parts = parts_of(store, f"{folder}/rows")
-    return sorted({store.read_schema(path).metadata[b"device"].decode() for path, _ in parts})
+    parts = [store.read_schema(path).metadata for path, _ in parts_of(store, f"{folder}/rows")]
+    return sorted({about[b"device"].decode() for about in parts if b"device" in about})
 
 
 @cache

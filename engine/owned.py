@@ -29,8 +29,8 @@ HEADER = "# The sweep as it ran"
 """What a resolved sweep begins with."""
 TRIAL = re.compile("[0-9a-f]{16}")
 """The name of a trial's folder: its hash."""
-_RECORD = re.compile(r"trial\.json|scores\.parquet|augmented\.png")
-_PART = re.compile(r"part-.*\.parquet")
+_RECORD = re.compile(r"trial\.json|scores\.parquet|augmented\.png|_trial\.json\.damaged")
+_PART = re.compile(r"part-.*\.parquet|_part-.*\.parquet\.damaged")
 _EVENTS = re.compile(r"events\.out\.tfevents\..*")
 _FIGURE = re.compile(r"(.+?)(-[0-9]+)?\.(png|pdf|csv|error\.txt)")
 

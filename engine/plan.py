@@ -8,7 +8,7 @@ import importlib.util
 import json
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,14 +19,17 @@ from typing import Any, Literal
 import torch
 
 from engine.spec import Spec, Trial
-from engine.store import Store, content_hash, parts_of
+from engine.store import Damaged, Store, content_hash, parts_of
 from tasks.parts import adversarial_augmentation, data, door, models, spaces
 from tasks.parts.adversarial import Adversarial
 from tasks.parts.contract import Need, TaskConfig
+from tasks.parts.finite import NotFinite
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
 
 Status = Literal["done", "stopped", "failed", "begun", "new"]
+WEIGHTS = "weights.pt"
+"""A trained network's state, in its folder; `bytes` in artifact.json is its size."""
 
 
 @dataclass(frozen=True)
@@ -100,30 +103,60 @@ def plan_one(spec: Spec, trial: Trial) -> Planned:
     try:
         return _planned(spec, trial)
     except UserError as error:
-        raise spec.error(error, trial) from None
+        raise (
+            spec.source.error("task", error.message) if error.field == "task" else spec.error(error, trial)
+        ) from None
 
 
 def status(planned: Planned, store: Store) -> Status:
-    """How far a trial is."""
-    if store.exists(f"{planned.folder}/trial.json"):
-        ended = store.read_json(f"{planned.folder}/trial.json")["status"]
-        return ended if ended in ("done", "stopped") else "failed"
-    return "begun" if store.names(f"{planned.folder}/rows") else "new"
+    """How far a trial is; one that has ended and lacks rows of an example is only begun."""
+    told = trial_record(planned, store)
+    if told is None:
+        return "begun" if store.names(f"{planned.folder}/rows") else "new"
+    if told["status"] == "done":
+        return "done" if _has_rows(planned, told, store) else "begun"
+    return "stopped" if told["status"] == "stopped" else "failed"
 
 
-def missing(folder: str, ids: Sequence[int], store: Store) -> list[int]:
-    """The examples that no part of rows in the folder of a trial, or of adversarial examples, covers."""
+def trial_record(planned: Planned, store: Store) -> dict[str, Any] | None:
+    """What a trial that has ended says of itself; None where there is nothing, or nothing whole."""
+    return store.record(f"{planned.folder}/trial.json", "status")
+
+
+def _has_rows(planned: Planned, told: Mapping[str, Any], store: Store) -> bool:
+    """Whether the rows of all examples of a trial are there: one listing where it has told of its `parts`, else a look into each."""
+    parts, there = told.get("parts"), store.sizes(f"{planned.folder}/rows")
+    if isinstance(parts, dict) and parts and parts.items() <= there.items():
+        return True
+    return not missing(planned.folder, planned.ids, store)
+
+
+def missing(folder: str, ids: Sequence[int], store: Store, *, mend: bool = False) -> list[int]:
+    """The examples that no part of rows in the folder of a trial, or of adversarial examples, covers.
+
+    Args:
+        mend: parts that cannot be read are set aside.
+    """
     covered: set[int] = set()
-    for _, there in parts_of(store, f"{folder}/rows"):
+    for _, there in parts_of(store, f"{folder}/rows", mend=mend):
         covered.update(there)
     return [example for example in ids if example not in covered]
 
 
 def exists(artifact: Artifact, store: Store, ids: Sequence[int] = ()) -> bool:
-    """Whether an artifact is there; adversarial examples of these ids."""
+    """Whether an artifact is there and whole; adversarial examples of these ids."""
     if artifact.kind == "adversarial":
-        return not missing(artifact.folder, ids, store)
-    return store.exists(f"{artifact.folder}/artifact.json")  # written last
+        return store.record(f"{artifact.folder}/artifact.json") is not None and not missing(artifact.folder, ids, store)
+    about = store.record(f"{artifact.folder}/artifact.json", "history")  # written last
+    if about is None:
+        return False
+    path = f"{artifact.folder}/{WEIGHTS}"
+    size = store.size(path)
+    why = "missing" if size is None else f"cut ({size} bytes)"
+    if size is not None and (size == about["bytes"] if "bytes" in about else store.is_zip(path)):
+        return True
+    store.tell(Damaged(path, store.location(path), why))
+    return False
 
 
 def recipe_identity(recipe: Recipe, root: str | None) -> dict[str, Any]:
@@ -148,10 +181,13 @@ def _task_identity(task: ModuleType) -> list[str]:
 
 def _planned(spec: Spec, trial: Trial) -> Planned:
     config, root = trial.config, spec.data_root
-    needs = {name: _needed(name, need, config, root) for name, need in spec.task.needs(config).items()}
+    with _told("task", f"{spec.sweep.task}: needs", own_code=True):
+        asked = dict(spec.task.needs(config))
+    needs = {name: _needed(name, need, config, root) for name, need in asked.items()}
     split, ids = _examples(config, root)
     if hasattr(spec.task, "check"):
-        spec.task.check(config, split)
+        with _told("task", f"{spec.sweep.task}: check", own_code=True):
+            spec.task.check(config, split)
     identity = config.model_dump(mode="json", exclude=set(config.performance))
     identity["recipe"] = recipe_identity(config.recipe, root)
     made = {name: need.key for name, need in needs.items()}  # by content, which the settings may name by a path
@@ -240,8 +276,8 @@ def _check_searchable(recipe: Recipe, need: Adversarial, root: str | None) -> No
         model = _searchable(recipe.network, options, recipe.weights, content, split.shape, len(split.classes))
         try:
             door.network(model, images, labels, follows=need.attack.follows_gradient)
-        except UserError as error:
-            raise UserError(f"{recipe.network}: {error.message}", "recipe.network") from None
+        except (UserError, NotFinite) as error:
+            raise UserError(f"{recipe.network}: {error}", "recipe.network") from None
 
 
 @lru_cache(maxsize=4)

@@ -13,11 +13,12 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis import catalogue, drawing, report
+from analysis.results import ReportError
 from engine import recipe_log
 from engine.explain import inner_settings, settings_of
 from engine.importance import importance
 from engine.owned import HEADER, SweepFolder
-from engine.plan import Planned
+from engine.plan import Planned, trial_record
 from engine.source import dump
 from engine.spec import Spec, facts
 from engine.store import Store, as_parquet, content_hash
@@ -80,6 +81,7 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     failed = [record for record in records if record["status"] not in ("done", "stopped")]
     done = sum(record["status"] == "done" for record in records)
     undrawn: list[str] = []
+    lacking: list[str] = []
     stamp = content_hash([resolved(spec), [[r["trial"], r["status"], r.get("started")] for r in records]])
     shown = store.location(f"{spec.page}/report.html")
     _, page = folders(spec, store)
@@ -90,12 +92,17 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     if not done:
         shown = store.location(f"{records[0]['folder']}/trial.json" if records else spec.page)
     elif _stamp(spec, store) != stamp:
-        undrawn = report.failures(report.build(store.location(spec.page)))
-        by_trial = {item.key: item for item in planned}
-        recipe_log.write(store, spec.page, page, lambda trial: histories(by_trial[trial], store))
+        try:
+            undrawn = report.failures(report.build(store.location(spec.page), tell=lacking.append))
+            by_trial = {item.key: item for item in planned}
+            recipe_log.write(store, spec.page, page, lambda trial: histories(by_trial[trial], store))
+        except ReportError as error:  # rows that were there when the trials were looked at
+            lacking.append(str(error))
         for name in undrawn:
             print(f"figure {name} could not be drawn; the report says why", file=sys.stderr)
-        if not undrawn:
+        for line in lacking:
+            print(line, file=sys.stderr)
+        if not undrawn and not lacking:
             page.write_json("report.json", {"made_from": stamp})
     for record in failed:
         if record["status"] == "missing":
@@ -110,7 +117,7 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
     told = "".join(f", {number} {what}" for what, number in others.items() if number)
     print(f"{spec.page}: {done} of {len(records)} trials done{told}; {ran} run now; {shown}")
     asked = undrawn and spec.sweep.figures  # one that was drawn by default may have nothing to show
-    return 1 if failed or asked or wrong else 0
+    return 1 if failed or asked or wrong or lacking else 0
 
 
 def _unpassed(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -119,7 +126,8 @@ def _unpassed(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> pa.Table:
-    """One line a trial: `trial`, `status`, `seconds`, `error`, `config.<name>` and `summary.<name>`; the sweep in its metadata.
+    """One line a trial: `trial`, `status`, `seconds`, `error`, `examples` that it covers, `config.<name>` and `summary.<name>`; the sweep
+    in its metadata.
 
     `classifier` is the key of the network that a trial is about, None where it is about several: trials may share one. The names are
     those of all settings, and of what varies inside one (`recipe.network_options.width`).
@@ -129,11 +137,13 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
     settings |= inner_settings(spec.task.Config, spec.sweep.varied)  # their holder's column does not tell recipes apart
     for item, record in zip(planned, records, strict=True):
         line = {name: record.get(name) for name in ("trial", "label", "status", "seconds", "error")}
+        line["examples"] = len(item.ids)
         line["classifier"] = item.classifier.key if item.classifier else None
         for name in settings:
             value = _at(record["config"], name)
             line[f"config.{name}"] = json.dumps(value) if isinstance(value, (list, dict)) else value
         line |= {f"summary.{name}": value for name, value in (record.get("summary") or {}).items()}
+        line |= {f"summary.{name}": float(sign) for name, sign in (record.get("infinite") or {}).items()}
         epochs = record.get("epochs") or []
         line |= {f"reached.{name}": value for name, value in (epochs[-1] if epochs else {}).items()}
         line["epochs"] = json.dumps(epochs)
@@ -163,9 +173,9 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
 
 
 def _record(item: Planned, store: Store) -> dict[str, Any]:
-    path = f"{item.folder}/trial.json"
-    if store.exists(path):
-        return {"label": item.trial.label, "folder": item.folder, **store.read_json(path)}
+    told = trial_record(item, store)
+    if told is not None:
+        return {"label": item.trial.label, "folder": item.folder, **told}
     config = item.trial.config.model_dump(mode="json")
     return {"trial": item.key, "label": item.trial.label, "folder": item.folder, "status": "missing", "config": config}
 
@@ -190,7 +200,5 @@ def _at(config: dict[str, Any], path: str) -> Any:
 
 def _stamp(spec: Spec, store: Store) -> str | None:
     """What the report there was made from."""
-    path = f"{spec.page}/report.json"
-    if not (store.exists(path) and store.exists(f"{spec.page}/report.html")):
-        return None
-    return store.read_json(path)["made_from"]
+    told = store.record(f"{spec.page}/report.json", "made_from")
+    return told["made_from"] if told and store.exists(f"{spec.page}/report.html") else None

@@ -25,12 +25,15 @@ FILE = "scores.parquet"
 COUNT = ".count"
 
 
-def by_example(task: ModuleType, config: TaskConfig, rows: pd.DataFrame, ids: Sequence[int]) -> pa.Table:
+def by_example(
+    task: ModuleType, config: TaskConfig, rows: pd.DataFrame, ids: Sequence[int], names: Sequence[str]
+) -> pa.Table:
     """The content of `scores.parquet`.
 
     Args:
         rows: all rows of a trial.
         ids: its examples, also those without rows.
+        names: of the trial's scalars.
     """
     given = task.scores(config, rows) if hasattr(task, "scores") else {}
     columns: dict[str, object] = {"id": np.asarray(ids, dtype=np.int64)}
@@ -38,7 +41,7 @@ def by_example(task: ModuleType, config: TaskConfig, rows: pd.DataFrame, ids: Se
         grouped = values.astype(float).dropna().groupby(level=0)
         columns[name] = grouped.sum().reindex(list(ids), fill_value=0).to_numpy()
         columns[f"{name}{COUNT}"] = grouped.count().reindex(list(ids), fill_value=0).to_numpy()
-    others = [name for name in task.summarise(config, rows) if name not in given]
+    others = [name for name in names if name not in given]
     left_out = _left_out(task, config, rows, ids, others) if others else {}
     return pa.table(columns).replace_schema_metadata({"left_out": json.dumps(left_out)})
 
@@ -54,6 +57,6 @@ def _left_out(
         rest = rows[group != place]
         summary = task.summarise(config, rest) if len(rest) else {}
         for name in names:
-            value = float(summary.get(name, np.nan))
-            found[name].append(value if np.isfinite(value) else None)
+            value = summary.get(name)
+            found[name].append(None if value is None or not np.isfinite(value) else float(value))
     return found

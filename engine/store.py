@@ -1,7 +1,8 @@
 """Where results and artifacts live: a folder tree on any file system of `pyarrow.fs` (a local folder, NFS, `s3://...`).
 
 Everything is addressed by the hash of what decides it, and a file appears under its name only when it is whole: it is written under a
-temporary name beside it, then renamed. So a killed run leaves nothing that a later one could mistake for a result.
+temporary name beside it, synced to a local disk, then renamed. So a killed run leaves nothing that a later one could mistake for a
+result. What a full disk, a crash or a copy has cut all the same is told once on stderr, is as good as not there, and is made again.
 
 ```
 <root>/<page>/manifest.json  sweep.yaml  trials.parquet  summary.csv  report.html  figures/  tensorboard/
@@ -22,8 +23,10 @@ import json
 import os
 import re
 import string
+import sys
 import uuid
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,23 @@ def unfit_name(name: str) -> str | None:
     return None
 
 
+class Damaged(Exception):
+    """A file that is there cannot be read: it was cut, or is of another kind.
+
+    Args:
+        path: of the file, in its store.
+        location: its full path or URI, for the message.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, path: str, location: str, why: str):
+        super().__init__(f"{location}: {why}")
+        self.path, self.location, self.why = path, location, why
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.location, self.why)
+
+
 class Store:
     """A folder on some file system. Paths are relative to it, with forward slashes.
 
@@ -90,6 +110,7 @@ class Store:
         self._filesystem = pafs.SubTreeFileSystem(path, filesystem)
         self.folder = Path(path) if isinstance(filesystem, pafs.LocalFileSystem) else None
         """The local folder, or None on another file system."""
+        self._told: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.uri,)
@@ -166,12 +187,24 @@ class Store:
         selector = pafs.FileSelector(folder, allow_not_found=True)
         return [info.base_name for info in self._filesystem.get_file_info(selector)]
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The bytes of each row part in a folder, by name, from one listing."""
+        selector = pafs.FileSelector(folder, allow_not_found=True)
+        found = self._filesystem.get_file_info(selector)
+        return {
+            info.base_name: info.size for info in sorted(found, key=lambda info: info.path) if _is_part(info.base_name)
+        }
+
+    def size(self, path: str) -> int | None:
+        """The bytes of a file; None where there is none."""
+        return self._filesystem.get_file_info(path).size
+
     def read(self, path: str) -> bytes:
         with self._filesystem.open_input_stream(path) as stream:
             return stream.read()
 
     def write(self, path: str, content: bytes) -> None:
-        """Writes a whole file or nothing."""
+        """Writes a whole file or nothing; it is on a local disk before it has its name."""
         parent, _, name = path.rpartition("/")
         if parent:
             self._filesystem.create_dir(parent, recursive=True)
@@ -181,6 +214,8 @@ class Store:
         try:
             with self._filesystem.open_output_stream(temporary) as stream:
                 stream.write(content)
+            if self.folder is not None:
+                _sync(self.folder / temporary)
             self._filesystem.move(temporary, path)
         except BaseException:
             if self.exists(temporary):
@@ -203,6 +238,42 @@ class Store:
     def read_json(self, path: str) -> Any:
         return json.loads(self.read(path))
 
+    def record(self, path: str, *names: str) -> dict[str, Any] | None:
+        """The mapping in a JSON file; None where there is no file or, which is told, where it is cut or lacks one of the names."""
+        try:
+            content = self.read(path)
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if isinstance(found, dict) and found.keys() >= set(names):
+            return found
+        self.tell(Damaged(path, self.location(path), "empty" if not content.strip() else "cut, or no record of ours"))
+        return None
+
+    def tell(self, damaged: Damaged) -> None:
+        """Says once on stderr that a file is as good as not there."""
+        if damaged.location not in self._told:
+            self._told.add(damaged.location)
+            print(f"{damaged}; it is not used, and will be made again", file=sys.stderr)
+
+    def set_aside(self, damaged: Damaged) -> None:
+        """Gives a damaged file a name under which nothing looks for it, and tells of it."""
+        self.tell(damaged)
+        folder, _, name = damaged.path.rpartition("/")
+        if self.exists(damaged.path):
+            self._filesystem.move(damaged.path, f"{folder}/_{name}.damaged")
+
+    def is_zip(self, path: str) -> bool:
+        """Whether a file is a whole ZIP archive, as torch writes; its directory is at its end."""
+        try:
+            with self._filesystem.open_input_file(path) as file:
+                return zipfile.is_zipfile(file)
+        except pa.ArrowInvalid:  # too short to have an end to look at
+            return False
+
     def write_json(self, path: str, content: Any) -> None:
         self.write(path, json.dumps(content, indent=2).encode())
 
@@ -210,10 +281,36 @@ class Store:
         with self._filesystem.open_input_file(path) as file:
             return pq.read_table(file, columns=columns)
 
+    def read_part(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """The rows of a part.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        return self._parsed(path, lambda file: pq.read_table(file, columns=columns))
+
     def read_schema(self, path: str) -> pa.Schema:
-        """The schema of a Parquet file, its metadata included, without its rows."""
-        with self._filesystem.open_input_file(path) as file:
-            return pq.read_schema(file)
+        """The schema of a Parquet file, its metadata included, without its rows.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        return self._parsed(path, pq.read_schema)
+
+    def _parsed(self, path: str, parse: Callable[[Any], Any]) -> Any:
+        """What is in a Parquet file."""
+        try:
+            with self._filesystem.open_input_file(path) as file:
+                return parse(file)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            content = self.read(path)  # of a file system that fails this raises; else it is the file that is wrong
+            try:
+                return parse(pa.BufferReader(content))
+            except (pa.ArrowException, OSError, ValueError):
+                why = "empty" if not content else f"cut, or no Parquet file ({len(content)} bytes)"
+                raise Damaged(path, self.location(path), why) from error
 
     def write_table(self, path: str, table: pa.Table) -> None:
         self.write(path, as_parquet(table))
@@ -232,18 +329,55 @@ def as_parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def parts_of(store: Store, folder: str) -> Iterator[tuple[str, list[int]]]:
-    """The row parts in a folder, with the ids of the examples that each covers (also of those that have no row)."""
+def _sync(file: Path) -> None:
+    """Waits until a file is on its disk."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith("part-") and name.endswith(".parquet")
+
+
+def parts_of(store: Store, folder: str, *, mend: bool = False) -> Iterator[tuple[str, list[int]]]:
+    """The row parts in a folder, with the ids of the examples that each covers (also of those that have no row).
+
+    Those that cannot be read are told and left out.
+
+    Args:
+        mend: they are set aside, too.
+    """
+    for path, schema in _schemas(store, folder, mend=mend):
+        yield path, json.loads(schema.metadata[b"ids"])
+
+
+def _schemas(store: Store, folder: str, *, mend: bool = False) -> Iterator[tuple[str, pa.Schema]]:
     for name in store.names(folder):
-        if name.startswith("part-") and name.endswith(".parquet"):
-            metadata = store.read_schema(f"{folder}/{name}").metadata or {}
-            yield f"{folder}/{name}", json.loads(metadata[b"ids"])
+        path = f"{folder}/{name}"
+        if not _is_part(name):
+            continue
+        try:
+            schema = store.read_schema(path)
+            if b"ids" not in (schema.metadata or {}):
+                raise Damaged(path, store.location(path), "does not say which examples it covers")
+        except FileNotFoundError:  # another run has set it aside meanwhile
+            continue
+        except Damaged as damaged:
+            if mend:
+                store.set_aside(damaged)
+            else:
+                store.tell(damaged)
+            continue
+        yield path, schema
 
 
 def column_names(store: Store, folder: str) -> list[str]:
     """The columns of the row parts in a folder; none where there is no part."""
-    first = next((path for path, _ in parts_of(store, folder)), None)
-    return store.read_schema(first).names if first else []
+    first = next((schema for _, schema in _schemas(store, folder)), None)
+    return first.names if first else []
 
 
 def read_parts(store: Store, folder: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, set[int]]:
@@ -253,15 +387,18 @@ def read_parts(store: Store, folder: str, columns: Sequence[str] | None = None) 
 
     Args:
         columns: those to read, where they are there; all where None.
+
+    Raises:
+        Damaged: the rows of a part cannot be read, though it says which they are.
     """
     covered: set[int] = set()
     pieces: list[pa.Table] = []
-    for path, ids in parts_of(store, folder):
+    for path, schema in _schemas(store, folder):
+        ids = json.loads(schema.metadata[b"ids"])
         fresh = set(ids) - covered
         covered |= fresh
-        there = store.read_schema(path).names
-        wanted = None if columns is None else [name for name in there if name in columns or name == "id"]
-        piece = store.read_table(path, wanted).replace_schema_metadata(None)
+        wanted = None if columns is None else [name for name in schema.names if name in columns or name == "id"]
+        piece = store.read_part(path, wanted).replace_schema_metadata(None)
         if len(fresh) < len(ids):
             piece = piece.filter(pc.is_in(piece["id"], pa.array(sorted(fresh), pa.int64())))
         if piece.num_rows:  # a part without rows does not know its columns' types

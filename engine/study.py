@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from engine import storage
 from engine.explain import leaves, shown
 from engine.owned import SweepFolder
-from engine.plan import Planned, plan_one
+from engine.plan import Planned, plan_one, trial_record
 from engine.space import decoded, distributions, encoded, quiet
 from engine.spec import Spec
 from engine.store import Store, content_hash
@@ -69,7 +69,7 @@ class Study:
         storage.refuse_others(self._file, spec)
         saved: dict[str, Any] | None = None
         if not fresh:
-            saved = store.read_json(self._path) if store.exists(self._path) else self._adopted()
+            saved = store.record(self._path, "study", "points") or self._adopted()
         if saved:
             self._refuse_changes(saved["study"])
         self._new = not saved
@@ -122,7 +122,7 @@ class Study:
 
     def open(self) -> None:
         """Opens the study, so that what is wrong with its storage is said before the work."""
-        if not self._store.exists(self._path) or self._fresh:
+        if self._fresh or self._store.record(self._path) is None:
             self._save()
         assert self._study is not None
 
@@ -178,11 +178,10 @@ class Study:
     def _record(self, item: Planned) -> Mapping[str, Any] | None:
         """A trial's record where it has ended and is not tried again."""
         if item.key not in self._records:
-            path = f"{item.folder}/trial.json"
-            record = self._store.read_json(path) if not self._fresh and self._store.exists(path) else {}
-            if record.get("status") not in self._spec.ended:
+            found = None if self._fresh else trial_record(item, self._store)
+            if found is None or found["status"] not in self._spec.ended:
                 return None
-            self._records[item.key] = record
+            self._records[item.key] = found
         return self._records[item.key]
 
     def _point(self, values: dict[str, Any], system: dict[str, Any]) -> Point:

@@ -6,26 +6,37 @@ Everything finished is in the store before the next step begins, so a trial that
 from __future__ import annotations
 
 import importlib
+import math
+import reprlib
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
-from engine import scores
 from engine.artifacts import AUGMENTED, load, make_all
-from engine.board import live
+from engine.board import Board, live
 from engine.job import Job, Report, Stopped, Unreported, complete, devices, versions
 from engine.plan import Planned, exists
-from engine.store import Store, read_parts
-from engine.work import measure
+from engine.scores import FILE, by_example
+from engine.store import Damaged, Store, read_parts
+from engine.work import Made, Sought, State, measure, own_code
+from tasks.parts.finite import NotFinite
+from tasks.parts.settings import UserError
+
+Result = TypeVar("Result")
 
 
 def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
-    """Runs a trial and stores its `trial.json`, also when it fails; returns that record."""
+    """Runs a trial and stores its `trial.json`, also when it fails; returns that record.
+
+    The record of an earlier run goes first: a trial that is killed has none.
+    """
     started = time.time()
+    job.store.delete(f"{planned.folder}/trial.json")
     record: dict[str, Any] = {
         "trial": planned.key,
         "task": job.task,
@@ -41,7 +52,7 @@ def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
         record |= {"status": "stopped", "epochs": stopped.epochs}
     except Exception as error:
         record["status"] = "failed"
-        record["error"] = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
+        record["error"] = _line(error)
         record["traceback"] = traceback.format_exc()
         record |= {"unreported": error.metric, "reports": error.reports} if isinstance(error, Unreported) else {}
     record.setdefault("epochs", trained(planned, job.store))
@@ -52,37 +63,113 @@ def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     return record
 
 
+def _line(error: Exception) -> str:
+    """What went wrong, in one line: the words alone where they were written to be read."""
+    cause = getattr(error, "cause", None)  # of what Ray makes of an error in a worker
+    error = cause if isinstance(cause, Exception) else error
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an error of the user's own that cannot even say what it is
+        lines = []
+    if lines and isinstance(error, (NotFinite, UserError, Damaged)):
+        return lines[-1]
+    return ": ".join([type(error).__name__, *lines[-1:]])
+
+
 def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
-    """The trial's `summary`, and its `checks` where its task has any."""
+    """The trial's `summary` and, of its scalars that are infinite, the sign (`infinite`); its `checks` where its task has any; its `parts`
+    of rows, with their sizes in bytes."""
     config, store = planned.trial.config, job.store
     task = importlib.import_module(job.task)
     with live(store, job.page, log_name(planned)) as board:
-        logs = {key: partial(board.epoch, prefix=prefix) for key, prefix in _prefixes(planned).items()}
-        make_all(planned.artifacts(), planned.ids, job, logs, report)
+        loaded = _mended(store, partial(_loaded, planned, job, board, report))
         network = planned.classifier
-        if network is not None and augmented(planned, store):
+        if network is not None and augmented(planned, store) and store.exists(f"{network.folder}/{AUGMENTED}"):
             picture = store.read(f"{network.folder}/{AUGMENTED}")
             store.write(f"{planned.folder}/{AUGMENTED}", picture)
             board.image("augmentation", picture)
-        loaded = [load(artifact, planned.ids, store) for artifact in planned.needs.values()]
         made = {name: of for name, (of, _) in zip(planned.needs, loaded, strict=True)}
         shared = [job.hands.put(state) for _, state in loaded]
         of = (job.task, config, job.around, made, *shared)
-        complete("measuring", planned.folder, planned.ids, job, report, measure, *of)
 
-        rows = read_rows(planned, store)
+        def measured() -> pd.DataFrame:
+            complete("measuring", planned.folder, planned.ids, job, report, measure, *of)
+            return read_rows(planned, store)
+
+        rows = _mended(store, measured)
         if rows.empty:
             raise ValueError("no example was left to measure: each one is misclassified, or was left out")
-        summary = task.summarise(config, rows)
-        store.write_table(f"{planned.folder}/{scores.FILE}", scores.by_example(task, config, rows, planned.ids))
-        unknown = [name for name, value in summary.items() if not np.isfinite(value)]
+        with own_code("summarise"):
+            summary = scalars(task.summarise(config, rows))
+            table = by_example(task, config, rows, planned.ids, list(summary))
+        store.write_table(f"{planned.folder}/{FILE}", table)
+        finite = {name: value for name, value in summary.items() if math.isfinite(value)}
         for metric in job.metrics:
             if metric not in summary:
                 raise Unreported(metric, list(summary))
-            if metric in unknown:
-                raise ValueError(f"the objective {metric} is not a number; the trial reports {', '.join(summary)}")
-    outcome = {"summary": {name: (None if name in unknown else value) for name, value in summary.items()}}
-    return outcome | ({"checks": task.checks(config, rows)} if hasattr(task, "checks") else {})
+            if metric not in finite:
+                what = "infinite" if math.isinf(summary[metric]) else "not a number"
+                raise ValueError(f"the objective {metric} is {what}; the trial reports {', '.join(summary)}")
+        outcome: dict[str, Any] = {"summary": {name: finite.get(name) for name in summary}}
+        if infinite := {name: str(value) for name, value in summary.items() if math.isinf(value)}:
+            outcome["infinite"] = infinite  # JSON has no word for it
+        if hasattr(task, "checks"):
+            with own_code("checks"):
+                outcome["checks"] = _checks(task.checks(config, rows))
+    return outcome | {"parts": store.sizes(f"{planned.folder}/rows")}
+
+
+def scalars(summary: Any) -> dict[str, float]:
+    """What a task's `summarise` returned, as plain numbers; NaN for None.
+
+    Raises:
+        TypeError: it is no mapping from names to numbers.
+
+    >>> scalars({"accuracy": np.float32(0.5), "examples": 3})
+    {'accuracy': 0.5, 'examples': 3.0}
+    """
+    if not isinstance(summary, Mapping):
+        raise TypeError(f"summarise returned {reprlib.repr(summary)}, no mapping from names to numbers")
+    found: dict[str, float] = {}
+    for name, value in summary.items():
+        if not isinstance(name, str):
+            raise TypeError(f"summarise returned a number for {reprlib.repr(name)}, which is no name")
+        try:
+            if isinstance(value, (str, bytes)):
+                raise TypeError("text")
+            found[str(name)] = math.nan if value is None else float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise TypeError(f"summarise returned {reprlib.repr(value)} for {name}, which is no number") from error
+    return found
+
+
+def _checks(checks: Any) -> dict[str, str | None]:
+    """What a task's `checks` returned: what was checked, with words on what is wrong, or None."""
+    if not isinstance(checks, Mapping) or not all(isinstance(told, (str, NoneType)) for told in checks.values()):
+        raise TypeError(
+            f"checks returned {reprlib.repr(checks)}; a mapping to words on what is wrong, or None, is needed"
+        )
+    return {str(what): told for what, told in checks.items()}
+
+
+def _loaded(planned: Planned, job: Job, board: Board, report: Report) -> list[tuple[Made | Sought, State]]:
+    """Makes what a trial needs and is not there, and loads it."""
+    logs = {key: partial(board.epoch, prefix=prefix) for key, prefix in _prefixes(planned).items()}
+    make_all(planned.artifacts(), planned.ids, job, logs, report)
+    return [load(artifact, planned.ids, job.store) for artifact in planned.needs.values()]
+
+
+def _mended(store: Store, work: Callable[[], Result]) -> Result:
+    """`work()`, which makes what is not there; once more after each file that turns out to be damaged has been set aside."""
+    found: set[str] = set()
+    while True:
+        try:
+            return work()
+        except Damaged as damaged:
+            if damaged.path in found:  # made anew, and damaged again
+                raise
+            found.add(damaged.path)
+            store.set_aside(damaged)
 
 
 def trained(planned: Planned, store: Store) -> list[dict[str, Any]]:
@@ -98,7 +185,8 @@ def augmented(planned: Planned, store: Store) -> dict[str, Any]:
 def _about(planned: Planned, store: Store) -> dict[str, Any]:
     """What the classifier says of itself that a trial is about; empty where it is about several, or it is not there."""
     network = planned.classifier
-    return {} if network is None or not exists(network, store) else store.read_json(f"{network.folder}/artifact.json")
+    about = None if network is None or not exists(network, store) else store.record(f"{network.folder}/artifact.json")
+    return about or {}
 
 
 def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
@@ -106,6 +194,7 @@ def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
 
     Raises:
         RuntimeError: an example is missing, since something deleted rows while the trial ran.
+        Damaged: a part of them cannot be read.
     """
     rows, covered = read_parts(store, f"{planned.folder}/rows")
     lost = set(planned.ids) - covered
@@ -119,7 +208,7 @@ def histories(planned: Planned, store: Store) -> dict[str, list[dict[str, Any]]]
     """The epochs of the classifiers that a trial needs, by the prefix of their tags in TensorBoard."""
     known = {key: artifact for key, artifact in planned.artifacts().items() if artifact.kind == "classifier"}
     return {
-        prefix: store.read_json(f"{known[key].folder}/artifact.json")["history"]
+        prefix: (store.record(f"{known[key].folder}/artifact.json") or {}).get("history", [])
         for key, prefix in _prefixes(planned).items()
         if exists(known[key], store)
     }

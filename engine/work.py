@@ -9,20 +9,24 @@ import importlib
 import json
 import math
 import platform
+import reprlib
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from tasks.parts import adversarial, augmented_picture, data, models, training
 from tasks.parts.adversarial import Adversarial, Searched
 from tasks.parts.contract import Batch, TaskConfig
+from tasks.parts.finite import NotFinite, watched
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
 from tasks.parts.spaces import magnitudes
@@ -64,7 +68,7 @@ class Sought:
     key: str
 
 
-_networks: OrderedDict[tuple[str, str], torch.nn.Module] = OrderedDict()
+_networks: OrderedDict[tuple[str, str], models.Classifier] = OrderedDict()
 
 
 def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[str, Any]]:
@@ -77,6 +81,11 @@ def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[
         start: the weights of the network that is finetuned, where the recipe says so. Shared memory: read, never written.
     """
     torch.set_num_threads(around.threads)
+    with own_code("the training"):
+        yield from _train(recipe, around, start)
+
+
+def _train(recipe: Recipe, around: Surroundings, start: Sequence[State]) -> Iterator[dict[str, Any]]:
     split = _split(recipe, "train", around)
     base = {name: torch.tensor(value) for state in start for name, value in state.items()}  # torch.tensor copies
     model = training.untrained(recipe, split, base or None)
@@ -88,7 +97,10 @@ def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[
             ended, said = [], time.monotonic()
     if ended:
         yield {"epochs": ended}
-    loss, accuracy = training.score(model, _split(recipe, "test", around), around.device)
+    try:
+        loss, accuracy = training.score(model, _split(recipe, "test", around), around.device)
+    except NotFinite as error:
+        raise NotFinite(f"{error.message} for images of the test split") from error
     state = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
     yield {
         "state": state,
@@ -110,15 +122,24 @@ def search(
         made: the networks to fool, and `states` their weights in the same order. Shared memory: read, never written.
     """
     torch.set_num_threads(around.threads)
-    images, labels = data.take(_split(wanted.networks[0], wanted.split, around), ids, device=around.device)
     networks = [_network(of, state, around.device) for of, state in zip(made, states, strict=True)]
-    found = adversarial.made(wanted, networks, images, labels, ids)
+
+    def some(ids: Sequence[int]) -> pa.Table:
+        images, labels = data.take(_split(wanted.networks[0], wanted.split, around), ids, device=around.device)
+        with own_code("the search"), watched(networks):
+            found = adversarial.made(wanted, networks, images, labels, ids)
+        return _lines(found, ids, around.device)
+
+    return _named(some, ids)
+
+
+def _lines(found: Searched, ids: Sequence[int], device: str) -> pa.Table:
     columns = {field.name: getattr(found, field.name).cpu().numpy() for field in fields(found)}
     points = columns.pop("points")
     numbers = pa.array(points.astype(np.float32).reshape(-1))
     lines = pa.table({"id": pa.array(ids, pa.int64()), **columns})
     lines = lines.append_column("points", pa.FixedSizeListArray.from_arrays(numbers, int(np.prod(points.shape[1:]))))
-    about = {"ids": _json(ids), "device": device_name(around.device), "shape": json.dumps(points.shape[1:])}
+    about = {"ids": _json(ids), "device": device_name(device), "shape": json.dumps(points.shape[1:])}
     return lines.replace_schema_metadata(about)
 
 
@@ -138,21 +159,103 @@ def measure(
     """
     torch.set_num_threads(around.threads)
     module = importlib.import_module(task)
-    images, labels = data.take(_split(config.recipe, config.split, around), ids, device=around.device)
-    there = {
-        name: _network(of, state, around.device) if isinstance(of, Made) else _searched(ids, state, around.device)
-        for (name, of), state in zip(made.items(), states, strict=True)
-    }
-    columns = module.measure(config, there, Batch(tuple(ids), images, labels))
-    return table(columns, module.COLUMNS, ids, device_name(around.device))
+    given = list(zip(made.items(), states, strict=True))
+    networks = {name: _network(of, state, around.device) for (name, of), state in given if isinstance(of, Made)}
+
+    def some(ids: Sequence[int]) -> pa.Table:
+        images, labels = data.take(_split(config.recipe, config.split, around), ids, device=around.device)
+        there = {
+            name: _searched(ids, state, around.device) if isinstance(of, Sought) else networks[name]
+            for (name, of), state in given
+        }
+        with own_code("measure"), watched(networks.values()):
+            columns = module.measure(config, there, Batch(tuple(ids), images, labels))
+        missing = getattr(module, "MAY_BE_MISSING", None)
+        return table(columns, module.COLUMNS, ids, device_name(around.device), missing)
+
+    return _named(some, ids)
 
 
-def table(columns: dict[str, Any], labels: dict[str, str], ids: Sequence[int], device: str) -> pa.Table:
-    """Columns as an Arrow table that knows the ids of the examples it covers (also of those without rows) and its device."""
+def table(
+    columns: Any, labels: Mapping[str, str], ids: Sequence[int], device: str, missing: Set[str] | None = None
+) -> pa.Table:
+    """Columns as an Arrow table that knows the ids of the examples it covers (also of those without rows) and its device.
+
+    Args:
+        columns: what a task's `measure` returned.
+        labels: its `COLUMNS`.
+        ids: the examples that it was given.
+        missing: the columns that may have no value (NaN) in a row; any may where None.
+
+    Raises:
+        ValueError: there are other columns, or rows of other examples.
+        NotFinite: a number is infinite, or missing where it may not be.
+    """
+    if not isinstance(columns, Mapping):
+        raise TypeError(f"measure returned no columns but {reprlib.repr(columns)}")
     if set(columns) != set(labels):
         raise ValueError(f"measure returned the columns {sorted(columns)}, but COLUMNS has {sorted(labels)}")
     frame = pa.Table.from_pandas(pd.DataFrame({name: columns[name] for name in labels}), preserve_index=False)
+    if "id" in labels and (others := set(frame["id"].unique().to_pylist()) - {int(i) for i in ids}):
+        raise ValueError(f"measure returned rows of the example {others.pop()}, which it was not given")
+    for name in labels:
+        if (odd := _odd(frame[name], may_be_missing=missing is None or name in missing)) is not None:
+            row, what = odd
+            raise NotFinite(f"the column {name} has {what}", frame["id"][row].as_py() if "id" in labels else None)
     return frame.replace_schema_metadata({"ids": _json(ids), "device": device})
+
+
+def _odd(values: pa.ChunkedArray, *, may_be_missing: bool) -> tuple[int, str] | None:
+    """The first row with an infinite number, or without one that it should have, and what it has; None where all are in order."""
+    if pa.types.is_nested(values.type):  # lists
+        inner = _odd(pc.list_flatten(values), may_be_missing=may_be_missing)
+        return None if inner is None else (pc.list_parent_indices(values)[inner[0]].as_py(), inner[1])
+    if not may_be_missing and (odd := values.is_null(nan_is_null=True).to_numpy()).any():
+        return int(odd.argmax()), "no value (NaN)"
+    if pa.types.is_floating(values.type) and (odd := np.isinf(values.to_numpy())).any():
+        return int(odd.argmax()), "an infinite number"
+    return None
+
+
+@contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Code of the user's own runs within: where it would end this process, that is a failure like any other.
+
+    Args:
+        what: is run, for the message.
+
+    Raises:
+        RuntimeError: in place of `SystemExit` and the like.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        said = f": {error}" if str(error) else ""
+        raise RuntimeError(f"{what} raised {type(error).__name__}{said}, which ends a process") from error
+
+
+def _named(work: Callable[[Sequence[int]], pa.Table], ids: Sequence[int]) -> pa.Table:
+    """`work(ids)`; where a network returns what is not finite, the error names an example for which it does."""
+    try:
+        return work(ids)
+    except NotFinite as error:
+        if error.example is not None:
+            raise
+        few = list(ids)
+        while len(few) > 1:  # the half that fails
+            half = few[: len(few) // 2]
+            few = half if _fails(work, half) else few[len(few) // 2 :]
+        raise NotFinite(error.message, int(few[0])) from error
+
+
+def _fails(work: Callable[[Sequence[int]], pa.Table], ids: Sequence[int]) -> bool:
+    try:
+        work(ids)
+    except NotFinite:
+        return True
+    return False
 
 
 def _json(ids: Sequence[int]) -> str:
@@ -168,7 +271,7 @@ def _split(recipe: Recipe, split: str, around: Surroundings) -> data.Split:
     return data.load(recipe.dataset, split, root=around.data_root, image_size=recipe.image_size, classes=recipe.classes)
 
 
-def _network(made: Made, state: State, device: str) -> torch.nn.Module:
+def _network(made: Made, state: State, device: str) -> models.Classifier:
     """The network in evaluation mode without parameter gradients; rebuilt once in a process, since many chunks use it."""
     key = (made.key, device)
     if key not in _networks:

@@ -61,6 +61,8 @@ SHARES = (
     *("accuracy", "robust_accuracy*", "attack_success"),
 )
 """Row columns and scalars that lie between 0 and 1; `unseen` is of both."""
+MAY_BE_MISSING = frozenset({"distance_low", "distance_high", "fooled_black_box", "unseen"})
+"""Where nothing was found; where no black box was tried; without weight noise."""
 LADDERS: dict[str, list[float]] = {
     "Linf": [0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.2, 0.3],
     "L2": [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0],

@@ -57,6 +57,7 @@ SHARES = (
     ),
 )
 """Row columns and scalars that lie between 0 and 1."""
+MAY_BE_MISSING: frozenset[str] = frozenset()
 
 Condition = Literal["clean", "noise", "attack", "corruption"]
 LOSS_SHARE = 0.05

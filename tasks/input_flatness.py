@@ -59,6 +59,8 @@ SHARES = (
     *("attack_success", "flatness_*"),
 )
 """Row columns and scalars that lie between 0 and 1."""
+MAY_BE_MISSING = frozenset({"p_target", "p_target_se"})
+"""Without a target class."""
 
 TYPES = {
     **dict.fromkeys(["id", "label", "predicted", "centre", "samples"], np.int64),

@@ -49,6 +49,8 @@ SHARES = (
     *("accuracy", "white_box", "transfer", "transfer_random", "transfer_joint"),
 )
 """Row columns and scalars that lie between 0 and 1."""
+MAY_BE_MISSING = frozenset({"flatness"})
+"""Where several networks were searched at, or none."""
 TYPES = {**dict.fromkeys(["id", "label", "shared"], np.int64), **dict.fromkeys(["source", "target"], np.str_)}
 IMAGES = ("dataset", "image_size", "classes")
 """What the networks have in common: the images."""

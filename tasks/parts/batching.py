@@ -13,6 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from tasks.parts.finite import checked
+
 GRAINS = (8, 16, 24, 48)
 """Numbers of rows that are tried as the grain: what the kernels of different processors take together, and what suits several of them."""
 LAYERS = ((25, 4), (64, 10), (256, 10), (784, 10), (3072, 10))
@@ -71,7 +73,10 @@ def in_batches(function: Callable[[Tensor], Tensor], x: Tensor, batch: int) -> T
         function: maps (B, ...) to (B, ...), each row on its own.
         x: (N, ...).
         batch: rows at once.
+
+    Raises:
+        NotFinite: a number that comes out is NaN or infinite.
     """
     with torch.inference_mode():
         pieces = [function(padded(piece, batch))[: len(piece)] for piece in x.split(batch)]
-    return torch.cat(pieces)
+    return checked(torch.cat(pieces))

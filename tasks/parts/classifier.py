@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tasks.parts.finite import Watch
 from tasks.parts.settings import UserError
 from tasks.parts.stages import Stage, evaluating, run, split, verify, walk
 from tasks.parts.weights import last_layer
@@ -31,6 +32,7 @@ class Classifier(nn.Module):
     Attributes:
         magnitudes: the typical size of the numbers in hidden space k = 1, 2, ... (see `spaces.magnitudes`), in which radii in
             these spaces are counted; empty until whoever made the network sets it.
+        watch: is shown all logits, where it is set: see `finite.watched`.
 
     Raises:
         UserError: `freeze_backbone`, and no last layer can be told.
@@ -56,6 +58,7 @@ class Classifier(nn.Module):
         self.shape = shape
         self.classes = classes
         self.magnitudes: tuple[float, ...] = ()
+        self.watch: Watch | None = None
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self._frozen: list[nn.Module] = []
@@ -71,7 +74,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] to logits (B, classes)."""
-        return self.network(self.normalise(x))
+        return self._shown(self.network(self.normalise(x)))
 
     def normalise(self, x: Tensor) -> Tensor:
         """(x - mean) / std for images x (B, C, H, W)."""
@@ -110,7 +113,7 @@ class Classifier(nn.Module):
     def tail(self, h: Tensor, k: int | str) -> Tensor:
         """The logits (B, classes) for a value h (B, ...) after the first k stages; h itself is not written to."""
         k, stages = self._cut(k)
-        return self(h) if k == 0 else run(self.network, stages[k:], h)
+        return self(h) if k == 0 else self._shown(run(self.network, stages[k:], h))
 
     def hidden_values(self, x: Tensor) -> Iterator[Tensor]:
         """`head(x, k)` for k = 1, 2, ... up to the logits, in one pass, for images x (B, C, H, W)."""
@@ -118,6 +121,11 @@ class Classifier(nn.Module):
         for stage in self._split():
             value = run(self.network, (stage,), value)
             yield value
+
+    def _shown(self, logits: Tensor) -> Tensor:
+        if self.watch is not None:
+            self.watch(logits)
+        return logits
 
     def _cut(self, k: int | str) -> tuple[int, tuple[Stage, ...]]:
         """The number of stages before hidden space k, and all stages; none for the pixels, which every network has."""

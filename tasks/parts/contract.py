@@ -2,6 +2,7 @@
 
 ```
 COLUMNS                            row column -> what it is, with its unit: what `measure` returns, and no more; `id` is one
+MAY_BE_MISSING = frozenset()       optional: the columns that may have no value (NaN) in a row; any may where it is not declared
 class Config(TaskConfig)           the settings; every field has a default, a unit and a bound
 def needs(config)                  name -> recipe of what must exist before the measurement
 def measure(config, made, batch)   one chunk of examples -> columns of rows
@@ -11,6 +12,10 @@ def scores(config, rows)           optional: scalar -> what it is the mean of, a
 def check(config, split)           optional: raises UserError for what only the data can tell, before any work
 def passes(config)                 optional: forward passes for one example at most, for the dry run's estimate
 ```
+
+What is not finite is a failure of the trial, never a number: an infinity in any column, no value where none may be missing, and a
+network that returns NaN or infinity for an image, in whatever way the task asks it. A scalar of `summarise` may be NaN, where there was
+nothing to measure, or infinite; not so an objective.
 """
 
 from __future__ import annotations

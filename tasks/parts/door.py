@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts.batching import padded
+from tasks.parts.finite import GRADIENT, checked
 from tasks.parts.geometry import PIXELS, Box, clipped
 from tasks.parts.losses import of_each
 from tasks.parts.settings import UserError
@@ -82,8 +83,9 @@ def network(
         follows: whether the search follows the gradient; else there need be none.
 
     Raises:
-        UserError: it returns something else than logits, numbers that are not finite, or probabilities; a label is not one of its
-            classes; its margins have no gradient, so that a search would follow nothing.
+        UserError: it returns something else than logits, or probabilities; a label is not one of its classes; its margins have no
+            gradient, so that a search would follow nothing.
+        NotFinite: it returns numbers that are not finite, or such is its gradient.
     """
     if not len(images):
         return
@@ -106,8 +108,7 @@ def network(
             f"the network has {how}: a search that follows it would be vacuous; take a differentiable network, or square",
             "model",
         )
-    if not gradient.isfinite().all():
-        raise UserError("the network's gradient has numbers that are not finite (NaN or infinite)", "model")
+    checked(gradient, GRADIENT)
 
 
 def _tried(model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -120,9 +121,7 @@ def _tried(model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor) ->
             raise UserError(f"the network must return logits (B, K) for {len(asked)} points, not {got}", "model")
         if logits.shape[-1] < 2:
             raise UserError("the network has a single class: there is no other to reach", "model")
-        rows = logits[: len(points)].detach()
-        if not rows.isfinite().all():
-            raise UserError("the network returns numbers that are not finite (NaN or infinite)", "model")
+        rows = checked(logits[: len(points)].detach())
         if ((rows >= 0) & (rows <= 1)).all() and (rows.sum(-1) - 1).abs().max() < 1e-4:
             raise UserError("the network returns probabilities; logits are needed, before the softmax", "model")
         if not logits.requires_grad:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts.batching import padded
+from tasks.parts.finite import GRADIENT, checked
 from tasks.parts.settings import UserError
 
 Loss = Literal["ce", "margin", "dlr"]
@@ -184,6 +185,9 @@ def value_and_gradient(
 
     Returns:
         The logits, their heights (B,), and the gradients of the heights at the points (B, ...).
+
+    Raises:
+        NotFinite: logits or gradients are NaN or infinite: the step would lead nowhere, and look like a search that failed.
     """
     count = len(points)
     with torch.enable_grad():
@@ -191,7 +195,7 @@ def value_and_gradient(
         logits = model(points)[:count]
         values = height(logits)
         (gradient,) = torch.autograd.grad(values.sum(), points)
-    return logits.detach(), values.detach(), gradient[:count]
+    return checked(logits.detach()), values.detach(), checked(gradient[:count], GRADIENT)
 
 
 def at(logits: Tensor, classes: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from tasks.parts import door
 from tasks.parts.batching import batch_size
 from tasks.parts.boundary import reached
-from tasks.parts.geometry import Norm, norm_of, project
+from tasks.parts.geometry import Norm, norm_of, per_example, project
 from tasks.parts.randomness import generator
 from tasks.parts.search import Found
 from tasks.parts.settings import UserError
@@ -470,7 +470,13 @@ class _Counted(nn.Module):
         if x.requires_grad and torch.is_grad_enabled():
             return _Pass.apply(x, self)
         with torch.no_grad():
-            return self._call[0](x)
+            return self.ask(x)
+
+    def ask(self, x: Tensor) -> Tensor:
+        """The logits; NaN of points that are not finite, where some of theirs go and with which the network has nothing to do."""
+        lost = ~x.isfinite().flatten(1).all(1)
+        logits = self._call[0](torch.where(per_example(lost, x), 0, x))
+        return logits.masked_fill(lost[:, None], torch.nan)
 
 
 class _Pass(torch.autograd.Function):
@@ -480,7 +486,7 @@ class _Pass(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, counted: _Counted) -> Tensor:
         with torch.enable_grad():
             ctx.points = x.detach().requires_grad_(True)
-            ctx.logits = counted._call[0](ctx.points)
+            ctx.logits = counted.ask(ctx.points)
         ctx.counted = counted
         return ctx.logits.detach().clone()
 

@@ -7,6 +7,7 @@ kind of device with one number of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypedDict
@@ -18,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from tasks.parts import adversarial_augmentation, augmentation, data, models, robust_training
 from tasks.parts.adversarial_augmentation import Tally
 from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.finite import NotFinite, all_finite
 from tasks.parts.noise import direction, moved
 from tasks.parts.randomness import torch_generator
 from tasks.parts.recipes import InputNoise, Recipe
@@ -32,8 +34,8 @@ LOOK_EVERY = 40
 told from them."""
 
 
-class TrainingDiverged(RuntimeError):
-    """The training loss is not a finite number any more."""
+class TrainingDiverged(NotFinite):
+    """The loss, the weights or what the network returns is not finite any more."""
 
 
 class Epoch(TypedDict, total=False):
@@ -117,7 +119,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
 
     Raises:
         UserError: no training examples are left, or the network lacks the layer to augment.
-        TrainingDiverged: the loss became infinite or NaN.
+        TrainingDiverged: in an epoch the loss, the weights or the loss on the validation images became infinite or NaN.
     """
     device = torch.device(device)
     if recipe.train_examples is not None:
@@ -134,6 +136,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
     optimiser = _optimiser(recipe, parameters)
     sizes = _batch_sizes(len(train.labels), recipe.batch_size)
     scheduler = _scheduler(recipe, optimiser, len(sizes))
+    sound = [values for values in model.state_dict().values() if all_finite([values])]  # a mask may be of infinities
     for epoch in range(recipe.epochs):
         model.train()
         order = torch.randperm(len(train.labels), generator=torch_generator(recipe.seed, "order", epoch))
@@ -161,19 +164,36 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
                 if tally is not None:
                     told.append(tally)
         mean_loss, accuracy = (totals / len(order)).tolist()
-        if not torch.isfinite(totals).all():
-            raise TrainingDiverged(f"the training loss is {mean_loss} after epoch {epoch + 1} of {recipe.epochs}")
+        if not math.isfinite(mean_loss):
+            raise _diverged(recipe, epoch, "the loss is not finite")
+        if not all_finite(sound):
+            raise _diverged(recipe, epoch, "the weights are not finite")
         model.eval()
         report = Epoch(epoch=epoch + 1, loss=mean_loss, accuracy=accuracy, learning_rate=rate)
         if recipe.adversarial_augmentation.active:
             report |= _told(told, len(order))
         if len(validation.labels):
-            report["validation_loss"], report["validation_accuracy"] = score(model, validation, device)
+            try:
+                report["validation_loss"], report["validation_accuracy"] = score(model, validation, device)
+            except NotFinite as error:
+                raise _diverged(recipe, epoch, f"{error} for images of the validation share") from error
         yield report
 
 
+def _diverged(recipe: Recipe, epoch: int, what: str) -> TrainingDiverged:
+    """What ends a training in an epoch, counted from 0."""
+    assert recipe.learning_rate is not None  # resolved by the recipe
+    clip = "" if recipe.clip_norm is not None else ", or set clip_norm"
+    advice = f"take a smaller learning rate than {recipe.learning_rate:g}{clip}"
+    return TrainingDiverged(f"training diverged: {what} in epoch {epoch + 1}; {advice}")
+
+
 def score(model: nn.Module, split: data.Split, device: torch.device | str = "cpu") -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy of a model in evaluation mode on a whole split."""
+    """Mean cross-entropy (nats) and accuracy of a model in evaluation mode on a whole split.
+
+    Raises:
+        NotFinite: the model returns NaN or infinity for an image.
+    """
     device = torch.device(device)
     model.to(device).eval()
     size = batch_size(int(torch.tensor(split.shape).prod()), device)

@@ -26,7 +26,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     `_orig_mod.` of all names is dropped. It may have been saved from a classifier or from a bare network.
 
     Raises:
-        UserError: the file is missing, is no state dict, or does not match the model; the message lists what does not.
+        UserError: the file is missing, is no state dict, does not match the model, or holds numbers that are not finite; the message
+            lists what does not match, or where these are.
     """
     stored = _read(Path(path).expanduser())
     for prefix in ("module.", "_orig_mod.", "module."):
@@ -54,6 +55,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     ]
     if any(wrong):
         raise UserError(f"{path} does not match the network: {'; '.join(filter(None, wrong))}", "recipe.weights")
+    if unsound := [key for key, value in stored.items() if not _sound(value, wanted[key])]:
+        listed = _listed("not finite (NaN or infinite):", unsound)
+        raise UserError(f"{path} has numbers that are {listed}", "recipe.weights")
     model.load_state_dict({key: wanted[key] for key in optional} | stored)
 
 
@@ -74,6 +78,14 @@ def _read(path: Path) -> dict[str, Tensor]:
             "recipe.weights",
         )
     return {str(key): value for key, value in found.items()}
+
+
+def _sound(stored: Tensor, own: Tensor) -> bool:
+    """Whether all numbers are finite as the network will have them, those aside that it is built with: a mask may be of infinities."""
+    if not own.is_floating_point():
+        return True
+    odd = ~stored.to(own.dtype).isfinite()
+    return not bool(odd.any()) or (not own.is_meta and torch.equal(stored[odd].to(own), own[odd]))
 
 
 def _listed(what: str, keys: list[str]) -> str:

@@ -141,7 +141,7 @@ def test_a_failed_trial_is_kept_and_tried_again(tmp_path: Path, capsys: pytest.C
         assert sweep.main([file, "--local", "--results", str(results)]) == 1
         said = capsys.readouterr()
         assert "1 of 2 trials done" in said.out
-        assert "TrainingDiverged" in said.err
+        assert ": training diverged: the loss is not finite in epoch 1; take a smaller learning rate" in said.err
         assert "Traceback" not in said.err
         table = pd.read_parquet(results / "small" / "trials.parquet")
         assert sorted(table["status"]) == ["done", "failed"]

@@ -25,6 +25,7 @@ import tasks
 from tasks.parts import adversarial, attacks, data, training
 from tasks.parts.batching import in_batches
 from tasks.parts.contract import Batch, TaskConfig
+from tasks.parts.finite import NotFinite
 from tasks.parts.geometry import norm_of
 from tasks.parts.models import Classifier
 from tasks.parts.recipes import Recipe
@@ -111,6 +112,7 @@ def test_a_task_has_what_the_contract_names(task: ModuleType) -> None:
     assert all(isinstance(name, str) and name.isidentifier() for name in task.COLUMNS)
     assert all(isinstance(label, str) and label.strip() for label in task.COLUMNS.values())
     assert {"id", "label"} <= set(task.COLUMNS)  # the keys by which any two tasks' rows join
+    assert set(task.MAY_BE_MISSING) <= set(task.COLUMNS) - {"id", "label"}
 
 
 @every_task
@@ -195,6 +197,9 @@ def test_columns_and_summary(task: ModuleType, recipe: Recipe) -> None:
     assert set(rows["id"]) == set(IDS)
     labels = data.load("blobs", "test").labels
     assert (rows["label"] == labels[rows["id"]]).all()
+    for name, column in rows.items():
+        assert name in task.MAY_BE_MISSING or column.notna().all(), name
+        assert not column.isin([np.inf, -np.inf]).any(), name
     summary = task.summarise(config, rows)
     assert summary
     for name, value in summary.items():
@@ -255,6 +260,20 @@ def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
 def tensors(thing: Any) -> dict[str, Tensor]:
     """Of a network, or of adversarial examples."""
     return dict(thing.state_dict()) if isinstance(thing, nn.Module) else vars(thing)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@every_task
+def test_a_network_that_is_not_finite_is_no_measurement(task: ModuleType, number: float) -> None:
+    """Nor where its adversarial examples are those of a sound one."""
+    config, batch = task.Config(recipe=BLOBS[1]), examples()
+    given = made(task, config, batch)
+    for name, thing in given.items():
+        if isinstance(thing, nn.Module):
+            given[name] = copy.deepcopy(thing)
+            list(given[name].parameters())[-1].fill_(number)
+    with pytest.raises(NotFinite, match="the network returns numbers that are not finite"):
+        task.measure(config, given, batch)
 
 
 @every_task

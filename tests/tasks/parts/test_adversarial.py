@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tasks.parts import adversarial, data
 from tasks.parts.adversarial import Adversarial, Attack, check_classes, search
 from tasks.parts.batching import in_batches
+from tasks.parts.finite import NotFinite
 from tasks.parts.models import Classifier
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
@@ -369,7 +370,7 @@ BENDS = {
 @pytest.mark.parametrize("case", BENDS)
 def test_a_network_that_cannot_be_searched(case: str) -> None:
     bend, told = BENDS[case]
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(NotFinite if case == "not a number" else UserError, match=told):
         searched(Attack(), [Bent(bend)])
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.parts import attacks, door
+from tasks.parts.finite import NotFinite
 from tasks.parts.settings import UserError
 
 ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
@@ -93,8 +94,6 @@ def stepped(x: Tensor) -> Tensor:
 
 NETWORKS: list[tuple[Callable[[Tensor], Any], str]] = [
     (lambda x: linear(x).softmax(1), "returns probabilities; logits are needed"),
-    (lambda x: linear(x) / 0, "not finite"),
-    (lambda x: linear(x).masked_fill(x.sum((1, 2, 3))[:, None] > 3, torch.nan), "not finite"),
     (constant, "no gradient with respect to its input"),
     (lambda x: linear(x.detach()), "no gradient with respect to its input"),
     (lambda x: constant(x) + 0 * x.sum(), "a gradient that is zero everywhere"),
@@ -112,6 +111,15 @@ def test_what_the_network_says(model: Callable[[Tensor], Tensor], message: str) 
     with pytest.raises(UserError, match=message) as caught:
         door.network(model, X, Y)
     assert caught.value.field == ("labels" if "label" in message else "model")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [lambda x: linear(x) / 0, lambda x: linear(x).masked_fill(x.sum((1, 2, 3))[:, None] > 3, torch.nan)],
+)
+def test_a_network_that_is_not_finite(model: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(NotFinite, match="the network returns numbers that are not finite"):
+        door.network(model, X, Y)
 
 
 def test_a_flat_spot_is_no_flat_network() -> None:
