@@ -72,13 +72,8 @@ def build(
         tell(line)
     chosen, refused = _chosen(overview, figures)
     names = file_names(chosen)
-    folder.refuse(
-        [
-            "summary.csv",
-            "report.html",
-            *(f"figures/{name}{FAILED}" for name in [*names, *(one.name for one in refused)]),
-        ]
-    )
+    told = [f"figures/{name}{FAILED}" for name in [*names, *(one.name for one in refused)]]
+    folder.refuse(["summary.csv", "report.html", *told])
     if figures or overview.sweep.get("figures"):
         folder.refuse(file for name in names for file in files_of(name))
     needed = {column for one in chosen for need in one.needs for column in (need, f"{need}_se")}

@@ -132,15 +132,18 @@ def home_of(store: Store, sweep: Mapping[str, Any]) -> Store:
         sweep: what the sweep says of itself; a quick look names the folder as `trials`.
 
     Raises:
-        ReportError: what it names is no folder beside its own.
+        ReportError: what it names is no folder beside its own, or there are no trials.
     """
     name = sweep.get("trials")
     if name is None:
         return store
     try:
-        return store.beside(str(name))
+        home = store.beside(str(name))
     except ValueError as error:
         raise ReportError(f"{store.uri}: trials.parquet does not tell where its trials are: {error}") from error
+    if not home.exists("trials"):
+        raise ReportError(f"{store.uri}: its trials are not there any more; they were in {home.uri}")
+    return home
 
 
 def _trials(store: Store) -> tuple[dict[str, Any], pd.DataFrame, tuple[str, ...], str | None]:

@@ -51,7 +51,10 @@ class SweepFolder:
         obstacle = store.obstacle()
         if obstacle:
             raise UserError(obstacle)
-        self._known()
+        try:
+            self._known()
+        except OSError as error:
+            raise UserError(f"{store.uri} cannot be read: {error.strerror or error}") from None
 
     @property
     def files(self) -> list[str]:

@@ -193,14 +193,12 @@ def _read(name: str, entries: Mapping[str, Any], source: Source, overrides: Iter
 def _look(spec: Spec, entries: Mapping[str, Any], source: Source) -> dict[str, Any]:
     """The overrides that make a quick look, as paths with their values: without any of them other trials would be run."""
     there = spec.source.overrides
-    kept = list(there)
-    for path in there:
+    aside = {path for path in there if path.split(".")[0] in NO_TRIALS}
+    kept = [path for path in there if path not in aside]
+    for path in list(kept):
         rest = [other for other in kept if other != path]
-        if path.split(".")[0] in NO_TRIALS:
-            kept = rest
-            continue
         try:
-            without = _read(spec.name, entries, source, [there[other] for other in there if other in rest])
+            without = _read(spec.name, entries, source, [there[one] for one in there if one in aside or one in rest])
         except SpecError:  # the others make no sense without it
             continue
         if _goes_on(spec, without):
@@ -214,21 +212,19 @@ def _goes_on(spec: Spec, other: Spec) -> bool:
     if spec.task is not other.task or bool(one.search) != bool(two.search):
         return False
     if not one.search:
-        return set(_contents(spec)) == set(_contents(other))
-    drawn = (one.search, one.searcher, len(one.seed_list or [0])) == (
-        two.search,
-        two.searcher,
-        len(two.seed_list or [0]),
-    )
+        return len(spec.trials) == len(other.trials) and set(_contents(spec)).issuperset(_contents(other))
+    drawn = (one.search, one.searcher) == (two.search, two.searcher)
+    seeds = len(one.seed_list or [0]) == len(two.seed_list or [0])
     aim = not (one.studied or two.studied) or one.objectives == two.objectives
     first = zip(_contents(spec), _contents(other), strict=False)
-    return drawn and aim and (one.trials or 0) >= (two.trials or 0) and all(a == b for a, b in first)
+    return drawn and seeds and aim and (one.trials or 0) >= (two.trials or 0) and all(a == b for a, b in first)
 
 
-def _contents(spec: Spec) -> list[str]:
+def _contents(spec: Spec) -> Iterable[str]:
     """What each trial is: all settings but those of speed."""
     speed = set(spec.task.Config.performance)
-    return [json.dumps(trial.config.model_dump(mode="json", exclude=speed), sort_keys=True) for trial in spec.trials]
+    for trial in spec.trials:
+        yield json.dumps(trial.config.model_dump(mode="json", exclude=speed), sort_keys=True)
 
 
 def _page(name: str, look: Mapping[str, Any]) -> str:

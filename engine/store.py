@@ -208,8 +208,8 @@ class Store:
         parent, _, name = path.rpartition("/")
         if parent:
             self._filesystem.create_dir(parent, recursive=True)
-        elif self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        else:
+            self._filesystem.base_fs.create_dir(self._filesystem.base_path, recursive=True)
         temporary = f"{parent}/.writing-{uuid.uuid4().hex}-{name}".lstrip("/")
         try:
             with self._filesystem.open_output_stream(temporary) as stream:

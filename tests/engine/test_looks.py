@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,6 +195,9 @@ def test_what_a_quick_look_has_measured_the_sweep_takes(capsys: pytest.CaptureFi
     run()
     assert "x: 4 of 4 trials done; 2 run now" in capsys.readouterr().out
     assert contents(str(folder)) | contents("results/x@seeds=1") == before
+    shutil.rmtree("results/x")
+    assert report.main([str(folder)]) == 2
+    assert "its trials are not there any more; they were in" in capsys.readouterr().err
 
 
 def test_the_resolved_sweep_of_a_quick_look_runs_as_it_did(capsys: pytest.CaptureFixture[str]) -> None:
