@@ -6,6 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from engine import terminal
+
+if __name__ == "__main__":
+    terminal.prepare()  # the imports below take seconds
+
 from engine import results
 from engine.plan import Planned, exists, missing, plan, status
 from engine.progress import Progress
@@ -13,6 +18,7 @@ from engine.source import SpecError
 from engine.spec import Spec, load
 from engine.store import Store
 from engine.study import Study
+from engine.terminal import say
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
 
@@ -42,11 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _sweep(spec, options)
     except UserError as error:
         shown = spec.error(error) if spec else error
-        print(shown.message, file=sys.stderr)
+        say(shown.message)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return terminal.interrupted()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,9 +106,10 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     ran = 0
     if todo or (study and study.left):
         ran = _run(spec, store, todo, study, options)
+        say("drawing the report ...")
     refused = study.refused if study else []
     for said in refused:
-        print(f"failed: a point that was chosen makes no trial: {said}", file=sys.stderr)
+        say(f"failed: a point that was chosen makes no trial: {said}")
     return max(results.finish(spec, store, study.planned if study else planned, ran=ran), int(bool(refused)))
 
 
@@ -130,7 +136,7 @@ def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, opt
         store.write(f"{spec.name}/sweep.yaml", results.resolved(spec).encode())
         left = sum(_left(item, store) for item in todo)
         more = f", {study.left} points to choose" if study and study.left else ""
-        print(f"{spec.name}: {len(todo)} trials to run, {left} examples to measure{more}", file=sys.stderr, flush=True)
+        say(f"{spec.name}: {len(todo)} trials to run, {left} examples to measure{more}")
         left += (feed.most - len(todo)) * len(plan(spec)[0].ids) if more else 0
         with Progress(feed.most, left) as progress:
             launch.run_all(spec, store, feed, hands, progress, options.max_concurrent)
@@ -171,4 +177,4 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.command(main))

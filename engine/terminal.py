@@ -1,0 +1,174 @@
+"""How a command line meets the terminal, or whatever stands in its place: streams that last, text that steers nothing, Ctrl-C.
+
+It imports nothing that takes time: `prepare` is called before the imports that take seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+INTERRUPTED = "interrupted; the same command goes on from here"
+STATUS = 128 + signal.SIGINT
+"""The exit status of an interrupted command."""
+ERASE = "\r\x1b[J"
+"""From the start of the cursor's line to the end of the screen: the echo of Ctrl-C, and a live display (see `engine.progress`)."""
+_MARK = "..."
+
+
+def printable(text: str, encoding: str | None = None) -> str:
+    r"""Text with what cannot be shown, or would steer a terminal, written as an escape.
+
+    Args:
+        encoding: of the stream, for characters that it lacks; all of Unicode where None.
+
+    >>> printable("a\x1b[31mb\n"), printable("radius 1 \u00b5m", "ascii")
+    ('a\\x1b[31mb\\n', 'radius 1 \\xb5m')
+    """
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text.encode(encoding, "backslashreplace").decode(encoding) if encoding else text
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Writes one line at once, to stderr where no stream is given. All that quotes the user goes through here."""
+    stream = stream or sys.stderr
+    print(printable(text, getattr(stream, "encoding", None)), file=stream, flush=True)
+
+
+def dimensions(stream: TextIO) -> tuple[int, int] | None:
+    """Columns and lines of the terminal that a stream writes to, as they are now; None for anything else."""
+    try:
+        if not stream.isatty():
+            return None
+        columns, lines = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):  # a stream without a file, or one that is closed
+        return None
+    return columns or 80, lines or 24  # some pseudo-terminals say 0
+
+
+def movable(stream: TextIO) -> bool:
+    """Whether a stream writes to a terminal whose cursor can be moved."""
+    return dimensions(stream) is not None and _can_move()
+
+
+def shortened(text: str, columns: int) -> str:
+    """Printable text of at most so many columns: its middle is left out, since labels differ at both ends.
+
+    >>> shortened("optimiser=sgd seed=0", 12), shortened("seed=0", 12)
+    ('optim...ed=0', 'seed=0')
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= columns:
+        return text
+    room = columns - len(_MARK)
+    if room <= 0:
+        return _MARK[: max(0, columns)]
+    tail = text[len(text) - room // 2 :]
+    while cell_len(tail) > room // 2:  # characters of two columns
+        tail = tail[1:]
+    return f"{set_cell_size(text, room - cell_len(tail)).rstrip()}{_MARK}{tail}"
+
+
+def prepare() -> None:
+    """Makes the process a well-behaved command. To be called first of all, from the file that is run.
+
+    A stream that the shell has closed leads nowhere: its number is taken, so that no file of ours gets it. Output never
+    fails for its encoding, nor because its reader has gone away. Ctrl-C ends the process at once, with one line; what a
+    shell runs in the background keeps ignoring it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            _lead_nowhere(number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def command(main: Callable[[], int]) -> int:
+    """Runs the main function of a command that was prepared: a first Ctrl-C is raised in it as KeyboardInterrupt, so that it
+    can clean up; a second one waits for nothing. Returns the exit status."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, _raise_once)
+    try:
+        return main()
+    finally:
+        _ignore()  # what Python does at its end has nothing that could be interrupted
+
+
+def interrupted() -> int:
+    """Says that the command was interrupted; returns the exit status."""
+    _ignore()  # it has been said
+    if movable(sys.stderr):
+        sys.stderr.write(ERASE)
+    say(INTERRUPTED)
+    return STATUS
+
+
+def _raise_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, _leave)
+    raise KeyboardInterrupt
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Ends the process where it stands: during imports an exception could be caught, or come out as another.
+
+    It writes past Python's streams, which it may have interrupted.
+    """
+    _ignore()
+    with suppress(OSError):
+        os.write(2, f"{ERASE if os.isatty(2) and _can_move() else ''}{INTERRUPTED}\n".encode())
+    os._exit(STATUS)
+
+
+def _can_move() -> bool:
+    return os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+
+
+def _ignore() -> None:
+    if signal.getsignal(signal.SIGINT) in (_raise_once, _leave):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Lasting(io.FileIO):
+    """A file that is written to for as long as somebody reads: a run of hours does not end with the `head` behind it."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal has gone
+                raise
+        _lead_nowhere(self.fileno())
+        return memoryview(data).nbytes
+
+
+def _lasting(stream: TextIO) -> TextIO:
+    """The stream anew, such that writing to it does not fail for its encoding or for want of a reader."""
+    raw = _Lasting(stream.fileno(), "w", closefd=False)
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+
+
+def _lead_nowhere(number: int) -> None:
+    """Makes an open or closed file number one of the null device, for this process and for what it starts."""
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)
