@@ -7,12 +7,16 @@ for a user's mistake.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
+
+from engine import terminal
+
+if __name__ == "__main__":
+    terminal.prepare()  # the imports below take seconds
 
 import yaml
 
@@ -21,6 +25,7 @@ from analysis.drawing import Drawn, draw, file_names
 from analysis.results import ReportError, Results
 from analysis.summary import summarise
 from engine.store import Store
+from engine.terminal import say
 
 ALWAYS = ("id", "label", "correct", "condition", "found", "kind", "radius", "samples")
 """Row columns that figures use where there are any, besides those they need."""
@@ -131,7 +136,7 @@ def _spec(store: Store) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: prints the files that were written, and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Draws the report of a sweep.")
+    parser = terminal.Parser(prog="python -m analysis.report", description="Draws the report of a sweep.")
     parser.add_argument("results", help="the sweep's folder or URI, such as results/noise")
     parser.add_argument("--figures", help=f"only these, separated by commas: {', '.join(catalogue.names())}")
     given = parser.parse_args(arguments)
@@ -139,14 +144,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         files = build(given.results, figures=figures or None)
     except ReportError as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return 2
-    print("\n".join(files))
+    except KeyboardInterrupt:
+        return terminal.interrupted()
+    for file in files:
+        say(file, sys.stdout)
     failed = failures(files)
     if failed:
-        print(f"could not be drawn: {', '.join(failed)} (report.html says why)", file=sys.stderr)
+        say(f"could not be drawn: {', '.join(failed)} (report.html says why)")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.command(main))

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TextIO, cast
 
@@ -19,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.segment import ControlType, Segment
 from rich.text import Text
 
-from engine.terminal import ERASE, dimensions, movable, printable, say, shortened
+from engine.terminal import ERASE, dimensions, movable, on_leaving, printable, say, shortened
 
 PLAIN_EVERY = 10.0
 """Seconds between plain lines."""
@@ -201,6 +202,8 @@ class _Below(RenderHook):
         self._console = Console(file=stream, force_terminal=True, highlight=False, markup=False, emoji=False)
         self._shown: list[Line] = []
         self._ended = threading.Event()
+        self._writing = threading.RLock()
+        self._open = ExitStack()
         self._thread = threading.Thread(target=self._refresh, daemon=True)
         self._replaced: dict[str, Any] = {}
 
@@ -211,11 +214,13 @@ class _Below(RenderHook):
             if dimensions(stream) is not None:
                 self._replaced[name] = stream
                 setattr(sys, name, cast(io.TextIOBase, FileProxy(self._console, stream)))
+        self._open.enter_context(on_leaving(self._writing.acquire))  # and so nothing is written any more
         self._thread.start()
 
     def stop(self) -> None:
         self._ended.set()
         self._thread.join()
+        self._open.close()
         for name, stream in self._replaced.items():
             setattr(sys, name, stream)
         self._console.pop_render_hook()
@@ -225,7 +230,8 @@ class _Below(RenderHook):
 
     def say(self, text: str) -> None:
         """Prints a line above; one that is too long is wrapped by the terminal, so that it can be copied whole."""
-        self._console.print(Text(printable(text, self._stream.encoding)), soft_wrap=True)
+        with self._writing:
+            self._console.print(Text(printable(text, self._stream.encoding)), soft_wrap=True)
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         self._shown = self._rendered()
@@ -233,8 +239,9 @@ class _Below(RenderHook):
 
     def _refresh(self) -> None:
         while not self._ended.wait(REFRESH_EVERY):
-            if self._rendered() != self._shown:
-                self._console.print(Control())
+            with self._writing:
+                if self._rendered() != self._shown:
+                    self._console.print(Control())
 
     def _rendered(self) -> list[Line]:
         """The lines as they are to be now; each a column narrower than the window, and one line less than it is high."""

@@ -20,6 +20,7 @@ from engine.plan import Planned
 from engine.source import dump
 from engine.spec import Spec, facts
 from engine.store import Store, content_hash
+from engine.terminal import say
 
 
 def resolved(spec: Spec) -> str:
@@ -62,21 +63,21 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
         undrawn = report.failures(report.build(store.location(spec.name)))
         _log_figures(spec, store)
         for name in undrawn:
-            print(f"figure {name} could not be drawn; the report says why", file=sys.stderr)
+            say(f"figure {name} could not be drawn; the report says why")
         if not undrawn:
             store.write_json(f"{spec.name}/report.json", {"made_from": stamp})
     for record in failed:
         if record["status"] == "missing":
-            print(f"failed: {record['label']}: its process died", file=sys.stderr)
+            say(f"failed: {record['label']}: its process died")
         elif "lacks" in record:
-            print(f"failed: {record['label']}: {record['error']}", file=sys.stderr)
+            say(f"failed: {record['label']}: {record['error']}")
     wrong = [(record["label"], what, told) for record in records for what, told in _unpassed(record)]
     for label, what, told in wrong:
-        print(f"self-check FAILED: {label}: {what}: {told}", file=sys.stderr)
+        say(f"self-check FAILED: {label}: {what}: {told}")
     stopped = len(records) - done - len(failed)
     others = {"stopped early": stopped, "failed": len(failed)}
     told = "".join(f", {number} {what}" for what, number in others.items() if number)
-    print(f"{spec.name}: {done} of {len(records)} trials done{told}; {ran} run now; {page}")
+    say(f"{spec.name}: {done} of {len(records)} trials done{told}; {ran} run now; {page}", sys.stdout)
     asked = undrawn and spec.sweep.figures  # one that was drawn by default may have nothing to show
     return 1 if failed or asked or wrong else 0
 

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = terminal.Parser(
         prog="python -m engine.sweep",
         description="Makes the classifiers of a sweep, measures their input landscape, and draws the comparison.",
         epilog=EXAMPLES,
@@ -101,7 +101,7 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     if options.dry_run:
         _show(spec, known, todo, store, fresh=options.fresh)
         if study and study.left:
-            print(f"{study.left} more points are chosen as the search goes on")
+            _tell(f"{study.left} more points are chosen as the search goes on")
         return 0
     ran = 0
     if todo or (study and study.left):
@@ -150,8 +150,8 @@ def _left(item: Planned, store: Store) -> int:
 def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store, *, fresh: bool) -> None:
     """The dry run: every trial and how far it is, and the work that is left."""
     left = {item.key: len(item.ids) if fresh else _left(item, store) for item in todo}
-    print(f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.name)}")
-    width = max((len(item.trial.label) for item in planned), default=0)
+    _tell(f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.name)}")
+    rows: list[tuple[Planned, str, str, int]] = []
     epochs: dict[str, int] = {}  # of each network to train
     around: dict[str, set[int]] = {}  # of each set of adversarial examples, those that are not there yet
     for item in planned:
@@ -162,18 +162,39 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
                 epochs |= {key: artifact.of.epochs} if item in todo else {}
             elif not isinstance(artifact.of, Recipe) and item in todo:
                 around.setdefault(key, set()).update(missing(artifact.folder, item.ids, store))
-        print(
-            f"  {item.key}  {item.trial.label:{width}}  {status(item, store):7}  network {made:8}  {left.get(item.key, 0)} examples left"
-        )
+        rows.append((item, status(item, store), made, left.get(item.key, 0)))
+    for line in _table(rows, terminal.dimensions(sys.stdout)):
+        say(line, sys.stdout)
     examples, searches = sum(left.values()), sum(map(len, around.values()))
-    print(
+    _tell(
         f"to do: {len(todo)} trials; {len(epochs)} networks to train, {sum(epochs.values())} epochs; "
         f"{searches} adversarial searches; {examples} examples to measure"
     )
     if hasattr(spec.task, "passes"):
         passes = sum(left[item.key] * spec.task.passes(item.trial.config) for item in todo)
         aside = ", the searches aside" if searches else ""
-        print(f"at most {passes:,} forward passes of a network on one image{aside}")
+        _tell(f"at most {passes:,} forward passes of a network on one image{aside}")
+
+
+def _table(rows: list[tuple[Planned, str, str, int]], window: tuple[int, int] | None) -> list[str]:
+    """A line a trial; in a window that is too narrow in fewer words, with as much of the label as there is room for."""
+    width = max((len(item.trial.label) for item, *_ in rows), default=0)
+    lines = [
+        f"  {item.key}  {item.trial.label:{width}}  {how:7}  network {made:8}  {examples} examples left"
+        for item, how, made, examples in rows
+    ]
+    if window is None or max(map(len, lines), default=0) <= window[0]:
+        return lines
+    ends = [f"  {how:7}  {made:8}  {examples} left" for _, how, made, examples in rows]
+    room = max(10, window[0] - 12 - max(map(len, ends)))
+    labels = [terminal.shortened(item.trial.label, room) for item, *_ in rows]
+    width = max(map(len, labels))
+    return [f"  {row[0].key[:8]}  {label:{width}}{end}" for row, label, end in zip(rows, labels, ends, strict=True)]
+
+
+def _tell(text: str) -> None:
+    for line in terminal.reflowed(text, sys.stdout):
+        say(line, sys.stdout)
 
 
 if __name__ == "__main__":

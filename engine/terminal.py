@@ -5,15 +5,17 @@ It imports nothing that takes time: `prepare` is called before the imports that 
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -43,6 +45,12 @@ def say(text: str, stream: TextIO | None = None) -> None:
     """Writes one line at once, to stderr where no stream is given. All that quotes the user goes through here."""
     stream = stream or sys.stderr
     print(printable(text, getattr(stream, "encoding", None)), file=stream, flush=True)
+
+
+def reflowed(text: str, stream: TextIO) -> list[str]:
+    """A sentence as lines that end between words, where the stream is a terminal; else as it is, for whoever searches it."""
+    columns, _ = dimensions(stream) or (None, None)
+    return textwrap.wrap(text, max(20, columns - 1), subsequent_indent="  ") if columns else [text]
 
 
 def dimensions(stream: TextIO) -> tuple[int, int] | None:
@@ -80,12 +88,19 @@ def shortened(text: str, columns: int) -> str:
     return f"{set_cell_size(text, room - cell_len(tail)).rstrip()}{_MARK}{tail}"
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors quote the command line such that it steers no terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message, sys.stderr.encoding))
+
+
 def prepare() -> None:
     """Makes the process a well-behaved command. To be called first of all, from the file that is run.
 
     A stream that the shell has closed leads nowhere: its number is taken, so that no file of ours gets it. Output never
-    fails for its encoding, nor because its reader has gone away. Ctrl-C ends the process at once, with one line; what a
-    shell runs in the background keeps ignoring it.
+    fails for its encoding, nor because its reader has gone away. Ctrl-C ends the process at once, with one line (see
+    `_leave`); what a shell runs in the background keeps ignoring it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -97,10 +112,7 @@ def prepare() -> None:
 
 
 def command(main: Callable[[], int]) -> int:
-    """Runs the main function of a command that was prepared: a first Ctrl-C is raised in it as KeyboardInterrupt, so that it
-    can clean up; a second one waits for nothing. Returns the exit status."""
-    if signal.getsignal(signal.SIGINT) is _leave:
-        signal.signal(signal.SIGINT, _raise_once)
+    """Runs the main function of a command that was prepared, to its end; returns the exit status."""
     try:
         return main()
     finally:
@@ -108,37 +120,47 @@ def command(main: Callable[[], int]) -> int:
 
 
 def interrupted() -> int:
-    """Says that the command was interrupted; returns the exit status."""
-    _ignore()  # it has been said
-    if movable(sys.stderr):
-        sys.stderr.write(ERASE)
+    """Says that a main function was interrupted that runs in another program; returns the exit status."""
     say(INTERRUPTED)
     return STATUS
 
 
-def _raise_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, _leave)
-    raise KeyboardInterrupt
+@contextmanager
+def on_leaving(act: Callable[[], object]) -> Iterator[None]:
+    """What is to be done where Ctrl-C ends the process; it must not wait for other threads to go on."""
+    _LAST_ACTS.append(act)
+    try:
+        yield
+    finally:
+        _LAST_ACTS.remove(act)
+
+
+_LAST_ACTS: list[Callable[[], object]] = []
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """Ends the process where it stands: during imports an exception could be caught, or come out as another.
+    """Ends the process where it stands.
 
-    It writes past Python's streams, which it may have interrupted.
+    Nothing is lost: what is in the store is whole at any time, and a cluster that was started here ends with this
+    process. An exception would have to make its way through the code of others, where it is caught at times, or comes
+    out as another: through imports, Ray's calls, Tune's loop. The line is written past Python's streams, which may
+    themselves have been interrupted.
     """
     _ignore()
+    for act in _LAST_ACTS:
+        act()
     with suppress(OSError):
         os.write(2, f"{ERASE if os.isatty(2) and _can_move() else ''}{INTERRUPTED}\n".encode())
     os._exit(STATUS)
 
 
+def _ignore() -> None:
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _can_move() -> bool:
     return os.environ.get("TERM", "") not in ("", "dumb", "unknown")
-
-
-def _ignore() -> None:
-    if signal.getsignal(signal.SIGINT) in (_raise_once, _leave):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Lasting(io.FileIO):

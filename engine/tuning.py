@@ -15,6 +15,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from functools import partial
+from shutil import rmtree
 from typing import Any, Protocol
 
 import ray
@@ -25,6 +27,7 @@ from engine.job import Job, Report
 from engine.judge import Curves, Judge, judged
 from engine.plan import Planned
 from engine.progress import Progress
+from engine.terminal import on_leaving
 from engine.trial import run
 
 REPORT_EVERY = 0.5
@@ -141,7 +144,7 @@ def run_all(
     judge = None
     if judging:  # one for all trials, on the head node like them
         judge = ray.remote(num_cpus=0, resources=ON_THE_HEAD)(Judge).remote(*judging)
-    with tempfile.TemporaryDirectory(prefix="inputscape-tune-") as folder:
+    with tempfile.TemporaryDirectory(prefix="inputscape-tune-") as folder, on_leaving(partial(rmtree, folder, True)):
         tuner(job, Ours(feed, progress), judge, folder, at_once, retries).fit()
 
 
