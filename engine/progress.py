@@ -27,6 +27,8 @@ PLAIN_EVERY = 10.0
 REFRESH_EVERY = 0.25
 """Seconds between two looks whether the live display has changed, or the window its size."""
 WIDEST_BAR = 60
+A_TRIAL = 0.001
+"""What the end of a trial counts, in examples."""
 
 Line = list[Segment]
 
@@ -42,11 +44,13 @@ class Progress:
         trials: trials to run.
         examples: examples that they measure together.
         stream: where to write; a live display if it is a terminal that can show one.
+        clock: the seconds that have gone by.
     """
 
     trials: int
     examples: float
     stream: TextIO = field(default_factory=lambda: sys.stderr)
+    clock: Callable[[], float] = time.monotonic
     _running: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     _shares: dict[str, float] = field(default_factory=dict)  # the examples of each trial that has begun to measure
     _done: int = 0
@@ -56,7 +60,7 @@ class Progress:
 
     def __post_init__(self) -> None:
         # Only the arithmetic: rich's pace is over the last thousand steps, here from the start of the run on.
-        self._bars = progress.Progress(disable=True, speed_estimate_period=math.inf)
+        self._bars = progress.Progress(disable=True, speed_estimate_period=math.inf, get_time=self.clock)
         self._work = self._bars.add_task("work", total=self._total)
         self._measured = self._bars.add_task("measured", total=None)
         self._advance(0)
@@ -92,12 +96,11 @@ class Progress:
         _, last = self._running.pop(key, (label, {}))
         share = self._shares.setdefault(key, self._average)
         self._done += 1
-        if record["status"] == "done" and last.get("phase") == "measuring":
-            self._advance(last["of"] - last["done"])
-            self._bars.advance(self._work, 1)
-        else:
-            dealt_with = share - (last["of"] - last["done"]) if last.get("phase") == "measuring" else 0
-            self._bars.advance(self._work, share - dealt_with + 1)
+        measuring = last.get("phase") == "measuring"
+        left = last["of"] - last["done"] if measuring else share
+        self._bars.advance(self._work, left + A_TRIAL)
+        if measuring and record["status"] == "done":  # the last reports of a trial may be left out
+            self._bars.advance(self._measured, left)
         if record["status"] == "failed":
             self._failed += 1
             self._line(f"failed: {label}: {record['error']}")
@@ -115,9 +118,9 @@ class Progress:
 
     @property
     def _total(self) -> float:
-        """Examples, and one for each trial, since one without any is work, too."""
+        """Examples, and a little for each trial: where nothing is left to measure, trials are all there is to count."""
         others = max(0, self.trials - len(self._shares))
-        return sum(self._shares.values()) + others * self._average + self.trials
+        return sum(self._shares.values()) + others * self._average + self.trials * A_TRIAL
 
     def _advance(self, examples: float) -> None:
         self._bars.advance(self._work, examples)
@@ -125,11 +128,11 @@ class Progress:
 
     def _show(self) -> None:
         self._bars.tasks[self._work].total = self._total  # `update` would forget the pace
-        if self._live is None and time.monotonic() - self._said > PLAIN_EVERY:
+        if self._live is None and self.clock() - self._said > PLAIN_EVERY:
             self._line(f"{self._counts()}, {self._time_left()}")
 
     def _line(self, text: str) -> None:
-        self._said = time.monotonic()
+        self._said = self.clock()
         if self._live is not None:
             self._live.say(text)
         else:
@@ -137,11 +140,11 @@ class Progress:
 
     def _counts(self) -> str:
         work, measured = (self._bars.tasks[task] for task in (self._work, self._measured))
-        unmeasured = work.completed - self._done - measured.completed
+        unmeasured = work.completed - self._done * A_TRIAL - measured.completed
         parts = [f"{self._done}/{self.trials} trials"]
         if self._failed:
             parts.append(f"{self._failed} failed")
-        parts.append(f"{measured.completed:.0f}/{self._total - self.trials - unmeasured:.0f} examples")
+        parts.append(f"{measured.completed:.0f}/{self._total - self.trials * A_TRIAL - unmeasured:.0f} examples")
         if measured.speed:
             parts.append(
                 f"{measured.speed:.3g} examples/s" if measured.speed < 1 else f"{measured.speed:.0f} examples/s"
@@ -245,7 +248,7 @@ class _Below(RenderHook):
 
     def _rendered(self) -> list[Line]:
         """The lines as they are to be now; each a column narrower than the window, and one line less than it is high."""
-        columns, lines = dimensions(self._stream) or (80, 24)
+        columns, lines = self._console.size = dimensions(self._stream) or (80, 24)  # not those of stdin, or of COLUMNS
         options = self._console.options.update(width=max(1, columns - 1), height=None, no_wrap=True, overflow="crop")
         found = [self._console.render_lines(one, options, pad=False)[0] for one in self._lines(columns - 1, lines - 1)]
         return [Segment.adjust_line_length(line, options.max_width, pad=False) for line in found]

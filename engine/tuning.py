@@ -145,26 +145,27 @@ def run_all(
     if judging:  # one for all trials, on the head node like them
         judge = ray.remote(num_cpus=0, resources=ON_THE_HEAD)(Judge).remote(*judging)
     with tempfile.TemporaryDirectory(prefix="inputscape-tune-") as folder, on_leaving(partial(rmtree, folder, True)):
-        tuner(job, Ours(feed, progress), judge, folder, at_once, retries).fit()
+        search, listener, refused = given(Ours(feed, progress))
+        trainable = tune.with_parameters(coordinator, job=job, judge=judge)
+        tune.Tuner(
+            tune.with_resources(trainable, {"cpu": 0, **ON_THE_HEAD}),
+            tune_config=tune.TuneConfig(
+                search_alg=search, num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                name=job.sweep,
+                storage_path=folder,
+                verbose=0,
+                stop=refused,
+                callbacks=[listener],
+                failure_config=tune.FailureConfig(max_failures=retries),
+            ),
+        ).fit()
 
 
-def tuner(job: Job, ours: Ours, judge: Any, folder: str, at_once: int, retries: int) -> tune.Tuner:
-    """All that Tune is given."""
-    trainable = tune.with_parameters(coordinator, job=job, judge=judge)
-    return tune.Tuner(
-        tune.with_resources(trainable, {"cpu": 0, **ON_THE_HEAD}),
-        tune_config=tune.TuneConfig(
-            search_alg=Ask(ours), num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
-        ),
-        run_config=tune.RunConfig(
-            name=job.sweep,
-            storage_path=folder,
-            verbose=0,
-            stop=Refused(ours),
-            callbacks=[Listener(ours)],
-            failure_config=tune.FailureConfig(max_failures=retries),
-        ),
-    )
+def given(ours: Ours) -> tuple[Ask, Listener, Refused]:
+    """What Tune is given that works on this process."""
+    return Ask(ours), Listener(ours), Refused(ours)
 
 
 def _throttled(report: Report) -> Report:
