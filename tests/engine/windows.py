@@ -56,8 +56,14 @@ class Window:
         end = time.monotonic() + seconds
         while not condition(self.shown):
             assert time.monotonic() < end, self.text
+            assert self.running or self.read(0.05), self.text
             self.read(0.05)
         return self.shown
+
+    @property
+    def running(self) -> bool:
+        """Whether more may be written."""
+        return True
 
     @property
     def shown(self) -> str:
@@ -100,10 +106,14 @@ class Command(Window):
         self.process = subprocess.Popen(started, env=environ, pass_fds=[self.slave])
         os.close(self.slave)
 
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
     def ended(self, seconds: float = 240.0) -> int:
         """Reads until the command has ended; returns its exit status."""
         end = time.monotonic() + seconds
-        while self.process.poll() is None:
+        while self.running:
             assert time.monotonic() < end, self.text
             self.read(0.05)
         while self.read(0.05):
