@@ -8,12 +8,16 @@ removes (`engine.owned`).
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+
+from engine import terminal
+
+if __name__ == "__main__":
+    terminal.prepare()  # the imports below take seconds
 
 import yaml
 
@@ -23,6 +27,7 @@ from analysis.results import ReportError, Results
 from analysis.summary import summarise
 from engine.owned import SweepFolder
 from engine.store import Store
+from engine.terminal import say
 from tasks.parts.settings import UserError
 
 ALWAYS = (
@@ -36,16 +41,11 @@ PICTURES = (".png", ".pdf", ".csv")
 """How the files of a figure end."""
 
 
-def on_stderr(line: str) -> None:
-    """Prints a line where it does not mix with results."""
-    print(line, file=sys.stderr)
-
-
 def build(
     results_uri: str | os.PathLike[str],
     *,
     figures: Sequence[Any] | None = None,
-    tell: Callable[[str], None] = on_stderr,
+    tell: Callable[[str], None] = say,
 ) -> list[str]:
     """Draws the figures of a sweep and writes its report.
 
@@ -174,7 +174,7 @@ def _spec(store: Store) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: prints the files that were written, and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Draws the report of a sweep.")
+    parser = terminal.Parser(prog="python -m analysis.report", description="Draws the report of a sweep.")
     parser.add_argument("results", help="the sweep's folder or URI, such as results/noise")
     parser.add_argument("--figures", help=f"only these, separated by commas: {', '.join(catalogue.names())}")
     given = parser.parse_args(arguments)
@@ -183,16 +183,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         files = build(given.results, figures=figures or None, tell=left_out.append)
     except (ReportError, UserError) as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return 2
-    print("\n".join(files))
+    except KeyboardInterrupt:
+        return terminal.interrupted()
+    for file in files:
+        say(file, sys.stdout)
     for line in left_out:
-        on_stderr(line)
+        say(line)
     failed = failures(files)
     if failed:
-        print(f"could not be drawn: {', '.join(failed)} (report.html says why)", file=sys.stderr)
+        say(f"could not be drawn: {', '.join(failed)} (report.html says why)")
     return 1 if failed or left_out else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.command(main))

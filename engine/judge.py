@@ -7,15 +7,19 @@ started is cancelled, and what it reached is stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from engine.entries import Scheduler
+from engine.job import Report, Stopped
+from engine.plan import Planned
 
 Curve = Sequence[float]
 """A value an epoch; larger is better."""
+Curves = dict[str, list[dict[str, Any]]]
+"""The epochs of trainings, by network."""
 
 
 def asha(curve: Curve, others: Iterable[Curve], grace: int, reduction: int) -> bool:
@@ -71,3 +75,26 @@ class Judge:
 
     def _value(self, epoch: Mapping[str, Any]) -> float:
         return self._scheduler.sign * float(epoch.get(self._scheduler.metric, np.nan))
+
+
+def judged(planned: Planned, report: Report, stops: Callable[[str, dict[str, Any], int], bool]) -> Report:
+    """Passes reports on; ends the trial where the scheduler stops the training of its classifier.
+
+    A training that was over before the trial began is compared with, and nothing is gained by stopping it.
+
+    Raises:
+        Stopped: from the report of the epoch that is the last.
+    """
+    networks = {need.key for need in planned.needs.values()}
+    epochs: list[dict[str, Any]] = []
+
+    def passed_on(said: dict[str, Any]) -> None:
+        report(said)
+        if "epoch" in said and said.get("network") in networks:
+            epochs.append(
+                {name: value for name, value in said.items() if name not in ("phase", "done", "of", "network")}
+            )
+            if stops(said["network"], epochs[-1], said["of"]) and said["phase"] == "training":
+                raise Stopped(epochs)
+
+    return passed_on

@@ -1,28 +1,20 @@
-"""Running the trials of a sweep: with Ray Tune over a cluster, or one after the other in this process.
-
-A trial that Tune runs is a coordinator. It holds no CPU (`cpu: 0` and a sliver of the head node), so it takes no slot from the work
-it starts as remote tasks, losing a worker node loses no trial, and only `max_concurrent_trials` bounds how many there are. Resuming
-is ours, by what is in the store; Tune's own state goes to a folder that is thrown away.
-"""
+"""Running the trials of a sweep: with Ray Tune over a cluster (see `engine.tuning`), or one after the other in this process."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
-import tempfile
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 
-from engine.entries import Scheduler
-from engine.job import Job, Report, Stopped
-from engine.judge import Judge
+from engine.job import Job
+from engine.judge import Curves, Judge, judged
 from engine.owned import clear_trial
 from engine.plan import Planned, plan, status
 from engine.progress import Progress
@@ -31,13 +23,9 @@ from engine.source import SpecError
 from engine.spec import Spec
 from engine.store import Store
 from engine.study import Study
+from engine.terminal import say
 from engine.trial import run
 from engine.work import Surroundings
-
-Curves = dict[str, list[dict[str, Any]]]
-"""The epochs of trainings, by network."""
-REPORT_EVERY = 0.5
-"""Seconds between two progress reports of a trial."""
 
 
 @contextmanager
@@ -54,8 +42,8 @@ def hands(spec: Spec, *, local: bool, address: str | None) -> Iterator[Here | Ov
         return
     import ray
 
-    _connect(address)
     try:
+        _connect(address)
         yield _over_ray(spec)
     finally:
         ray.shutdown()
@@ -143,115 +131,19 @@ def run_all(
         judge = Judge(*judging) if judging else None
         while (planned := feed.next()) is not None:
             said = partial(progress.update, planned.key, planned.trial.label)
-            record = run(planned, job, _judged(planned, said, judge.stops) if judge else said)
+            record = run(planned, job, judged(planned, said, judge.stops) if judge else said)
             feed.take(planned, record)
+            progress.expect(feed.handed + feed.most)
             progress.finish(planned.key, planned.trial.label, record)
     else:
         job = Job.of(spec, store, by, Surroundings("cuda" if by.gpus else "cpu", resources.cpus, spec.data_root))
         most = at_once or resources.max_concurrent or max(2, min(8, by.slots))
-        _tune(job, feed, judging, progress, max(1, min(most, feed.most)), resources.retries)
+        from engine import tuning  # brings Ray Tune
+
+        tuning.run_all(job, feed, judging, progress, max(1, min(most, feed.most)), resources.retries)
     if feed.refused is not None:
         feed.withdraw()
         raise feed.refused
-
-
-def _judged(planned: Planned, report: Report, stops: Callable[[str, dict[str, Any], int], bool]) -> Report:
-    """Passes reports on; ends the trial where the scheduler stops the training of its classifier.
-
-    A training that was over before the trial began is compared with, and nothing is gained by stopping it.
-
-    Raises:
-        Stopped: from the report of the epoch that is the last.
-    """
-    networks = {need.key for need in planned.needs.values()}
-    epochs: list[dict[str, Any]] = []
-
-    def judged(said: dict[str, Any]) -> None:
-        report(said)
-        if "epoch" in said and said.get("network") in networks:
-            epochs.append(
-                {name: value for name, value in said.items() if name not in ("phase", "done", "of", "network")}
-            )
-            if stops(said["network"], epochs[-1], said["of"]) and said["phase"] == "training":
-                raise Stopped(epochs)
-
-    return judged
-
-
-def _tune(
-    job: Job, feed: Feed, judging: tuple[Scheduler, Curves] | None, progress: Progress, at_once: int, retries: int
-) -> None:
-    import ray
-    from ray import tune
-
-    def coordinator(config: dict[str, Any], job: Job, judge: Any) -> None:
-        # Nested, since Tune gives names such as `done` at the top a meaning of its own.
-        said = _throttled(lambda progress: tune.report({"progress": progress}))
-        if judge is not None:
-            said = _judged(config["planned"], said, lambda *epoch: ray.get(judge.stops.remote(*epoch)))
-        tune.report({"record": run(config["planned"], job, said)})
-
-    class Ask(tune.search.Searcher):
-        """Gives Tune the trials of the feed, and the feed what became of those whose process died."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.given: dict[str, Planned] = {}
-
-        def suggest(self, trial_id: str) -> Any:
-            planned = feed.next()
-            if planned is None:
-                return self.FINISHED
-            self.given[trial_id] = planned
-            return {"planned": planned}
-
-        def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-            if error:
-                feed.take(self.given[trial_id], {"status": "failed"})
-
-        def save(self, checkpoint_path: str) -> None:
-            pass  # resuming is ours
-
-        def restore(self, checkpoint_path: str) -> None:
-            pass
-
-    class Listener(tune.Callback):
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-        ) -> None:
-            planned = trial.config["planned"]
-            if "record" in result:
-                feed.take(planned, result["record"])
-                progress.finish(planned.key, planned.trial.label, result["record"])
-            else:
-                progress.update(planned.key, planned.trial.label, result["progress"])
-
-    class Refused(tune.Stopper):
-        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-            return False
-
-        def stop_all(self) -> bool:
-            return feed.refused is not None
-
-    judge = None
-    if judging:  # one for all trials, on the head node like them
-        judge = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})(Judge).remote(*judging)
-    trainable = tune.with_parameters(coordinator, job=job, judge=judge)
-    with tempfile.TemporaryDirectory(prefix="inputscape-tune-") as folder:
-        tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 0, "node:__internal_head__": 0.001}),
-            tune_config=tune.TuneConfig(
-                search_alg=Ask(), num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
-            ),
-            run_config=tune.RunConfig(
-                name=job.page,
-                storage_path=folder,
-                verbose=0,
-                stop=Refused(),
-                callbacks=[Listener()],
-                failure_config=tune.FailureConfig(max_failures=retries),
-            ),
-        ).fit()
 
 
 def _connect(address: str | None) -> None:
@@ -264,10 +156,12 @@ def _connect(address: str | None) -> None:
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None and "RAY_ADDRESS" not in os.environ:
+        say("starting Ray ...")
         ray.init(address="local", include_dashboard=False, **options)
         return
     address = address or os.environ["RAY_ADDRESS"]
     _knock(address)
+    say(f"joining the Ray cluster at {address} ...")
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -305,16 +199,3 @@ def _over_ray(spec: Spec) -> OverRay:
 def _no_gpu(spec: Spec, have: str) -> SpecError:
     message = f"{spec.sweep.resources.gpus:g} a task are asked for, {have}; use 0, or auto for what there is"
     return spec.source.error("resources.gpus", message)
-
-
-def _throttled(report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-    """Passes on a first report, a changed phase, and else one every so often."""
-    last: dict[str, Any] = {"at": 0.0, "phase": None}
-
-    def throttled(said: dict[str, Any]) -> None:
-        now = time.monotonic()
-        if now - last["at"] > REPORT_EVERY or said["phase"] != last["phase"]:
-            last.update(at=now, phase=said["phase"])
-            report(said)
-
-    return throttled

@@ -7,7 +7,6 @@ recipes, which are the best of a search. They take the place of the trials' own 
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from analysis.summary import scalars, summarise
 from engine.board import FOLDER, RUNNING, Board, run
 from engine.owned import SweepFolder, clear_events
 from engine.store import Store
+from engine.terminal import Parser, say
 
 REPORT = "report"
 """The run of the figures and the table."""
@@ -158,7 +158,7 @@ def _words(label: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: a run for each trial of a sweep, in a folder of its own."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m engine.recipe_log", description="Writes a TensorBoard run for each single trial of a sweep."
     )
     parser.add_argument("results", help="the sweep's folder or URI, such as results/noise")
@@ -167,9 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         count = write_trials(table.overview(given.results), given.folder)
     except (ReportError, OSError) as error:
-        print(error, file=sys.stderr)
+        say(str(error))
         return 2
-    print(f"{count} runs in {given.folder}: tensorboard --logdir {given.folder}")
+    say(f"{count} runs in {given.folder}: tensorboard --logdir {given.folder}", sys.stdout)
     return 0
 
 

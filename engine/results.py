@@ -22,6 +22,7 @@ from engine.plan import Planned, trial_record
 from engine.source import dump
 from engine.spec import Spec, facts
 from engine.store import Store, as_parquet, content_hash
+from engine.terminal import say
 from engine.trial import histories
 
 REPORT = ("report.html", "report.json", "summary.csv")
@@ -99,23 +100,23 @@ def finish(spec: Spec, store: Store, planned: list[Planned], *, ran: int) -> int
         except ReportError as error:  # rows that were there when the trials were looked at
             lacking.append(str(error))
         for name in undrawn:
-            print(f"figure {name} could not be drawn; the report says why", file=sys.stderr)
+            say(f"figure {name} could not be drawn; the report says why")
         for line in lacking:
-            print(line, file=sys.stderr)
+            say(line)
         if not undrawn and not lacking:
             page.write_json("report.json", {"made_from": stamp})
     for record in failed:
         if record["status"] == "missing":
-            print(f"failed: {record['label']}: its process died", file=sys.stderr)
+            say(f"failed: {record['label']}: its process died")
         elif "lacks" in record:
-            print(f"failed: {record['label']}: {record['error']}", file=sys.stderr)
+            say(f"failed: {record['label']}: {record['error']}")
     wrong = [(record["label"], what, told) for record in records for what, told in _unpassed(record)]
     for label, what, told in wrong:
-        print(f"self-check FAILED: {label}: {what}: {told}", file=sys.stderr)
+        say(f"self-check FAILED: {label}: {what}: {told}")
     stopped = len(records) - done - len(failed)
     others = {"stopped early": stopped, "failed": len(failed)}
     told = "".join(f", {number} {what}" for what, number in others.items() if number)
-    print(f"{spec.page}: {done} of {len(records)} trials done{told}; {ran} run now; {shown}")
+    say(f"{spec.page}: {done} of {len(records)} trials done{told}; {ran} run now; {shown}", sys.stdout)
     asked = undrawn and spec.sweep.figures  # one that was drawn by default may have nothing to show
     return 1 if failed or asked or wrong or lacking else 0
 

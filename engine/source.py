@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from engine.terminal import printable
 from tasks.parts.settings import UserError
 
 LARGEST = 100_000
@@ -91,7 +92,7 @@ def one_line(text: str) -> str:
     >>> one_line("two\nlines, \x1b[0m")
     'two lines, \\x1b[0m'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
 def meant(name: str, allowed: Iterable[str]) -> str:

@@ -23,7 +23,6 @@ import json
 import os
 import re
 import string
-import sys
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+
+from engine.terminal import say
 
 FORMAT = 3
 """Enters every hash: counted up when what is stored, or what a stored number means, changes."""
@@ -257,7 +258,7 @@ class Store:
         """Says once on stderr that a file is as good as not there."""
         if damaged.location not in self._told:
             self._told.add(damaged.location)
-            print(f"{damaged}; it is not used, and will be made again", file=sys.stderr)
+            say(f"{damaged}; it is not used, and will be made again")
 
     def set_aside(self, damaged: Damaged) -> None:
         """Gives a damaged file a name under which nothing looks for it, and tells of it."""

@@ -6,6 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from engine import terminal
+
+if __name__ == "__main__":
+    terminal.prepare()  # the imports below take seconds
+
 from engine import results
 from engine.plan import Planned, exists, missing, plan, status
 from engine.progress import Progress
@@ -13,6 +18,7 @@ from engine.source import SpecError
 from engine.spec import Spec, load
 from engine.store import Store
 from engine.study import Study
+from engine.terminal import say
 from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
 
@@ -43,15 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _sweep(spec, options)
     except UserError as error:
         shown = spec.error(error) if spec else error
-        print(shown.message, file=sys.stderr)
+        say(shown.message)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return terminal.interrupted()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = terminal.Parser(
         prog="python -m engine.sweep",
         description="Makes the classifiers of a sweep, measures their input landscape, and draws the comparison.",
         epilog=EXAMPLES,
@@ -98,14 +103,15 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     if options.dry_run:
         _show(spec, known, todo, store, fresh=options.fresh)
         if study and study.left:
-            print(f"{study.left} more points are chosen as the search goes on")
+            _tell(f"{study.left} more points are chosen as the search goes on")
         return 0
     ran = 0
     if todo or (study and study.left):
         ran = _run(spec, store, todo, study, options)
+        say("drawing the report ...")
     refused = study.refused if study else []
     for said in refused:
-        print(f"failed: a point that was chosen makes no trial: {said}", file=sys.stderr)
+        say(f"failed: a point that was chosen makes no trial: {said}")
     return max(results.finish(spec, store, study.planned if study else planned, ran=ran), int(bool(refused)))
 
 
@@ -132,7 +138,7 @@ def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, opt
         results.begin(spec, store)
         left = sum(_left(item, store) for item in todo)
         more = f", {study.left} points to choose" if study and study.left else ""
-        print(f"{spec.page}: {len(todo)} trials to run, {left} examples to measure{more}", file=sys.stderr, flush=True)
+        say(f"{spec.page}: {len(todo)} trials to run, {left} examples to measure{more}")
         left += (feed.most - len(todo)) * len(plan(spec)[0].ids) if more else 0
         with Progress(feed.most, left) as progress:
             launch.run_all(spec, store, feed, hands, progress, options.max_concurrent)
@@ -147,10 +153,10 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
     """The dry run: every trial and how far it is, and the work that is left."""
     left = {item.key: len(item.ids) if fresh else _left(item, store) for item in todo}
     elsewhere = f", trials in {store.location(spec.name)}" if spec.look else ""
-    print(
+    _tell(
         f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.page)}{elsewhere}"
     )
-    width = max((len(item.trial.label) for item in planned), default=0)
+    rows: list[tuple[Planned, str, str, int]] = []
     epochs: dict[str, int] = {}  # of each network to train
     around: dict[str, set[int]] = {}  # of each set of adversarial examples, those that are not there yet
     for item in planned:
@@ -161,19 +167,40 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
                 epochs |= {key: artifact.of.epochs} if item in todo else {}
             elif not isinstance(artifact.of, Recipe) and item in todo:
                 around.setdefault(key, set()).update(missing(artifact.folder, item.ids, store))
-        print(
-            f"  {item.key}  {item.trial.label:{width}}  {status(item, store):7}  network {made:8}  {left.get(item.key, 0)} examples left"
-        )
+        rows.append((item, status(item, store), made, left.get(item.key, 0)))
+    for line in _table(rows, terminal.dimensions(sys.stdout)):
+        say(line, sys.stdout)
     examples, searches = sum(left.values()), sum(map(len, around.values()))
-    print(
+    _tell(
         f"to do: {len(todo)} trials; {len(epochs)} networks to train, {sum(epochs.values())} epochs; "
         f"{searches} adversarial searches; {examples} examples to measure"
     )
     if hasattr(spec.task, "passes"):
         passes = sum(left[item.key] * spec.task.passes(item.trial.config) for item in todo)
         aside = ", the searches aside" if searches else ""
-        print(f"at most {passes:,} forward passes of a network on one image{aside}")
+        _tell(f"at most {passes:,} forward passes of a network on one image{aside}")
+
+
+def _table(rows: list[tuple[Planned, str, str, int]], window: tuple[int, int] | None) -> list[str]:
+    """A line a trial; in a window that is too narrow in fewer words, with as much of the label as there is room for."""
+    width = max((len(item.trial.label) for item, *_ in rows), default=0)
+    lines = [
+        f"  {item.key}  {item.trial.label:{width}}  {how:7}  network {made:8}  {examples} examples left"
+        for item, how, made, examples in rows
+    ]
+    if window is None or max(map(len, lines), default=0) <= window[0]:
+        return lines
+    ends = [f"  {how:7}  {made:8}  {examples} left" for _, how, made, examples in rows]
+    room = max(10, window[0] - 12 - max(map(len, ends)))
+    labels = [terminal.shortened(item.trial.label, room) for item, *_ in rows]
+    width = max(map(len, labels))
+    return [f"  {row[0].key[:8]}  {label:{width}}{end}" for row, label, end in zip(rows, labels, ends, strict=True)]
+
+
+def _tell(text: str) -> None:
+    for line in terminal.reflowed(text, sys.stdout):
+        say(line, sys.stdout)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(terminal.command(main))

@@ -125,6 +125,7 @@ def scalars(summary: Any) -> dict[str, float]:
     Raises:
         TypeError: it is no mapping from names to numbers.
 
+    >>> import numpy as np
     >>> scalars({"accuracy": np.float32(0.5), "examples": 3})
     {'accuracy': 0.5, 'examples': 3.0}
     """

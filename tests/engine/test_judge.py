@@ -11,8 +11,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
 from engine.entries import Scheduler
 from engine.job import Stopped
-from engine.judge import Judge, asha, median
-from engine.launch import _judged
+from engine.judge import Judge, asha, judged, median
 from engine.plan import Planned
 
 
@@ -112,7 +111,7 @@ def test_a_training_that_was_over_before_is_compared_with_and_never_stopped() ->
 
     def tell(network: str, phase: str, accuracy: float) -> None:
         planned = cast(Planned, SimpleNamespace(needs={"classifier": SimpleNamespace(key=network)}))
-        report = _judged(planned, said.append, judge.stops)
+        report = judged(planned, said.append, judge.stops)
         report({"phase": phase, "done": 1, "of": 4, "network": network, "epoch": 1, "accuracy": accuracy})
 
     tell("here", "training", 0.5)
