@@ -16,10 +16,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from analysis import catalogue
-from engine.store import Store, unfit_name
+from engine.store import Damaged, Store, unfit_name
 from tasks.parts.settings import UserError
 
 MANIFEST = "manifest.json"
@@ -203,7 +201,7 @@ def _by_convention(store: Store) -> set[str] | None:
 def _is_table_of_trials(store: Store) -> bool:
     try:
         return b"sweep" in (store.read_schema("trials.parquet").metadata or {})
-    except (OSError, pa.ArrowException):
+    except (OSError, Damaged):
         return False
 
 

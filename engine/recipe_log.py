@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,23 @@ def write(store: Store, page: str, made: SweepFolder, histories: Callable[[str],
     summary = summarise(results)
     _clear(store, page, results)
     shown = summary.iloc[:MOST]
-    names = _run_names([str(recipe) for recipe in shown["recipe"]])
-    runs = [f"{FOLDER}/{name}" for name in [*names, REPORT]]
     before = [file for file in made.files if file.startswith(f"{FOLDER}/")]
+    others = {name for name in folder.names(FOLDER) if f"{FOLDER}/{name}" not in before}
+    names = _run_names([REPORT, *(str(recipe) for recipe in shown["recipe"])], others)
+    runs = [f"{FOLDER}/{name}" for name in names]
     for name in before:
         clear_events(f"{page}/{name}", store)
     made.claim(runs)
     made.forget(set(before) - set(runs))
     done = results.trials[results.trials["status"] == "done"]
-    for place, (_, line) in zip(runs, shown.iterrows(), strict=False):
+    for place, (_, line) in zip(runs[1:], shown.iterrows(), strict=True):
         trials = done.loc[done["recipe"] == line["recipe"], "trial"].tolist()
         with run(store, f"{page}/{place}") as board:
             _write_epochs(board, [histories(trial) for trial in trials])
             point = {setting: plain(line[setting]) for setting in results.varied}
             means = {scalar: float(line[scalar]) for scalar in scalars(results)}
             board.hyperparameters(point, {scalar: mean for scalar, mean in means.items() if math.isfinite(mean)})
-    with run(store, f"{page}/{runs[-1]}") as board:
+    with run(store, f"{page}/{runs[0]}") as board:
         board.text("table", _table(results, summary))
         for file in made.files:
             name = file.removeprefix("figures/").removesuffix(".png")
@@ -134,12 +135,12 @@ def _clear(store: Store, page: str, results: Results) -> None:
         clear_events(f"{page}/{FOLDER}/{name}", store)
 
 
-def _run_names(recipes: Sequence[str]) -> list[str]:
-    """Names of folders for recipes, all different."""
-    taken = {REPORT, "running"}
+def _run_names(labels: Sequence[str], others: Collection[str]) -> list[str]:
+    """Names of folders for runs, all different, and none of those that others have."""
+    taken = {*others, "running"}
     names = []
-    for recipe in recipes:
-        name = whole = _words(recipe)
+    for label in labels:
+        name = whole = _words(label)
         number = 2
         while name in taken:
             name, number = f"{whole} ({number})", number + 1

@@ -210,7 +210,7 @@ def test_scalars_without_any_fitting_figure(tmp_path: Path) -> None:
         (["ftp://nowhere/x"], "ftp"),
         (
             ["{here}", "--figures", "efects"],
-            "unknown figure 'efects'; there are calibration, ",
+            "unknown figure 'efects'; there are attack_gap, calibration, ",
         ),
     ],
 )

@@ -30,6 +30,11 @@ from engine.store import Store
 NAMES = ["importance", "learning_curves", "parallel_coordinates", "pareto"]
 
 
+def key(number: int, seed: int = 0) -> str:
+    """The hash of a trial, as it were, of a point and a seed."""
+    return f"{number:08x}{seed:08x}"
+
+
 def searched(folder: Path, *, seeds: int = 1, count: int = 12, **sweep: Any) -> Results:
     """A search of two objectives; the third point failed, every fourth was stopped after two epochs of six."""
     lines = []
@@ -43,7 +48,7 @@ def searched(folder: Path, *, seeds: int = 1, count: int = 12, **sweep: Any) -> 
                 for e in range(reached)
             ]
             line = {
-                "trial": f"{number}-{seed}",
+                "trial": key(number, seed),
                 "label": "",
                 "status": status,
                 "seconds": 1.0,
@@ -164,8 +169,8 @@ def test_the_page_lists_stopped_trainings_and_the_best_point_first(tmp_path: Pat
 def test_a_point_that_lacks_a_seed_comes_after_those_that_are_done(tmp_path: Path) -> None:
     """Though the seeds that a scheduler has left are the best of all."""
     results = searched(tmp_path, seeds=2)
-    best = results.trials["trial"].str.startswith("10-")
-    last = results.trials["trial"] == "10-1"
+    best = results.trials["trial"].isin([key(10, 0), key(10, 1)])
+    last = results.trials["trial"] == key(10, 1)
     trials = results.trials.assign(status=results.trials["status"].mask(last, "stopped"))
     trials["summary.accuracy"] = trials["summary.accuracy"].mask(last)
     results = dataclasses.replace(results, trials=trials)
@@ -203,14 +208,14 @@ def test_stopped_trainings_are_shown_with_what_they_reached(tmp_path: Path) -> N
 def test_trials_that_share_a_network_share_a_line(tmp_path: Path) -> None:
     """One that was stopped for one trial and went on for another was not stopped."""
     results = searched(tmp_path)
-    network = {"0-0": "a", "1-0": "a", "3-0": "a", "7-0": "b", "11-0": "b"}
+    network = {key(0): "a", key(1): "a", key(3): "a", key(7): "b", key(11): "b"}
     trials = results.trials.assign(classifier=results.trials["trial"].map(network))
     results = dataclasses.replace(results, trials=trials)
     chosen = catalogue.parse("learning_curves")
     frame = chosen.module.compute(results, chosen.options)
     lines = frame.drop_duplicates("trial").set_index("trial")
-    assert set(lines.index) == {"0-0", "7-0", *(f"{number}-0" for number in (4, 5, 6, 8, 9, 10))}
-    assert lines.loc["0-0", "recipe"] == trials.loc[trials["trial"] == "0-0", "recipe"].item()
+    assert set(lines.index) == {key(number) for number in (0, 7, 4, 5, 6, 8, 9, 10)}
+    assert lines.loc[key(0), "recipe"] == trials.loc[trials["trial"] == key(0), "recipe"].item()
     assert lines["status"].eq("stopped").sum() == 1
     assert "n = 8 trainings of 11 trials" in frame.attrs["caption"]
     assert "Crosses: 1 training that" in frame.attrs["caption"]
@@ -235,7 +240,7 @@ def test_logarithmic_settings_lie_on_logarithmic_axes(tmp_path: Path) -> None:
     shown = np.log10(rates["point"].map(numbers.to_dict()).astype(float))
     assert np.allclose(rates["mean"], (shown - shown.min()) / (shown.max() - shown.min()))
     best = frame[frame["colour"] == 1]
-    assert set(best["point"]) == {results.trials.loc[results.trials["trial"] == "10-0", "recipe"].item()}
+    assert set(best["point"]) == {results.trials.loc[results.trials["trial"] == key(10), "recipe"].item()}
     assert frame.loc[frame["status"] == "stopped early", "axis"].nunique() == 2  # they have no outcome
 
 
@@ -269,7 +274,7 @@ def test_the_page_says_that_the_best_of_many_was_chosen(tmp_path: Path) -> None:
 def test_null_is_a_value_on_the_axis_of_a_setting(tmp_path: Path) -> None:
     """Not missing: the line of a point meets the axis at `none`, not somewhere on the way to the next axis."""
     results = searched(tmp_path)
-    choice = results.trials["trial"].str.split("-").str[0].astype(int).map(lambda number: [None, 1.0, 0.5][number % 3])
+    choice = results.trials["trial"].map(lambda trial: [None, 1.0, 0.5][int(trial[:8], 16) % 3])
     trials = results.trials.assign(**{"config.recipe.learning_rate": choice})
     results = dataclasses.replace(results, trials=trials)
     chosen = catalogue.parse("parallel_coordinates")

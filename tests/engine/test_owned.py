@@ -113,7 +113,7 @@ def test_what_lies_beside_our_files_survives() -> None:
     """All of ours is made anew, some of it is gone, and the user's stays, at any place, with names like ours too."""
     assert run() == 0
     (trial, _) = sorted(Path("results/x/trials").iterdir())
-    (log,) = Path("results/x/tensorboard").glob(f"*-{trial.name[:6]}")
+    log = Path("results/x/tensorboard/sgd")
     own = put(
         "results/x/notes.txt",
         "results/x/overview.html",
@@ -123,7 +123,7 @@ def test_what_lies_beside_our_files_survives() -> None:
         f"{trial}/notes.txt",
         f"{trial}/rows/notes.csv",
         f"{log}/notes.txt",
-        "results/x/tensorboard/figures/notes.txt",
+        "results/x/tensorboard/report/notes.txt",
         "results/x/tensorboard/mine/notes.txt",
     )
     (events,) = log.glob("events*")
@@ -132,7 +132,7 @@ def test_what_lies_beside_our_files_survives() -> None:
     assert not events.exists()
     names = {path.name for path in Path("results/x/figures").iterdir()}
     assert names == {"effects.png", "effects.pdf", "effects.csv", "figure-3.pdf", "recipes-final.png"}
-    assert len(list(Path("results/x/tensorboard/figures").glob("events*"))) == 1
+    assert len(list(Path("results/x/tensorboard/report").glob("events*"))) == 1
 
 
 @pytest.mark.parametrize("name", ["summary.csv", "report.json", "figures/recipes.png", "figures/recipes.error.txt"])
@@ -194,7 +194,8 @@ def test_a_run_that_is_killed_anywhere_leaves_nothing_that_looks_like_the_users(
     assert run("--results", "killed") == 0
     ours = set(json.loads(Path("killed/x/manifest.json").read_text())["files"])
     there = {path.relative_to("killed/x").as_posix() for path in Path("killed/x").glob("*.*")}
-    there |= {path.relative_to("killed/x").as_posix() for path in Path("killed/x/figures").iterdir()}
+    for folder in ("figures", "tensorboard"):
+        there |= {path.relative_to("killed/x").as_posix() for path in Path("killed/x", folder).iterdir()}
     assert there - {"manifest.json"} == ours
 
 

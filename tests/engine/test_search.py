@@ -185,7 +185,7 @@ def test_seeds_are_replicates() -> None:
     run(text, "seeds=3", "trials=5")  # those of before have more seeds now, and other values in the study
     assert len(trials()) == 15
     assert [t.value for t in held()] == pytest.approx([bowl(point) + 1 for point in points()])
-    assert held()[0].user_attrs["noisy"].startswith("95 % interval")
+    assert held()[0].user_attrs["noisy"].endswith(" over 3 seeds")
 
 
 def test_a_point_that_comes_again_is_run_once() -> None:
