@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import importlib.util
 import json
 import traceback
 import warnings
@@ -13,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
 
+from engine.identity import of_classifier, of_examples, of_recipe, of_task
 from engine.spec import Spec, Trial
 from engine.store import Damaged, Store, content_hash, parts_of
 from tasks.parts import adversarial_augmentation, data, door, models, spaces
@@ -123,6 +120,20 @@ def trial_record(planned: Planned, store: Store) -> dict[str, Any] | None:
     return store.record(f"{planned.folder}/trial.json", "status")
 
 
+def outdated(planned: Sequence[Planned], store: Store) -> int:
+    """How many of these trials, of which there is nothing yet, have been measured with the same settings under another key.
+
+    Something has changed that is no setting: the data, a file of weights, code of the user's own, or a `VERSION` of ours.
+    """
+    known = {item.folder.rpartition("/")[0]: {item.key for item in planned} for item in planned}
+    before = []
+    for folder, keys in known.items():
+        others = (key for key in store.names(folder) if key not in keys)
+        records = (store.record(f"{folder}/{key}/trial.json", "config") for key in others)
+        before += [record["config"] for record in records if record and record.get("status") == "done"]
+    return sum(item.trial.config.model_dump(mode="json") in before for item in planned) if before else 0
+
+
 def _has_rows(planned: Planned, told: Mapping[str, Any], store: Store) -> bool:
     """Whether the rows of all examples of a trial are there: one listing where it has told of its `parts`, else a look into each."""
     parts, there = told.get("parts"), store.sizes(f"{planned.folder}/rows")
@@ -159,26 +170,6 @@ def exists(artifact: Artifact, store: Store, ids: Sequence[int] = ()) -> bool:
     return False
 
 
-def recipe_identity(recipe: Recipe, root: str | None) -> dict[str, Any]:
-    """The recipe with names that stand for content outside of it replaced by that content's fingerprint."""
-    identity = recipe.model_dump(mode="json")
-    identity["dataset"] = data.fingerprint(recipe.dataset, root=root)
-    if ":" in recipe.network:
-        identity["network"] = [recipe.network, _source_hash(recipe.network)]
-    if recipe.weights not in ("none", "DEFAULT"):
-        file = Path(recipe.weights).expanduser()
-        identity["weights"] = _file_hash(str(file), file.stat().st_mtime_ns)
-    if recipe.finetune_from is not None:
-        identity["finetune_from"] = recipe_identity(recipe.finetune_from, root)
-    return identity
-
-
-def _task_identity(task: ModuleType) -> list[str]:
-    """A task by its name and the code of its own file, comments and layout aside."""
-    code = ast.unparse(ast.parse(Path(str(task.__file__)).read_bytes()))
-    return [task.__name__, hashlib.sha256(code.encode()).hexdigest()[:16]]
-
-
 def _planned(spec: Spec, trial: Trial) -> Planned:
     config, root = trial.config, spec.data_root
     with _told("task", f"{spec.sweep.task}: needs", own_code=True):
@@ -189,9 +180,9 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
         with _told("task", f"{spec.sweep.task}: check", own_code=True):
             spec.task.check(config, split)
     identity = config.model_dump(mode="json", exclude=set(config.performance))
-    identity["recipe"] = recipe_identity(config.recipe, root)
+    identity["recipe"] = of_recipe(config.recipe, root)
     made = {name: need.key for name, need in needs.items()}  # by content, which the settings may name by a path
-    key = content_hash([_task_identity(spec.task), identity, made])
+    key = content_hash([of_task(spec.task), identity, made])
     return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes)
 
 
@@ -213,12 +204,12 @@ def _artifact(need: Need, root: str | None) -> Artifact:
         _check_space(need, root)
         for recipe in need.networks:
             _check_searchable(recipe, need, root)
-        key = content_hash(["adversarial", [artifact.key for artifact in of], need.identity()])
+        key = content_hash([of_examples(need), [artifact.key for artifact in of]])
         return Artifact(key, need, of)
     _check_recipe(need, root)
     base = () if need.finetune_from is None else (_artifact(need.finetune_from, root),)
     recipe = need.effective()  # the network of a recipe with an augmentation of probability 0 is that of the plain one
-    return Artifact(content_hash(["classifier", recipe_identity(recipe, root)]), _anywhere(recipe), base)
+    return Artifact(content_hash(of_classifier(recipe, root)), _anywhere(recipe), base)
 
 
 def _anywhere(recipe: Recipe) -> Recipe:
@@ -272,7 +263,7 @@ def _check_searchable(recipe: Recipe, need: Adversarial, root: str | None) -> No
     with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
         split = _split(recipe, need.split, root)
         images, labels = data.take(split, split.ids[: door.FEW])
-        options, content = json.dumps(recipe.network_options), recipe_identity(recipe, root)["weights"]
+        options, content = json.dumps(recipe.network_options), of_recipe(recipe, root)["weights"]
         model = _searchable(recipe.network, options, recipe.weights, content, split.shape, len(split.classes))
         try:
             door.network(model, images, labels, follows=need.attack.follows_gradient)
@@ -350,16 +341,3 @@ def _told(field: str, name: str, own_code: bool = False) -> Iterator[None]:
         if isinstance(error, OSError):
             raise UserError(f"{name}: {error.strerror or error}", field) from error
         raise
-
-
-@lru_cache
-def _file_hash(path: str, _modified: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-@lru_cache
-def _source_hash(name: str) -> str:
-    """Of the file that defines `package.module:function`."""
-    found = importlib.util.find_spec(name.partition(":")[0])
-    return _file_hash(found.origin, Path(found.origin).stat().st_mtime_ns) if found and found.origin else ""

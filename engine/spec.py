@@ -293,6 +293,11 @@ def task_module(name: str, source: Source | None = None) -> ModuleType:
         raise source.error("task", f"{name} is no task: its Config is not built on tasks.parts.contract.TaskConfig")
     if "id" not in module.COLUMNS:
         raise source.error("task", f"{name} is no task: its COLUMNS lack id, the example that a row is about")
+    version = getattr(module, "VERSION", 1)
+    if type(version) is not int or version < 1:
+        raise source.error(
+            "task", f"{name} is no task: its VERSION must be a whole number above 0, not {shown(version)}"
+        )
     return module
 
 

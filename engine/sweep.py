@@ -12,7 +12,7 @@ if __name__ == "__main__":
     terminal.prepare()  # the imports below take seconds
 
 from engine import results
-from engine.plan import Planned, exists, missing, plan, status
+from engine.plan import Planned, exists, missing, outdated, plan, status
 from engine.progress import Progress
 from engine.source import SpecError
 from engine.spec import Spec, load
@@ -105,6 +105,8 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
         if study and study.left:
             _tell(f"{study.left} more points are chosen as the search goes on")
         return 0
+    if again := outdated([item for item in todo if status(item, store) == "new"], store):
+        say(f"{spec.page}: {again} trials were measured with other data, weights or code, and are measured anew")
     ran = 0
     if todo or (study and study.left):
         ran = _run(spec, store, todo, study, options)

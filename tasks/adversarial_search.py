@@ -35,6 +35,9 @@ from tasks.parts.losses import cross_entropy, verdict
 from tasks.parts.settings import Positive, Several
 from tasks.parts.spaces import Space
 
+VERSION = 1
+"""Raised by hand when its numbers change on purpose."""
+
 COLUMNS = {
     "id": "example (index in the split)",
     "label": "true class",

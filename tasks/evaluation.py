@@ -28,6 +28,9 @@ from tasks.parts.noise import moved
 from tasks.parts.randomness import BLOCK, normal
 from tasks.parts.settings import Positive, Several
 
+VERSION = 1
+"""Raised by hand when its numbers change on purpose."""
+
 COLUMNS = {
     "id": "example (index in the split)",
     "label": "true class",

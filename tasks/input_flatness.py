@@ -28,6 +28,9 @@ from tasks.parts.geometry import norm_of
 from tasks.parts.noise import Kind
 from tasks.parts.settings import NonNegative, Probability, Several, UserError
 
+VERSION = 1
+"""Raised by hand when its numbers change on purpose."""
+
 COLUMNS = {
     "id": "example (index in the split)",
     "label": "true class",

@@ -44,6 +44,7 @@ FLOORS = {
     "engine.store": 2,
     "engine.scores": 2,
     "engine.owned": 3,
+    "engine.identity": 3,
     "engine.plan": 4,
     "engine.space": 2,
     "engine.importance": 5,

@@ -7,6 +7,7 @@ class Config(TaskConfig)           the settings; every field has a default, a un
 def needs(config)                  name -> recipe of what must exist before the measurement
 def measure(config, made, batch)   one chunk of examples -> columns of rows
 def summarise(config, rows)        all rows -> name -> float, the trial's scalars
+VERSION                            a whole number, raised by hand when its numbers change on purpose
 SHARES                             optional: names of row columns and scalars that lie between 0 and 1; `*` stands for any ending
 def scores(config, rows)           optional: scalar -> what it is the mean of, a series by example: for the scalar's interval
 def check(config, split)           optional: raises UserError for what only the data can tell, before any work

@@ -14,7 +14,6 @@ between the processes of a node. What is done with a split is in `tasks.parts.sp
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import os
@@ -39,6 +38,7 @@ from tasks.parts.splits import (
     subset,
     take,
 )
+from tasks.parts.user_code import source_hash
 
 __all__ = [
     "Selection",
@@ -198,7 +198,7 @@ def _user_function(name: str, module: str, function: str, source: Path, root: Pa
 
     return DataSet(
         read=lambda split, place: imported()(split, place),
-        fingerprint=lambda _: f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:32]}",
+        fingerprint=lambda _: f"{name}-{source_hash(module)}",
         check=check,
         root=root,
         here=str(root),  # the function may read what lies there, and the module's source does not tell

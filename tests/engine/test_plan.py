@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from engine.explain import settings_of
-from engine.plan import Planned, _source_hash, exists, missing, plan, recipe_identity, status
+from engine.identity import _source_hash, of_recipe
+from engine.plan import Planned, exists, missing, plan, status
 from engine.spec import load
 from engine.store import Store
 from tasks.input_flatness import Config
@@ -211,8 +212,11 @@ def test_a_network_of_the_users_own_counts_by_its_source(tmp_path: Path, monkeyp
     monkeypatch.syspath_prepend(tmp_path)
     first = key("recipe.network=my_networks:build")
     assert key("recipe.network=my_networks:build") == first
-    (tmp_path / "my_networks.py").write_text(f"{code}# changed\n")
+    (tmp_path / "my_networks.py").write_text(f"'Says more.'\n{code}# changed\n")
     _source_hash.cache_clear()  # as in another process: this one has the module as it was
+    assert key("recipe.network=my_networks:build") == first
+    (tmp_path / "my_networks.py").write_text(code.replace("nn.Flatten()", "nn.Flatten(1)"))
+    _source_hash.cache_clear()
     assert key("recipe.network=my_networks:build") != first
 
 
@@ -220,7 +224,7 @@ def test_identity_holds_no_path(tmp_path: Path) -> None:
     save_weights("a.pt")
     save_images(tmp_path / "set")
     recipe = Recipe(dataset=f"imagefolder:{tmp_path}/set", weights=str(tmp_path / "a.pt"))
-    assert str(tmp_path) not in json.dumps(recipe_identity(recipe, None))
+    assert str(tmp_path) not in json.dumps(of_recipe(recipe, None))
 
 
 def test_examples_are_those_asked_for() -> None:

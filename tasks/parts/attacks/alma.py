@@ -33,6 +33,9 @@ from tasks.parts.losses import Loss, Objective
 from tasks.parts.minimal import Place, smallest, widest
 from tasks.parts.search import Found
 
+VERSION = 1
+"""Raised by hand when its numbers change on purpose."""
+
 LEAST = 1e-6
 """The smallest unit of a margin, of a way to the boundary, and of what is divided by."""
 LIMITS = (1e-6, 1e12)

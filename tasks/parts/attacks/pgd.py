@@ -39,6 +39,9 @@ from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
 from tasks.parts.slots import Slots, drawn
 
+VERSION = 1
+"""Raised by hand when its numbers change on purpose."""
+
 Stop = Literal["first", "last"]
 Schedule = Literal["constant", "cosine", "linear"]
 

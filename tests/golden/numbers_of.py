@@ -1,0 +1,205 @@
+"""Small numbers of every task, attack and kind of artifact, computed anew: what the files beside this one hold them to.
+
+Networks and images are in double precision where their code allows it, so that processors agree to far more than 1e-5.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+import tasks
+from tasks.parts import adversarial, attacks, data, models, spaces, training
+from tasks.parts.adversarial import Adversarial, Attack
+from tasks.parts.contract import Batch
+from tasks.parts.recipes import Recipe
+
+FOLDER = Path(__file__).parent
+Numbers = dict[str, list[float]]
+RADII = {"Linf": 0.12, "L2": 0.4, "L1": 1.2, "L0": 3}
+IDS = (3, 0, 14, 27, 41, 8)
+BLOBS: dict[str, Any] = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 12}, "epochs": 1}
+TASKS: dict[str, dict[str, Any]] = {
+    "adversarial_search": {"attack": {"norm": "L2", "steps": 8}, "radii": [0.1, 0.3, 0.6], "black_box": 30},
+    "evaluation": {"attack": {"epsilon": 0.1, "steps": 5}, "radii": [0.1, 0.3], "samples": 4},
+    "input_flatness": {
+        "attack": {"epsilon": 0.2, "steps": 5, "restarts": 2},
+        "kinds": ["additive", "multiplicative", "sphere"],
+        "radii": [0.1, 0.4],
+        "samples": 6,
+    },
+    "transfer": {
+        "networks": [{"network": "mlp"}, {"network": "linear"}],
+        "members": 2,
+        "attack": {"epsilon": 0.2, "steps": 5},
+        "samples": 6,
+    },
+}
+"""Settings of each task that let it do all it can, in little time."""
+RECIPES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "adamw": {"optimiser": "adamw"},
+    "noise": {"weight_noise": {"sigma": 0.1}, "input_noise": {"radius": 0.2}},
+    "augmentation": {"augmentation": {"crop": 1, "flip": True}},
+    "adversarial augmentation": {"adversarial_augmentation": {"epsilon": 0.2}},
+    "robust": {"robust": {"method": "pgd", "epsilon": 0.1, "steps": 2}},
+    "trades": {"robust": {"method": "trades", "epsilon": 0.1, "steps": 2}},
+}
+
+
+def members() -> list[str]:
+    """`tasks/<name>`, `attacks/<name>` and `kinds/<name>` of all there are."""
+    found = [f"tasks/{module.name}" for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg]
+    found += [f"attacks/{module.name}" for module in pkgutil.iter_modules(attacks.__path__)]
+    return sorted([*found, "kinds/classifier", "kinds/adversarial"])
+
+
+def module_of(member: str) -> ModuleType:
+    """The module that holds the member's `VERSION`."""
+    kind, _, name = member.partition("/")
+    if kind == "kinds":
+        return {"classifier": training, "adversarial": adversarial}[name]
+    return importlib.import_module(f"tasks.{name}" if kind == "tasks" else f"tasks.parts.attacks.{name}")
+
+
+def computed(member: str) -> Numbers:
+    """The member's numbers, by name."""
+    kind, _, name = member.partition("/")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        if kind == "kinds":
+            return {"classifier": _classifiers, "adversarial": _examples}[name]()
+        return _task(module_of(member), TASKS.get(name, {})) if kind == "tasks" else _attack(name)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def file_of(member: str) -> Path:
+    return FOLDER / f"{member}.json"
+
+
+def kept(member: str) -> Mapping[str, Any]:
+    """`version` and `numbers` as they were when the version was raised."""
+    return json.loads(file_of(member).read_text())
+
+
+def keep(member: str) -> None:
+    """Writes the numbers as they are now."""
+    content = {"version": module_of(member).VERSION, "numbers": computed(member)}
+    file_of(member).parent.mkdir(exist_ok=True)
+    file_of(member).write_text(f"{json.dumps(content, indent=1)}\n")
+
+
+def _drawn(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _network(seed: int = 0) -> nn.Module:
+    """Blobs' images (B, 1, 4, 4) to three logits, without kinks."""
+    split = data.load("blobs", "test")
+    model = models.build("mlp", split.shape, len(split.classes), options={"width": 12}).double()
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.copy_(_drawn(1000 * seed + number, *parameter.shape) * (0.5 if parameter.ndim == 2 else 0.1))
+    return model.eval().requires_grad_(False)
+
+
+def _batch(model: Callable[[Tensor], Tensor]) -> Batch:
+    """Images that the network classifies correctly, but for one."""
+    images, _ = data.take(data.load("blobs", "test"), IDS)
+    images = images.double()
+    labels = model(images).argmax(1)
+    labels[0] = (labels[0] + 1) % 3
+    return Batch(IDS, images, labels)
+
+
+def _listed(values: Any) -> list[float]:
+    numbers = np.asarray(values.cpu() if isinstance(values, Tensor) else values, dtype=float).reshape(-1)
+    return [float(f"{number:.9g}") for number in numbers]
+
+
+def _attack(name: str) -> Numbers:
+    function = adversarial.function_of(name)
+    hints, parameters = get_type_hints(function), inspect.signature(function).parameters
+    model = _network()
+    batch = _batch(model)
+    numbers: Numbers = {}
+    for norm in get_args(hints["norm"]) if get_origin(hints.get("norm")) is Literal else [None]:
+        arguments: dict[str, Any] = {} if norm is None else {"norm": norm}
+        arguments |= {"epsilon": RADII[norm or "L2"]} if "epsilon" in parameters else {}
+        arguments |= {"ids": batch.ids} if "ids" in parameters else {}
+        arguments |= {"queries": 60} if "queries" in parameters else {}
+        found = function(model, batch.images, batch.labels, **arguments)
+        for field in ("success", "distance", "forwards", "backwards"):
+            numbers[f"{norm or 'any norm'}: {field}"] = _listed(getattr(found, field))
+        numbers[f"{norm or 'any norm'}: perturbation"] = _listed(found.perturbation.flatten(1).sum(1))
+    return numbers
+
+
+def _task(task: ModuleType, settings: Mapping[str, Any]) -> Numbers:
+    config = task.Config(recipe=BLOBS, **settings)
+    networks: dict[str, nn.Module] = {}
+
+    def network(recipe: Recipe) -> nn.Module:
+        return networks.setdefault(recipe.model_dump_json(), _network(len(networks)))
+
+    batch = _batch(_network())
+    made = {}
+    for name, need in task.needs(config).items():
+        if isinstance(need, Recipe):
+            made[name] = network(need)
+        else:
+            of = [network(recipe) for recipe in need.networks]
+            made[name] = adversarial.made(need, of, batch.images, batch.labels, batch.ids)
+    rows = pd.DataFrame(task.measure(config, made, batch))
+    numbers = rows.select_dtypes(["number", "bool"]).astype(float).groupby("id").mean()
+    by_example = {name: _listed(values) for name, values in numbers.items()}
+    return by_example | {"summary": _listed(list(task.summarise(config, rows).values()))}
+
+
+def _examples() -> Numbers:
+    """A ladder of radii, noise on the weights, and several networks at once."""
+    first, second = _network(0), _network(1)
+    batch = _batch(first)
+    recipe, other = Recipe(**BLOBS), Recipe(**BLOBS, seed=1)
+    wanted = {
+        "ladder": (Adversarial(networks=(recipe,), attack=Attack(steps=8), radii=(0.05, 0.1, 0.2)), [first]),
+        "weight noise": (
+            Adversarial(networks=(recipe,), attack=Attack(epsilon=0.2, steps=4, weight_noise={"sigma": 0.1})),
+            [first],
+        ),
+        "joint": (Adversarial(networks=(recipe, other), attack=Attack(epsilon=0.3, steps=6)), [first, second]),
+        "hidden": (Adversarial(networks=(recipe,), attack=Attack(epsilon=0.3, steps=4, space="hidden:1")), [first]),
+    }
+    first.magnitudes = spaces.magnitudes(first, batch.images)
+    numbers: Numbers = {}
+    for name, (need, networks) in wanted.items():
+        found = adversarial.made(need, networks, batch.images, batch.labels, batch.ids)
+        for field, values in vars(found).items():
+            numbers[f"{name}: {field}"] = _listed(values.flatten(1).sum(1) if field == "points" else values)
+    return numbers
+
+
+def _classifiers() -> Numbers:
+    """A few steps of each kind of training."""
+    split = data.load("blobs", "train")
+    numbers: Numbers = {}
+    for name, settings in RECIPES.items():
+        recipe = Recipe(**{**BLOBS, "epochs": 2, "train_examples": 48, "batch_size": 16, **settings})
+        model = training.untrained(recipe, split)
+        epochs = [dict(epoch) for epoch in training.epochs(recipe, model, split)]
+        numbers[f"{name}: loss"] = _listed([epoch["loss"] for epoch in epochs])
+        numbers[f"{name}: weights"] = _listed([parameter.detach().double().sum() for parameter in model.parameters()])
+    return numbers
