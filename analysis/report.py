@@ -3,7 +3,7 @@
 `python -m analysis.report results/noise` writes `figures/*.png *.pdf *.csv`, `summary.csv` and `report.html` into the
 sweep's folder. It exits with 0 when all is drawn, 1 when a figure failed (the page says why, the others are there) or a
 trial lacks rows and so is left out, and 2 for a user's mistake. Files that it did not make it neither replaces nor
-removes (`engine.owned`).
+removes (`engine.store.owned`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from analysis import catalogue, page, table
 from analysis.drawing import Drawn, draw, file_names
 from analysis.results import ReportError, Results
 from analysis.summary import summarise
-from engine.owned import SweepFolder
-from engine.store import Store
+from engine.store.owned import SweepFolder
+from engine.store.store import Store
 from engine.terminal import say
 from tasks.parts.settings import UserError
 

@@ -34,7 +34,7 @@ class ReportError(ValueError):
 
 @dataclass(frozen=True)
 class Scores:
-    """What a trial's scalars are made of, by example (`engine.scores`).
+    """What a trial's scalars are made of, by example (`engine.store.scores`).
 
     Attributes:
         ids: (N,) its examples.

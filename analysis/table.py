@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.results import ReportError, Results, Scores, plain, recipe_labels
-from engine.owned import TRIAL
-from engine.scores import COUNT, FILE
-from engine.store import Damaged, Store, column_names, parts_of, read_parts
+from engine.store.owned import TRIAL
+from engine.store.scores import COUNT, FILE
+from engine.store.store import Damaged, Store, column_names, parts_of, read_parts
 
 READERS = 8
 """Parts read at the same time: what a remote store waits for is its latency."""

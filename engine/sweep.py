@@ -11,16 +11,16 @@ from engine import terminal
 if __name__ == "__main__":
     terminal.prepare()  # the imports below take seconds
 
-from engine import results
-from engine.plan import Planned, exists, missing, outdated, plan, status
-from engine.progress import Progress
-from engine.source import SpecError
-from engine.spec import Spec, load
-from engine.store import Store
-from engine.study import Study
+from engine.plan.plan import Planned, exists, missing, outdated, plan, status
+from engine.results import finish as results
+from engine.run.progress import Progress
+from engine.search.study import Study
+from engine.store.store import Store
+from engine.sweepfile.load import Spec, load
+from engine.sweepfile.yaml_lines import SpecError
 from engine.terminal import say
-from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
+from tasks.parts.training.recipes import Recipe
 
 EXAMPLES = """\
 examples:
@@ -131,7 +131,7 @@ def _store(results: str) -> Store:
 
 def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, options: argparse.Namespace) -> int:
     """Runs what is left; returns how many trials that were."""
-    from engine import launch  # brings Ray, which a finished sweep does without
+    from engine.run import launch
 
     feed = launch.Feed(spec, store, todo, study, fresh=options.fresh)
     if study is not None:

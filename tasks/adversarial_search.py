@@ -24,16 +24,16 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tasks.parts import data
-from tasks.parts.adversarial import Adversarial, Attack, Searched, check_classes, space_of
+from tasks.parts.artifacts.adversarial_examples import Adversarial, Attack, Searched, check_classes, space_of
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
-from tasks.parts.control import randomly_moved
-from tasks.parts.geometry import norm_of
+from tasks.parts.data import load as data
+from tasks.parts.geometry.balls import norm_of
 from tasks.parts.losses import cross_entropy, verdict
+from tasks.parts.models.spaces import Space
+from tasks.parts.noise.random_control import randomly_moved
 from tasks.parts.settings import Positive, Several
-from tasks.parts.spaces import Space
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""

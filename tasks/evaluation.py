@@ -18,13 +18,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tasks.parts import data
-from tasks.parts.adversarial import Adversarial, Attack, check_classes
+from tasks.parts.artifacts.adversarial_examples import Adversarial, Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
-from tasks.parts.calibration import BINS, expected_calibration_error
 from tasks.parts.contract import Batch, Needs, TaskConfig
-from tasks.parts.corruptions import Corruption, corrupted
-from tasks.parts.noise import moved
+from tasks.parts.data import load as data
+from tasks.parts.measures.calibration import BINS, expected_calibration_error
+from tasks.parts.noise.corruptions import Corruption, corrupted
+from tasks.parts.noise.input_noise import moved
 from tasks.parts.randomness import BLOCK, normal
 from tasks.parts.settings import Positive, Several
 

@@ -18,14 +18,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tasks.parts import data
-from tasks.parts.adversarial import Adversarial, Attack, Searched, check_classes
+from tasks.parts.artifacts.adversarial_examples import Adversarial, Attack, Searched, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
-from tasks.parts.control import randomly_moved
-from tasks.parts.flatness import Cell, Statistics, at_centres, statistics
-from tasks.parts.geometry import norm_of
-from tasks.parts.noise import Kind
+from tasks.parts.data import load as data
+from tasks.parts.geometry.balls import norm_of
+from tasks.parts.measures.flatness import Cell, Statistics, at_centres, statistics
+from tasks.parts.noise.input_noise import Kind
+from tasks.parts.noise.random_control import randomly_moved
 from tasks.parts.settings import NonNegative, Probability, Several, UserError
 
 VERSION = 1

@@ -20,14 +20,14 @@ from pydantic import Field, ValidationError, model_validator
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from tasks.parts import data
-from tasks.parts.adversarial import Adversarial, Attack, check_classes
+from tasks.parts.artifacts.adversarial_examples import Adversarial, Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
-from tasks.parts.control import randomly_moved
-from tasks.parts.flatness import Cell, statistics
-from tasks.parts.recipes import INHERITED, LEARNING_RATES, Recipe
+from tasks.parts.data import load as data
+from tasks.parts.measures.flatness import Cell, statistics
+from tasks.parts.noise.random_control import randomly_moved
 from tasks.parts.settings import NonNegative
+from tasks.parts.training.recipes import INHERITED, LEARNING_RATES, Recipe
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""

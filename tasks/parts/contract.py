@@ -28,9 +28,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from tasks.parts.adversarial import Adversarial, made
-from tasks.parts.recipes import Recipe
+from tasks.parts.artifacts.adversarial_examples import Adversarial, made
 from tasks.parts.settings import Settings
+from tasks.parts.training.recipes import Recipe
 
 Need = Recipe | Adversarial
 Needs = Mapping[str, Need]

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from scipy.special import ndtr
 
-from engine.store import Store, content_hash
+from engine.store.store import Store, content_hash
 
 RADII = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 SAMPLES = 100

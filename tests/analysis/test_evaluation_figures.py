@@ -15,7 +15,7 @@ from analysis import catalogue
 from analysis.figures import calibration
 from analysis.results import ReportError, Results
 from analysis.table import load
-from tasks.parts.calibration import BINS, bin_of
+from tasks.parts.measures.calibration import BINS, bin_of
 
 SETTING = NOISE.replace(".", "__")
 CORRECT = correct(40)

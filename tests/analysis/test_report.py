@@ -20,8 +20,8 @@ from analysis import report, stats
 from analysis.figures import effects
 from analysis.results import ReportError
 from analysis.table import load
-from engine.store import Store
-from tasks.parts import training
+from engine.store.store import Store
+from tasks.parts.training import training
 
 PROJECT = Path(__file__).parents[2]
 GRID = grid(recipe__input_noise__radius=[0.0, 0.1], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1, 2])

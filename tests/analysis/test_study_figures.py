@@ -25,7 +25,7 @@ from analysis.results import ReportError, Results
 from analysis.stats import SHARE, over_seeds
 from analysis.summary import summarise
 from analysis.table import load
-from engine.store import Store
+from engine.store.store import Store
 
 NAMES = ["importance", "learning_curves", "parallel_coordinates", "pareto"]
 

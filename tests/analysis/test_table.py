@@ -13,7 +13,7 @@ from linear_sweeps import NOISE, OPTIMISER, RADII, SEED, grid, rows, write
 
 from analysis.results import ReportError
 from analysis.table import load, overview
-from engine.store import Store
+from engine.store.store import Store
 
 GRID = grid(recipe__input_noise__radius=[0.1, 0.0], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1])
 

@@ -15,9 +15,9 @@ from functools import partial
 from problems import clock, interleaved, parser, problems
 
 from tasks.parts.attacks.apgd import apgd
+from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.security_curve import security_curve
 from tasks.parts.attacks.pgd import pgd
-from tasks.parts.curve import security_curve
-from tasks.parts.search import Found
 
 RADII = 8
 ATTACKS = {"pgd": (pgd, {"steps": 20}), "apgd": (apgd, {"steps": 50})}

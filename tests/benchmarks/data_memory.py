@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from tasks.parts.data import load
+from tasks.parts.data.load import load
 
 
 def memory() -> dict[str, float]:

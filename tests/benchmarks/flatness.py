@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 import tasks.input_flatness as task
-from tasks.parts import data, models, training
 from tasks.parts.batching import in_batches
 from tasks.parts.contract import Batch, prepared
-from tasks.parts.recipes import Recipe
+from tasks.parts.data import load as data
+from tasks.parts.models import build as models
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe
 
 ROUNDS = 7
 

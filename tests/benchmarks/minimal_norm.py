@@ -27,7 +27,7 @@ from tasks.parts.attacks.bisection import bisection
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.nearest import nearest
-from tasks.parts.geometry import Ball, Norm, norm_of
+from tasks.parts.geometry.balls import Ball, Norm, norm_of
 
 HALVINGS = 12
 WITHIN = 1.01

@@ -1,6 +1,6 @@
 """What the benchmarks of attacks share: networks with images, where they are found, and how time is taken.
 
-Needs, below the data root: CIFAR-10 and MNIST as `tasks.parts.data` reads them, and for the undefended networks the files
+Needs, below the data root: CIFAR-10 and MNIST as `tasks.parts.data.load` reads them, and for the undefended networks the files
 `cifar10_resnet20.th` and `cifar10_resnet56.th`, in the data root, in `models/` in it, or in the folder given as --weights. The defended
 networks are those of `robust`.
 """
@@ -22,7 +22,9 @@ import robust
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import data, models, training
+from tasks.parts.data import load as data
+from tasks.parts.models import build as models
+from tasks.parts.training import training
 
 RADII = {
     "resnet20": 8 / 255,

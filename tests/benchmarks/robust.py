@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tasks.parts import data, models, training
 from tasks.parts.attacks.apgd import apgd
-from tasks.parts.classifier import Classifier
-from tasks.parts.recipes import Recipe
+from tasks.parts.data import load as data
+from tasks.parts.models import build as models
+from tasks.parts.models.classifier import Classifier
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe
 
 EPSILON = 0.3
 STEPS = 7

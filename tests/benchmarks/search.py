@@ -100,8 +100,9 @@ def run(config: dict[str, Any]) -> dict[str, float]:
     import pandas as pd
     import torch
 
-    from tasks.parts import data, training
     from tasks.parts.contract import Batch, prepared
+    from tasks.parts.data import load as data
+    from tasks.parts.training import training
 
     torch.set_num_threads(1)
     trial = task.Config(**config)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from tasks import input_flatness as task
-from tasks.parts.recipes import Recipe
+from tasks.parts.training.recipes import Recipe
 
 CHUNKS, ROUNDS = 16, 3
 KINDS = ("measurement", "search")
@@ -51,7 +51,7 @@ def workers(kind: str) -> None:
     """The same chunks over Ray with one CPU and with two, and in one and two plain processes."""
     import ray
 
-    from engine.scatter import OverRay
+    from engine.run.executors import OverRay
 
     seconds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
@@ -81,9 +81,10 @@ def _chunk(number: int, kind: str) -> int:
     """A fixed piece of the measurement or of a search, with a network that the process trains once."""
     import torch
 
-    from tasks.parts import data, training
     from tasks.parts.attacks.apgd import apgd
     from tasks.parts.contract import Batch, prepared
+    from tasks.parts.data import load as data
+    from tasks.parts.training import training
 
     torch.set_num_threads(1)
     config = task.Config(samples=64, recipe=Recipe(epochs=1))

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.parts import data, training
-from tasks.parts.adversarial_augmentation import random_numbers, stage, tail
-from tasks.parts.recipes import Recipe
+from tasks.parts.data import load as data
+from tasks.parts.training import training
+from tasks.parts.training.adversarial_augmentation import random_numbers, stage, tail
+from tasks.parts.training.recipes import Recipe
 
 AUGMENTED: list[dict[str, Any]] = [
     {"probability": 0.25},

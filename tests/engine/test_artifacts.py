@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine import artifacts, sweep, trial
-from engine.job import Job
-from engine.plan import Planned, exists, plan
-from engine.scatter import Here
-from engine.spec import Spec, load
-from engine.store import Store
-from engine.work import Surroundings
+from engine import sweep
+from engine.plan.plan import Planned, exists, plan
+from engine.run import artifacts, trial
+from engine.run.context import Job
+from engine.run.executors import Here
+from engine.run.workers import Surroundings
+from engine.store.store import Store
+from engine.sweepfile.load import Spec, load
 from tasks import adversarial_search
 
 PROJECT = Path(__file__).parents[2]

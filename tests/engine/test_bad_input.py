@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import sweep
-from engine.explain import settings_of
-from engine.plan import plan
-from engine.source import SpecError
-from engine.spec import load
+from engine.plan.plan import plan
+from engine.sweepfile.load import load
+from engine.sweepfile.messages import settings_of
+from engine.sweepfile.yaml_lines import SpecError
 from tasks.input_flatness import Config
 
 GRID = """\

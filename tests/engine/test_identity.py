@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from engine import identity, sweep
-from engine.plan import Planned, plan
-from engine.spec import load
+from engine import sweep
+from engine.plan import identity
+from engine.plan.plan import Planned, plan
+from engine.sweepfile.load import load
 from tasks import input_flatness
-from tasks.parts import adversarial, training
+from tasks.parts.artifacts import adversarial_examples
 from tasks.parts.attacks import apgd, pgd
+from tasks.parts.training import training
 
 OWN_TASK = '''
 """Like evaluation."""
@@ -66,7 +68,7 @@ def unversioned() -> Any:
     [
         (input_flatness, {"trial"}),
         (pgd, {"trial", "adversarial"}),
-        (adversarial, {"trial", "adversarial"}),
+        (adversarial_examples, {"trial", "adversarial"}),
         (training, {"trial", "adversarial", "classifier"}),
         (apgd, set()),
     ],

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from engine import importance, sweep
-from engine.plan import Planned, plan
-from engine.spec import Spec, load
+from engine import sweep
+from engine.plan.plan import Planned, plan
+from engine.search import importance
+from engine.sweepfile.load import Spec, load
 
 SEARCH = """\
 task: user.closed_form

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
-from engine.entries import Scheduler
-from engine.job import Stopped
-from engine.judge import Judge, asha, judged, median
-from engine.plan import Planned
+from engine.plan.plan import Planned
+from engine.run.context import Stopped, judged
+from engine.search.early_stopping import Judge, asha, median
+from engine.sweepfile.schema import Scheduler
 
 
 def as_tune(scheduler: Any, order: list[tuple[int, int, float]]) -> list[bool]:

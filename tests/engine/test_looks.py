@@ -15,7 +15,7 @@ import torch
 
 from analysis import report, table
 from engine import sweep
-from engine.spec import SpecError, load
+from engine.sweepfile.load import SpecError, load
 
 GRID = """\
 task: input_flatness

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from engine import sweep
-from engine.trial import scalars
-from engine.work import table
-from tasks.parts import models
+from engine.run.trial import scalars
+from engine.run.workers import table
 from tasks.parts.finite import NotFinite
+from tasks.parts.models import build as models
 
 Said = pytest.CaptureFixture[str]
 RECIPE = {"dataset": "blobs", "network": "mlp", "epochs": 1}
@@ -196,7 +196,7 @@ BRIGHT = "(x.flatten(1).mean(1) > {limit})[:, None]"
 @pytest.mark.parametrize("task", TASKS)
 def test_a_network_that_is_not_finite_for_some_image_fails_every_task(task: str, number: str, capsys: Said) -> None:
     """One image alone is too bright for it, and is named. The other trial goes on."""
-    from tasks.parts import data
+    from tasks.parts.data import load as data
 
     split = data.load("blobs", "test")
     brightness = data.gather(split, range(12)).flatten(1).mean(1)

@@ -15,8 +15,8 @@ import torch
 
 from analysis import report
 from engine import sweep
-from engine.owned import SweepFolder
-from engine.store import Store
+from engine.store.owned import SweepFolder
+from engine.store.store import Store
 from tasks.parts.settings import UserError
 
 SMALL = """\

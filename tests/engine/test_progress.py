@@ -13,16 +13,16 @@ import pytest
 import ray.cloudpickle
 from windows import Window
 
-from engine import progress as module
-from engine import tuning
-from engine.job import Job
-from engine.launch import Feed
-from engine.plan import plan
-from engine.progress import Progress, summary_line
-from engine.scatter import OverRay
-from engine.spec import load
-from engine.store import Store
-from engine.work import Surroundings
+from engine.plan.plan import plan
+from engine.run import progress as module
+from engine.run import ray_tune
+from engine.run.context import Job
+from engine.run.executors import OverRay
+from engine.run.launch import Feed
+from engine.run.progress import Progress, summary_line
+from engine.run.workers import Surroundings
+from engine.store.store import Store
+from engine.sweepfile.load import load
 
 RECORD = {"status": "done", "summary": {"accuracy": 0.5}, "seconds": 1.0}
 STOPPED = {"status": "stopped", "epochs": [{}, {}]}
@@ -246,9 +246,9 @@ def test_what_tune_is_given_pickles_while_a_display_is_live(tmp_path: Path) -> N
     window = Window(80, 24)
     with Progress(trials=2, examples=20, stream=window.stream) as progress:
         window.wait_for(lambda shown: "trials" in shown)
-        search, listener, refused = tuning.given(tuning.Ours(feed, progress))
+        search, listener, refused = ray_tune.given(ray_tune.Ours(feed, progress))
         config: dict[str, Any] = search.suggest("one")
-        for one in (search, listener, refused, partial(tuning.coordinator, job=job, judge=None), config):
+        for one in (search, listener, refused, partial(ray_tune.coordinator, job=job, judge=None), config):
             small = ray.cloudpickle.dumps(one)
             assert b"Progress" not in small
             assert b"Feed" not in small

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine import recipe_log, sweep
-from engine.board import LIVE, live
-from engine.store import Store
+from engine import sweep
+from engine.results import recipe_log
+from engine.run.tensorboard import LIVE, live
+from engine.store.store import Store
 
 SWEEP = """
 task: input_flatness

@@ -13,10 +13,10 @@ import yaml
 from analysis import catalogue, report
 from analysis.results import Results
 from analysis.table import load as read
-from engine import spec
-from engine.plan import Planned, plan
-from engine.results import table
-from engine.store import Store
+from engine.plan.plan import Planned, plan
+from engine.results.finish import table
+from engine.store.store import Store
+from engine.sweepfile import load
 
 FIXED = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp", "epochs": 1}}
 
@@ -27,9 +27,9 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INPUTSCAPE_CACHE", str(tmp_path / "cache"))
 
 
-def planned(**entries: Any) -> tuple[spec.Spec, list[Planned]]:
+def planned(**entries: Any) -> tuple[load.Spec, list[Planned]]:
     Path("x.yaml").write_text(yaml.safe_dump({"task": "input_flatness", "fixed": FIXED, **entries}, sort_keys=False))
-    loaded = spec.load("x.yaml")
+    loaded = load.load("x.yaml")
     return loaded, plan(loaded)
 
 
@@ -90,7 +90,7 @@ def test_a_group_inside_a_setting_tells_recipes_apart() -> None:
 def test_a_figure_may_name_an_entry_of_a_free_mapping() -> None:
     name = "recipe.network_options.width"
     results(grid={name: [16, 64]}, figures=[{"effects": {"x": name}}])
-    with pytest.raises(spec.SpecError, match=r"x: no setting 'recipe\.network_options\.width'"):
+    with pytest.raises(load.SpecError, match=r"x: no setting 'recipe\.network_options\.width'"):
         planned(figures=[{"effects": {"x": name}}])
 
 

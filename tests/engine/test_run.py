@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from engine import sweep
-from engine.store import Store
+from engine.store.store import Store
 
 PROJECT = Path(__file__).parents[2]
 FLATNESS = """

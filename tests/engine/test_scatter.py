@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import scatter
-from engine.scatter import Here, OverRay, chunks
+from engine.run import executors
+from engine.run.executors import Here, OverRay, chunks
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=300), st.integers(1, 400))
@@ -83,7 +83,7 @@ def test_a_stream_that_is_given_up_leaves_its_worker_to_the_next(
         asleep.touch()
         time.sleep(60)
 
-    monkeypatch.setattr(scatter, "PATIENCE", 60)
+    monkeypatch.setattr(executors, "PATIENCE", 60)
     first = over_ray.stream(forever)
     worker = next(first)
     first.close()
@@ -91,7 +91,7 @@ def test_a_stream_that_is_given_up_leaves_its_worker_to_the_next(
     assert next(second) == worker  # on the only core: so the first is not running any more
     second.close()
 
-    monkeypatch.setattr(scatter, "PATIENCE", 0.5)
+    monkeypatch.setattr(executors, "PATIENCE", 0.5)
     third = over_ray.stream(stubborn, tmp_path / "asleep")
     worker = next(third)
     while not (tmp_path / "asleep").exists():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.scores import GROUPS, by_example
+from engine.store.scores import GROUPS, by_example
 from tasks.parts.contract import TaskConfig
 
 IDS = [9, 4, 7, 5]

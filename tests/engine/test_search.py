@@ -19,10 +19,11 @@ import pandas as pd
 import pytest
 import torch
 
-from engine import importance, sweep
-from engine.owned import SweepFolder
-from engine.storage import opened
-from engine.store import Store
+from engine import sweep
+from engine.search import importance
+from engine.search.study_file import opened
+from engine.store.owned import SweepFolder
+from engine.store.store import Store
 
 PROJECT = Path(__file__).parents[2]
 BOWL = """\

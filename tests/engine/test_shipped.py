@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.spec import load
 from engine.sweep import main
+from engine.sweepfile.load import load
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "sweeps").glob("*.yaml"))

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.source import LARGEST, Source, SpecError, dump, obstacle, one_line, override, place, read, scalar
+from engine.sweepfile.yaml_lines import (
+    LARGEST,
+    Source,
+    SpecError,
+    dump,
+    obstacle,
+    one_line,
+    override,
+    place,
+    read,
+    scalar,
+)
 
 SCALARS = [
     *[("", None), ("~", None), ("null", None), ("NULL", None), ("true", True), ("False", False), ("TRUE", True)],

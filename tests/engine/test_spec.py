@@ -13,11 +13,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import results
-from engine.entries import Distribution
-from engine.plan import plan
-from engine.source import SpecError
-from engine.spec import Spec, load, task_names
+from engine.plan.plan import plan
+from engine.results import finish as results
+from engine.sweepfile.load import Spec, load, task_names
+from engine.sweepfile.schema import Distribution
+from engine.sweepfile.yaml_lines import SpecError
 from tasks.parts.settings import UserError
 
 NESTED = """\

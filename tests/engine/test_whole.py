@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from analysis import report, table
-from engine import artifacts, results, sweep
+from engine import sweep
+from engine.results import finish as results
+from engine.run import artifacts
 
 SWEEP = """
 task: input_flatness
@@ -239,7 +241,7 @@ def test_a_trial_that_is_measured_again_has_no_record_of_before(monkeypatch: pyt
         seen.append(file.exists())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.trial.measure", killed)
+    monkeypatch.setattr("engine.run.trial.measure", killed)
     assert run() == 130
     assert seen == [False]
 

@@ -20,10 +20,15 @@ import torch
 from torch import Tensor, nn
 
 import tasks
-from tasks.parts import adversarial, attacks, data, models, spaces, training
-from tasks.parts.adversarial import Adversarial, Attack
+from tasks.parts import attacks
+from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts.adversarial_examples import Adversarial, Attack
 from tasks.parts.contract import Batch
-from tasks.parts.recipes import Recipe
+from tasks.parts.data import load as data
+from tasks.parts.models import build as models
+from tasks.parts.models import spaces
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe
 
 FOLDER = Path(__file__).parent
 Numbers = dict[str, list[float]]
@@ -61,7 +66,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 def members() -> list[str]:
     """`tasks/<name>`, `attacks/<name>` and `kinds/<name>` of all there are."""
     found = [f"tasks/{module.name}" for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg]
-    found += [f"attacks/{module.name}" for module in pkgutil.iter_modules(attacks.__path__)]
+    found += [f"attacks/{module.name}" for module in pkgutil.iter_modules(attacks.__path__) if not module.ispkg]
     return sorted([*found, "kinds/classifier", "kinds/adversarial"])
 
 
@@ -69,7 +74,7 @@ def module_of(member: str) -> ModuleType:
     """The module that holds the member's `VERSION`."""
     kind, _, name = member.partition("/")
     if kind == "kinds":
-        return {"classifier": training, "adversarial": adversarial}[name]
+        return {"classifier": training, "adversarial": adversarial_examples}[name]
     return importlib.import_module(f"tasks.{name}" if kind == "tasks" else f"tasks.parts.attacks.{name}")
 
 
@@ -131,7 +136,7 @@ def _listed(values: Any) -> list[float]:
 
 
 def _attack(name: str) -> Numbers:
-    function = adversarial.function_of(name)
+    function = adversarial_examples.function_of(name)
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
     model = _network()
     batch = _batch(model)
@@ -162,7 +167,7 @@ def _task(task: ModuleType, settings: Mapping[str, Any]) -> Numbers:
             made[name] = network(need)
         else:
             of = [network(recipe) for recipe in need.networks]
-            made[name] = adversarial.made(need, of, batch.images, batch.labels, batch.ids)
+            made[name] = adversarial_examples.made(need, of, batch.images, batch.labels, batch.ids)
     rows = pd.DataFrame(task.measure(config, made, batch))
     numbers = rows.select_dtypes(["number", "bool"]).astype(float).groupby("id").mean()
     by_example = {name: _listed(values) for name, values in numbers.items()}
@@ -186,7 +191,7 @@ def _examples() -> Numbers:
     first.magnitudes = spaces.magnitudes(first, batch.images)
     numbers: Numbers = {}
     for name, (need, networks) in wanted.items():
-        found = adversarial.made(need, networks, batch.images, batch.labels, batch.ids)
+        found = adversarial_examples.made(need, networks, batch.images, batch.labels, batch.ids)
         for field, values in vars(found).items():
             numbers[f"{name}: {field}"] = _listed(values.flatten(1).sum(1) if field == "points" else values)
     return numbers

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from tasks.adversarial_search import LADDERS, Config, checks, measure, needs, summarise
 from tasks.parts.contract import Batch, prepared
-from tasks.parts.control import randomly_moved
-from tasks.parts.models import Classifier
+from tasks.parts.models.build import Classifier
+from tasks.parts.noise.random_control import randomly_moved
 from tasks.parts.settings import UserError
 
 PIXELS, COUNT = 16, 8

@@ -22,17 +22,20 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 import tasks
-from tasks.parts import adversarial, attacks, data, training
+from tasks.parts import attacks
+from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.batching import in_batches
 from tasks.parts.contract import Batch, TaskConfig
+from tasks.parts.data import load as data
 from tasks.parts.finite import NotFinite
-from tasks.parts.geometry import norm_of
-from tasks.parts.models import Classifier
-from tasks.parts.recipes import Recipe
-from tasks.parts.search import Found
+from tasks.parts.geometry.balls import norm_of
+from tasks.parts.models.build import Classifier
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe
 
 TASKS = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
-ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
+ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__) if not module.ispkg)
 BLOBS = [
     Recipe(dataset="blobs", network="linear", epochs=4),
     Recipe(dataset="blobs", network="mlp", network_options={"width": 24}, epochs=4),
@@ -77,7 +80,7 @@ def made(task: ModuleType, config: TaskConfig, batch: Batch) -> dict[str, Any]:
             there[name] = trained(need)
         else:
             networks = [trained(recipe) for recipe in need.networks]
-            there[name] = adversarial.made(need, networks, batch.images, batch.labels, batch.ids)
+            there[name] = adversarial_examples.made(need, networks, batch.images, batch.labels, batch.ids)
     return there
 
 

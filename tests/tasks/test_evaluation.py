@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from tasks import evaluation, input_flatness
 from tasks.evaluation import Config, checks, measure, needs, summarise
-from tasks.parts import data, training
 from tasks.parts.contract import Batch, prepared
-from tasks.parts.corruptions import corrupted
-from tasks.parts.models import Classifier
+from tasks.parts.data import load as data
+from tasks.parts.models.build import Classifier
+from tasks.parts.noise.corruptions import corrupted
 from tasks.parts.randomness import normal
-from tasks.parts.recipes import Recipe
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 
 from tasks import input_flatness
 from tasks.input_flatness import COLUMNS, Config, checks, measure, needs, summarise
-from tasks.parts import data, training
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.contract import Batch, prepared
-from tasks.parts.flatness import ROUND
-from tasks.parts.models import Classifier
+from tasks.parts.data import load as data
+from tasks.parts.measures.flatness import ROUND
+from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import BLOCK, normal
-from tasks.parts.recipes import Recipe
 from tasks.parts.settings import UserError
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe
 
 
 @pytest.fixture(scope="module")

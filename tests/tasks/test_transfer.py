@@ -13,10 +13,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from tasks.parts import adversarial
-from tasks.parts.adversarial import Adversarial
+from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts.adversarial_examples import Adversarial
 from tasks.parts.contract import Batch
-from tasks.parts.recipes import Recipe
+from tasks.parts.training.recipes import Recipe
 from tasks.transfer import RANDOM, Config, checks, measure, needs, summarise
 
 PIXELS, COUNT = 16, 7
@@ -167,7 +167,7 @@ def rows_of(models: Sequence[nn.Module], batch: Batch, **settings: Any) -> tuple
     for name, need in wanted.items():
         if isinstance(need, Adversarial):
             networks = [by_recipe[recipe.model_dump_json()] for recipe in need.networks]
-            made[name] = adversarial.made(need, networks, batch.images, batch.labels, batch.ids)
+            made[name] = adversarial_examples.made(need, networks, batch.images, batch.labels, batch.ids)
     return config, pd.DataFrame(measure(config, made, batch))
 
 

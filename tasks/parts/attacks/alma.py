@@ -26,12 +26,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.parts import door
-from tasks.parts.along_boundary import AlongBoundary
-from tasks.parts.geometry import PIXELS, Box, clipped, norm_of, per_example
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.boundary_walk import AlongBoundary
+from tasks.parts.attacks.common.minimum_norm import Place, smallest, widest
+from tasks.parts.attacks.common.result import Found
+from tasks.parts.geometry.balls import PIXELS, Box, clipped, norm_of, per_example
 from tasks.parts.losses import Loss, Objective
-from tasks.parts.minimal import Place, smallest, widest
-from tasks.parts.search import Found
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -88,9 +88,9 @@ def alma(
         `Found`, with distances in L2; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `door.arguments`; an unknown loss.
+        UserError: as `checks.arguments`; an unknown loss.
     """
-    door.arguments("alma", images, labels, targets=targets, box=box)
+    checks.arguments("alma", images, labels, targets=targets, box=box)
     turn = steps - min(polish, steps // 2)
     walk: _Descent | AlongBoundary | None = None  # of the batch that is under way: they come one after the other
 

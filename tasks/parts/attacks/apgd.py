@@ -21,9 +21,11 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from tasks.parts import door
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.active_batch import Slots, drawn
+from tasks.parts.attacks.common.result import Found, pass_size
 from tasks.parts.batching import in_batches
-from tasks.parts.geometry import (
+from tasks.parts.geometry.balls import (
     PIXELS,
     Ball,
     Box,
@@ -35,9 +37,7 @@ from tasks.parts.geometry import (
     random_in_ball,
 )
 from tasks.parts.losses import Loss, Objective, likeliest, objective, pooled, value_and_gradient, without
-from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
-from tasks.parts.slots import Slots, drawn
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -92,10 +92,10 @@ def apgd(
         `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `door.arguments`; both `targets` and `target_classes`; more target classes than other classes; too few classes
+        UserError: as `checks.arguments`; both `targets` and `target_classes`; more target classes than other classes; too few classes
             for the DLR.
     """
-    door.arguments("apgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Ball), targets=targets, box=box)
+    checks.arguments("apgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Ball), targets=targets, box=box)
     if targets is not None and target_classes:
         raise UserError("the targets are given: no target_classes can be chosen", "target_classes")
     shape, walks = images.shape[1:], restarts * max(1, target_classes)

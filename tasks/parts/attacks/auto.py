@@ -18,15 +18,15 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from tasks.parts import door
 from tasks.parts.attacks.apgd import apgd
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.result import Found, pass_size
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import in_batches
-from tasks.parts.geometry import PIXELS, Box, Convex, inside, norm_of, per_example, radii
+from tasks.parts.geometry.balls import PIXELS, Box, Convex, inside, norm_of, per_example, radii
 from tasks.parts.losses import Loss, verdict
-from tasks.parts.search import Found, pass_size
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -71,9 +71,11 @@ def auto(
         `Found`, with the passes of all stages; where all failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `door.arguments`.
+        UserError: as `checks.arguments`.
     """
-    door.arguments("auto", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Convex), targets=targets, box=box)
+    checks.arguments(
+        "auto", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Convex), targets=targets, box=box
+    )
     ids = range(len(images)) if ids is None else ids
     batch = pass_size(images) if batch is None else batch
     radius = radii(epsilon, images)

@@ -20,13 +20,13 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from tasks.parts import door
 from tasks.parts.attacks.apgd import apgd
-from tasks.parts.boundary import to_boundary
-from tasks.parts.geometry import PIXELS, Ball, Box, norm_of, per_example
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.line_search import to_boundary
+from tasks.parts.attacks.common.minimum_norm import widest
+from tasks.parts.attacks.common.result import Found, pass_size
+from tasks.parts.geometry.balls import PIXELS, Ball, Box, norm_of, per_example
 from tasks.parts.losses import Loss, Objective, objective, value_and_gradient, verdict
-from tasks.parts.minimal import widest
-from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
 
 VERSION = 1
@@ -77,9 +77,9 @@ def bisection(
         `Found`; where the search failed, the perturbation of the widest search, which came nearest, by margin, to success.
 
     Raises:
-        UserError: as `door.arguments`; an unknown loss; less than 0 rounds.
+        UserError: as `checks.arguments`; an unknown loss; less than 0 rounds.
     """
-    door.arguments("bisection", images, labels, norm=norm, norms=get_args(Ball), targets=targets, box=box)
+    checks.arguments("bisection", images, labels, norm=norm, norms=get_args(Ball), targets=targets, box=box)
     if rounds < 0:
         raise UserError(f"bisection needs 0 rounds or more, not {rounds}", "rounds")
     batch = pass_size(images) if batch is None else batch

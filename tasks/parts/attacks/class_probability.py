@@ -20,12 +20,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from tasks.parts import door
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.batching import batch_size
-from tasks.parts.geometry import PIXELS, Box, norm_of, per_example
+from tasks.parts.geometry.balls import PIXELS, Box, norm_of, per_example
 from tasks.parts.losses import pooled, value_and_gradient, verdict, without
 from tasks.parts.randomness import normal, uniform
-from tasks.parts.search import Found
 from tasks.parts.settings import UserError
 
 VERSION = 1
@@ -127,11 +127,11 @@ def class_probability(
         of the highest objective.
 
     Raises:
-        UserError: as `door.arguments`, but away from the image a target may be the label; an optimiser that torch does not have or
+        UserError: as `checks.arguments`, but away from the image a target may be the label; an optimiser that torch does not have or
             that mixes examples, an option it does not have, an unknown start or objective, or a number out of its bounds.
     """
     _check(start, objective, steps, keep, learning_rate)
-    door.arguments("class_probability", images, labels, targets=targets if start == "image" else None, box=box)
+    checks.arguments("class_probability", images, labels, targets=targets if start == "image" else None, box=box)
     build = _optimiser(optimiser, learning_rate, optimiser_options or {})
     batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
     ids = range(len(images)) if ids is None else ids

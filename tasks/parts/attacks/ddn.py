@@ -15,11 +15,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tasks.parts import door
-from tasks.parts.geometry import PIXELS, Box, ascent_direction, clipped, per_example
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.minimum_norm import Place, annealed, smallest, widest
+from tasks.parts.attacks.common.result import Found
+from tasks.parts.geometry.balls import PIXELS, Box, ascent_direction, clipped, per_example
 from tasks.parts.losses import Loss, Objective
-from tasks.parts.minimal import Place, annealed, smallest, widest
-from tasks.parts.search import Found
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -62,9 +62,9 @@ def ddn(
         `Found`, with distances in L2; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `door.arguments`; an unknown loss.
+        UserError: as `checks.arguments`; an unknown loss.
     """
-    door.arguments("ddn", images, labels, targets=targets, box=box)
+    checks.arguments("ddn", images, labels, targets=targets, box=box)
 
     def step(place: Place) -> tuple[Tensor, Tensor]:
         alpha = annealed(step_size, last_step_size, place.number, steps)

@@ -21,12 +21,12 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from tasks.parts import door
-from tasks.parts.along_boundary import AlongBoundary
-from tasks.parts.geometry import PIXELS, Box, Norm, ascent_direction, clipped, norm_of, project
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.boundary_walk import AlongBoundary
+from tasks.parts.attacks.common.minimum_norm import Place, annealed, smallest, widest
+from tasks.parts.attacks.common.result import Found
+from tasks.parts.geometry.balls import PIXELS, Box, Norm, ascent_direction, clipped, norm_of, project
 from tasks.parts.losses import Loss, Objective
-from tasks.parts.minimal import Place, annealed, smallest, widest
-from tasks.parts.search import Found
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -73,9 +73,9 @@ def fmn(
         `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `door.arguments`; an unknown loss.
+        UserError: as `checks.arguments`; an unknown loss.
     """
-    door.arguments("fmn", images, labels, norm=norm, norms=get_args(Norm), targets=targets, box=box)
+    checks.arguments("fmn", images, labels, norm=norm, norms=get_args(Norm), targets=targets, box=box)
     turn = steps - min(polish, steps // 2) if norm == "Linf" else steps
     foot: AlongBoundary | None = None  # of the batch that is under way: they come one after the other
 

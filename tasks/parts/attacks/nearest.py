@@ -20,14 +20,14 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from tasks.parts import door
 from tasks.parts.attacks.alma import alma
 from tasks.parts.attacks.bisection import bisection
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.result import Found, pass_size
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.batching import in_batches
-from tasks.parts.geometry import PIXELS, Box, Norm, norm_of, per_example
+from tasks.parts.geometry.balls import PIXELS, Box, Norm, norm_of, per_example
 from tasks.parts.losses import likeliest
-from tasks.parts.search import Found, pass_size
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -73,9 +73,9 @@ def nearest(
         `Found`, with the passes of all searches; where all failed, the perturbation of the first.
 
     Raises:
-        UserError: as `door.arguments`.
+        UserError: as `checks.arguments`.
     """
-    door.arguments("nearest", images, labels, norm=norm, norms=get_args(Norm), targets=targets, box=box)
+    checks.arguments("nearest", images, labels, norm=norm, norms=get_args(Norm), targets=targets, box=box)
     batch = pass_size(images) if batch is None else batch
     tally = _Tally.of(images, norm)
     if not len(images):

@@ -20,9 +20,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from tasks.parts import door
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.active_batch import Slots, drawn
+from tasks.parts.attacks.common.result import Found, pass_size
 from tasks.parts.batching import in_batches
-from tasks.parts.geometry import (
+from tasks.parts.geometry.balls import (
     PIXELS,
     Box,
     Convex,
@@ -35,9 +37,7 @@ from tasks.parts.geometry import (
     sparse_ascent,
 )
 from tasks.parts.losses import Loss, Objective, objective, value_and_gradient
-from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
-from tasks.parts.slots import Slots, drawn
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -100,9 +100,11 @@ def pgd(
         `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `door.arguments`; an unknown loss or schedule.
+        UserError: as `checks.arguments`; an unknown loss or schedule.
     """
-    door.arguments("pgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Convex), targets=targets, box=box)
+    checks.arguments(
+        "pgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Convex), targets=targets, box=box
+    )
     shape = images.shape[1:]
     ids = range(len(images)) if ids is None else ids
     batch = pass_size(images) if batch is None else batch

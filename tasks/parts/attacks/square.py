@@ -20,13 +20,13 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from tasks.parts import door
+from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.active_batch import Slots, drawn
+from tasks.parts.attacks.common.result import Found, pass_size
 from tasks.parts.batching import in_batches
-from tasks.parts.geometry import Ball, norm_of, per_example, project, radii
+from tasks.parts.geometry.balls import Ball, norm_of, per_example, project, radii
 from tasks.parts.randomness import uniform
-from tasks.parts.search import Found, pass_size
 from tasks.parts.settings import UserError
-from tasks.parts.slots import Slots, drawn
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -72,9 +72,9 @@ def square(
         `Found`, with no backward passes; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `door.arguments`; images that are none.
+        UserError: as `checks.arguments`; images that are none.
     """
-    door.arguments("square", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Ball), targets=targets)
+    checks.arguments("square", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Ball), targets=targets)
     if images.ndim != 4:
         raise UserError(f"square needs images (N, C, H, W), not points {tuple(images.shape)}", "images")
     shape, device = images.shape[1:], images.device

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from tasks.parts.contract import Batch, TaskConfig
-from tasks.parts.recipes import Recipe
+from tasks.parts.training.recipes import Recipe
 
 COLUMNS = {"id": "example", "bowl": "a number"}
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, TaskConfig
 from tasks.parts.randomness import uniform
-from tasks.parts.recipes import Recipe
+from tasks.parts.training.recipes import Recipe
 
 COLUMNS = {"id": "example", "logit": "logit of the label", "number": "a random number"}
 

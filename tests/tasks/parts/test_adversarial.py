@@ -13,13 +13,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from tasks.parts import adversarial, data
-from tasks.parts.adversarial import Adversarial, Attack, check_classes, search
+from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts.adversarial_examples import Adversarial, Attack, check_classes, search
 from tasks.parts.batching import in_batches
+from tasks.parts.data import load as data
 from tasks.parts.finite import NotFinite
-from tasks.parts.models import Classifier
-from tasks.parts.recipes import Recipe
+from tasks.parts.models.build import Classifier
 from tasks.parts.settings import UserError
+from tasks.parts.training.recipes import Recipe
 
 SIDE = 4
 PIXELS = SIDE * SIDE
@@ -59,7 +60,9 @@ def exact(norm: str) -> Tensor:
     return heights(DIRECTION, IMAGES, OFFSET).abs() / float(DUAL[norm])
 
 
-def searched(attack: Attack, networks: Sequence[nn.Module] = (MODEL,), **arguments: Any) -> adversarial.Searched:
+def searched(
+    attack: Attack, networks: Sequence[nn.Module] = (MODEL,), **arguments: Any
+) -> adversarial_examples.Searched:
     given: dict[str, Any] = {"images": IMAGES, "labels": LABELS, "ids": range(len(IMAGES))} | arguments
     return search(attack, networks, given.pop("images"), given.pop("labels"), given.pop("ids"), **given)
 

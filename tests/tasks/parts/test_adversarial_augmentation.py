@@ -11,8 +11,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from tasks.parts import data, training
-from tasks.parts.adversarial_augmentation import (
+from tasks.parts.data import load as data
+from tasks.parts.geometry.balls import norm_of
+from tasks.parts.models.build import Classifier, build
+from tasks.parts.models.stages import evaluating
+from tasks.parts.settings import UserError
+from tasks.parts.training import training
+from tasks.parts.training.adversarial_augmentation import (
     Moves,
     Random,
     check,
@@ -23,12 +28,8 @@ from tasks.parts.adversarial_augmentation import (
     stage,
     tail,
 )
-from tasks.parts.augmented_examples import examples_of
-from tasks.parts.geometry import norm_of
-from tasks.parts.models import Classifier, build
-from tasks.parts.recipes import AdversarialAugmentation, Recipe
-from tasks.parts.settings import UserError
-from tasks.parts.stages import evaluating
+from tasks.parts.training.augmented_examples import examples_of
+from tasks.parts.training.recipes import AdversarialAugmentation, Recipe
 
 SHAPE, CLASSES, COUNT = (1, 5, 5), 4, 30
 NETWORK = "test_adversarial_augmentation:with_everything"

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.parts.along_boundary import nearest
 from tasks.parts.attacks.alma import alma
+from tasks.parts.attacks.common.boundary_walk import nearest
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.attacks.fmn import fmn
-from tasks.parts.geometry import Ball
-from tasks.parts.search import Found
+from tasks.parts.geometry.balls import Ball
 
 NUMBERS = 50
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tasks.parts.augmentation import random_crop, random_flip
+from tasks.parts.training.augmentation import random_crop, random_flip
 
 SHAPES = [(1, 8, 8), (3, 5, 7)]
 

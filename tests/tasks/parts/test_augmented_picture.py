@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.parts import augmented_picture, data, training
-from tasks.parts.augmented_picture import BLUE, FRAME, GAP, ORANGE, WHITE, Told
-from tasks.parts.classifier import Classifier
-from tasks.parts.recipes import Recipe
+from tasks.parts.data import load as data
+from tasks.parts.models.classifier import Classifier
+from tasks.parts.training import augmented_picture, training
+from tasks.parts.training.augmented_picture import BLUE, FRAME, GAP, ORANGE, WHITE, Told
+from tasks.parts.training.recipes import Recipe
 
 BLOBS: dict[str, Any] = {"dataset": "blobs", "network": "mlp", "epochs": 4, "batch_size": 32}
 TIMES = 24  # a 4 x 4 image becomes 96 x 96

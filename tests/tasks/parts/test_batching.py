@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.parts import batching, data, models
+from tasks.parts import batching
 from tasks.parts.batching import GRAINS, batch_size, grain, in_batches, padded
+from tasks.parts.data import load as data
+from tasks.parts.models import build as models
 
 
 @pytest.mark.parametrize("batch", [1, 7, 8, 12, 64])

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tasks.parts.boundary import reached, to_boundary
-from tasks.parts.geometry import norm_of, per_example
+from tasks.parts.attacks.common.line_search import reached, to_boundary
+from tasks.parts.geometry.balls import norm_of, per_example
 
 SHAPE = (1, 4, 4)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.parts.calibration import bin_of, expected_calibration_error
+from tasks.parts.measures.calibration import bin_of, expected_calibration_error
 
 
 def twin(confidence: list[float], correct: list[int], bins: int) -> float:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.parts.control import randomly_moved
-from tasks.parts.geometry import Norm, norm_of
+from tasks.parts.geometry.balls import Norm, norm_of
+from tasks.parts.noise.random_control import randomly_moved
 
 IDS = [5, 0, 17]
 ENDLESS = (-math.inf, math.inf)

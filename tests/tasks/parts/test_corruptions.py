@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.parts import data
-from tasks.parts.corruptions import SEVERITIES, blur, corrupted, pixelation, shot_noise
+from tasks.parts.data import load as data
+from tasks.parts.noise.corruptions import SEVERITIES, blur, corrupted, pixelation, shot_noise
 from tasks.parts.randomness import uniform
 
 IDS = [3, 0, 14, 27]

@@ -27,7 +27,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.parts import data, decoded, downloads, idx
+from tasks.parts.data import cache as decoded
+from tasks.parts.data import downloads, idx
+from tasks.parts.data import load as data
 from tasks.parts.settings import UserError
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

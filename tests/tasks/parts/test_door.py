@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import attacks, door
+from tasks.parts import attacks
+from tasks.parts.attacks.common import checks
 from tasks.parts.finite import NotFinite
 from tasks.parts.settings import UserError
 
@@ -48,20 +49,20 @@ MISTAKES = [
 @pytest.mark.parametrize(("change", "field", "message"), MISTAKES)
 def test_what_the_arguments_say(change: dict[str, Any], field: str, message: str) -> None:
     given: dict[str, Any] = {"images": X, "labels": Y, "epsilon": 0.1, "norm": "L2"}
-    door.arguments("pgd", given["images"], given["labels"], epsilon=0.1, norm="L2", norms=("Linf", "L2"))
+    checks.arguments("pgd", given["images"], given["labels"], epsilon=0.1, norm="L2", norms=("Linf", "L2"))
     given |= change
     with pytest.raises(UserError, match=message) as caught:
-        door.arguments("pgd", given.pop("images"), given.pop("labels"), norms=("Linf", "L2"), **given)
+        checks.arguments("pgd", given.pop("images"), given.pop("labels"), norms=("Linf", "L2"), **given)
     assert caught.value.field == field
 
 
 def test_what_is_right_passes() -> None:
     box = (-torch.inf, torch.inf)
-    door.arguments("pgd", 9 * X, Y, epsilon=torch.linspace(0.1, 1, 5), targets=(Y + 1) % 3, box=box)
-    door.arguments("pgd", X[:0], Y[:0], epsilon=0.1)
+    checks.arguments("pgd", 9 * X, Y, epsilon=torch.linspace(0.1, 1, 5), targets=(Y + 1) % 3, box=box)
+    checks.arguments("pgd", X[:0], Y[:0], epsilon=0.1)
     for model in (linear, lambda x: torch.stack([linear(x), -linear(x)], 1)):
-        door.network(model, X, Y)
-    door.network(linear, X[:0], Y[:0])
+        checks.network(model, X, Y)
+    checks.network(linear, X[:0], Y[:0])
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -109,7 +110,7 @@ NETWORKS: list[tuple[Callable[[Tensor], Any], str]] = [
 @pytest.mark.parametrize(("model", "message"), NETWORKS)
 def test_what_the_network_says(model: Callable[[Tensor], Tensor], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        door.network(model, X, Y)
+        checks.network(model, X, Y)
     assert caught.value.field == ("labels" if "label" in message else "model")
 
 
@@ -119,7 +120,7 @@ def test_what_the_network_says(model: Callable[[Tensor], Tensor], message: str) 
 )
 def test_a_network_that_is_not_finite(model: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(NotFinite, match="the network returns numbers that are not finite"):
-        door.network(model, X, Y)
+        checks.network(model, X, Y)
 
 
 def test_a_flat_spot_is_no_flat_network() -> None:
@@ -127,7 +128,7 @@ def test_a_flat_spot_is_no_flat_network() -> None:
     layer = nn.Linear(6, 3)
     with torch.no_grad():
         layer.weight.copy_(torch.arange(18.0).reshape(3, 6))
-    door.network(lambda x: layer((x.flatten(1) - 0.01).relu()), 0 * X, Y)
+    checks.network(lambda x: layer((x.flatten(1) - 0.01).relu()), 0 * X, Y)
 
 
 @pytest.mark.usefixtures("eight_rows")
@@ -135,6 +136,6 @@ def test_the_network_is_tried_at_few_points_and_left_as_it_was() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     seen: list[int] = []
     model.register_forward_hook(lambda module, args, out: seen.append(len(out)))
-    door.network(model, X.repeat(20, 1, 1, 1), Y.repeat(20))
+    checks.network(model, X.repeat(20, 1, 1, 1), Y.repeat(20))
     assert seen == [8]
     assert all(p.grad is None for p in model.parameters())

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import models
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.batching import in_batches
 from tasks.parts.finite import KEPT, NotFinite, Watch, all_finite, checked, watched
 from tasks.parts.losses import margin, value_and_gradient
+from tasks.parts.models import build as models
 
 ODD = [float("nan"), float("inf"), -float("inf")]
 

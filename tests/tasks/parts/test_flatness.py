@@ -20,7 +20,7 @@ from scipy.integrate import quad
 from scipy.special import expit
 from torch import Tensor, nn
 
-from tasks.parts.flatness import ROUND, Cell, Statistics, Z, at_centres, statistics
+from tasks.parts.measures.flatness import ROUND, Cell, Statistics, Z, at_centres, statistics
 from tasks.parts.randomness import BLOCK, normal
 
 KINDS = ["additive", "multiplicative", "sphere"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch import Tensor
 
-from tasks.parts.geometry import ascent_direction, norm_of, per_example, project, random_in_ball, within_box
+from tasks.parts.geometry.balls import ascent_direction, norm_of, per_example, project, random_in_ball, within_box
 from tasks.parts.randomness import normal
 
 NORMS = ["Linf", "L2"]

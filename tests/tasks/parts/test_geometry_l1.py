@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from torch import Tensor
 
-from tasks.parts.geometry import inside, norm_of, project, random_in_ball, sparse_ascent
+from tasks.parts.geometry.balls import inside, norm_of, project, random_in_ball, sparse_ascent
 
 
 def gaussian(seed: int, *shape: int) -> Tensor:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
-from tasks.parts import models, torchvision_networks
+from tasks.parts.models import build as models
+from tasks.parts.models import torchvision_networks
+from tasks.parts.models.checkpoints import last_layer
 from tasks.parts.settings import UserError
-from tasks.parts.weights import last_layer
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

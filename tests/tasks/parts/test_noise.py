@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.parts.noise import direction, moved
+from tasks.parts.noise.input_noise import direction, moved
 from tasks.parts.randomness import normal
 
 KINDS = ["additive", "multiplicative", "sphere"]

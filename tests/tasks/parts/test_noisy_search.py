@@ -18,24 +18,28 @@ import torch
 from scipy.stats import norm as gaussian
 from torch import Tensor, nn
 
-from tasks.parts import attacks, data, models, spaces, training
+from tasks.parts import attacks
 from tasks.parts.attacks.alma import alma
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.auto import auto
 from tasks.parts.attacks.class_probability import class_probability
+from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.security_curve import security_curve
+from tasks.parts.attacks.common.weight_noise import IN_TURN, NoisyNetwork, unseen_share, with_weight_noise
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.attacks.square import square
-from tasks.parts.classifier import Classifier
-from tasks.parts.curve import security_curve
+from tasks.parts.data import load as data
 from tasks.parts.losses import cross_entropy, joint
-from tasks.parts.noisy_search import IN_TURN, NoisyNetwork, unseen_share, with_weight_noise
+from tasks.parts.models import build as models
+from tasks.parts.models import spaces
+from tasks.parts.models.classifier import Classifier
+from tasks.parts.noise.weight_noise import noisy_copy, noisy_weights
 from tasks.parts.randomness import torch_generator
-from tasks.parts.recipes import Recipe
-from tasks.parts.search import Found
 from tasks.parts.settings import UserError
-from tasks.parts.weight_noise import noisy_copy, noisy_weights
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe
 
 SEARCHES: list[tuple[Callable[..., Found], dict[str, Any]]] = [
     (pgd, {"epsilon": 0.12, "steps": 6, "restarts": 2}),

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import adversarial, peers
-from tasks.parts.geometry import norm_of
-from tasks.parts.peers import check, peer
+from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.attacks.common import libraries
+from tasks.parts.attacks.common.libraries import check, peer
+from tasks.parts.geometry.balls import norm_of
 from tasks.parts.settings import UserError
 
 HERE = {package: importlib.util.find_spec(package) is not None for package in ("foolbox", "art")}
@@ -123,16 +124,16 @@ def test_as_the_attack_of_a_task(name: str) -> None:
     """With a ladder of radii: the smallest radius at which it succeeds is the first beyond the distance, for all but the nearest calls."""
     model, images, labels, distance = linear("Linf")
     model.requires_grad_(False)
-    attack = adversarial.Attack(name=name, steps=100, step_size=0.002)
+    attack = adversarial_examples.Attack(name=name, steps=100, step_size=0.002)
     assert attack.fixed_radius
     assert attack.norm == "Linf"
     radii = [0.7 * float(distance.min()), 0.5 * float(distance.min() + distance.max()), 1.5 * float(distance.max())]
-    found = adversarial.search(attack, [model], images, labels, range(len(images)), radii=radii, seed=0)
+    found = adversarial_examples.search(attack, [model], images, labels, range(len(images)), radii=radii, seed=0)
     wanted = [next(radius for radius in radii if radius > each) for each in distance.tolist()]
     assert found.radius.tolist() == pytest.approx(wanted)
     assert found.success.all()
-    alone = adversarial.search(
-        adversarial.Attack(name=name, epsilon=radii[-1]), [model], images, labels, range(len(images)), seed=0
+    alone = adversarial_examples.search(
+        adversarial_examples.Attack(name=name, epsilon=radii[-1]), [model], images, labels, range(len(images)), seed=0
     )
     assert alone.success.all()
     assert alone.radius.tolist() == pytest.approx([radii[-1]] * len(images))
@@ -141,9 +142,9 @@ def test_as_the_attack_of_a_task(name: str) -> None:
 @BOTH
 def test_a_smallest_perturbation_as_the_attack_of_a_task() -> None:
     model, images, labels, distance = linear("L2")
-    attack = adversarial.Attack(name="foolbox:DDNAttack", options={"steps": 200})
+    attack = adversarial_examples.Attack(name="foolbox:DDNAttack", options={"steps": 200})
     assert not attack.fixed_radius
-    found = adversarial.search(attack, [model.requires_grad_(False)], images, labels, range(len(images)))
+    found = adversarial_examples.search(attack, [model.requires_grad_(False)], images, labels, range(len(images)))
     assert found.radius.tolist() == found.distance.tolist()
     assert (found.distance <= 1.1 * distance).all()
     assert (found.distance >= 0.9999 * distance).all()
@@ -259,7 +260,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(module: str) -> Any:
         raise ModuleNotFoundError(f"No module named '{module}'", name=module.split(".")[0])
 
-    monkeypatch.setattr(peers.importlib, "import_module", missing)
+    monkeypatch.setattr(libraries.importlib, "import_module", missing)
     with refused("name", "pip install 'inputscape[peers]'", "adversarial-robustness-toolbox"):
         check("art:SquareAttack")
     with refused("name", "foolbox is not installed"):

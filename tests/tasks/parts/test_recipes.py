@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tasks.parts.recipes import (
+from tasks.parts.training.recipes import (
     LEARNING_RATES,
     SAME_AS_BASE,
     AdversarialAugmentation,

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import data, training
 from tasks.parts.attacks.pgd import pgd
-from tasks.parts.geometry import norm_of
-from tasks.parts.models import Classifier, build
+from tasks.parts.data import load as data
+from tasks.parts.geometry.balls import norm_of
+from tasks.parts.models.build import Classifier, build
 from tasks.parts.randomness import torch_generator
-from tasks.parts.recipes import Recipe, Robust
-from tasks.parts.robust_training import loss, trades, worst_images
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe, Robust
+from tasks.parts.training.robust_training import loss, trades, worst_images
 
 SHAPE, CLASSES, COUNT = (1, 4, 4), 3, 20
 NETWORK = "test_robust_training:smooth"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.parts.slots import Slots, drawn
+from tasks.parts.attacks.common.active_batch import Slots, drawn
 
 
 def logits(margin: Tensor) -> Tensor:

@@ -11,15 +11,18 @@ import torch
 from linear_autoencoder import Principal
 from torch import Tensor, nn
 
-from tasks.parts import data, models, spaces, training
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
-from tasks.parts.classifier import Classifier
-from tasks.parts.recipes import Recipe
+from tasks.parts.data import load as data
+from tasks.parts.models import build as models
+from tasks.parts.models import spaces
+from tasks.parts.models.classifier import Classifier
+from tasks.parts.models.spaces import Space
 from tasks.parts.settings import UserError
-from tasks.parts.spaces import Space
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe
 
 SHAPE = (3, 8, 8)
 

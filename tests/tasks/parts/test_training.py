@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import augmentation, data, training
-from tasks.parts.models import Classifier
+from tasks.parts.data import load as data
+from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import torch_generator
-from tasks.parts.recipes import InputNoise, Recipe
 from tasks.parts.settings import UserError
-from tasks.parts.training import TrainingDiverged, with_input_noise
+from tasks.parts.training import augmentation, training
+from tasks.parts.training.recipes import InputNoise, Recipe
+from tasks.parts.training.training import TrainingDiverged, with_input_noise
 
 BLOBS = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 16}, "epochs": 3, "batch_size": 32}
 

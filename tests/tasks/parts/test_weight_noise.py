@@ -7,7 +7,7 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor, nn
 
-from tasks.parts.weight_noise import noisy_parameters, noisy_weights
+from tasks.parts.noise.weight_noise import noisy_parameters, noisy_weights
 
 
 def network() -> nn.Module:

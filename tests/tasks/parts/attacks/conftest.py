@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from tasks.parts import data, training
-from tasks.parts.models import Classifier
-from tasks.parts.recipes import Recipe
+from tasks.parts.data import load as data
+from tasks.parts.models.build import Classifier
+from tasks.parts.training import training
+from tasks.parts.training.recipes import Recipe
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.batching import in_batches
-from tasks.parts.search import Found
 
 NORMS = ["Linf", "L2"]
 SHAPE = (1, 4, 4)

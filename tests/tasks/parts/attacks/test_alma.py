@@ -8,9 +8,9 @@ from known_models import SHAPE, Meter, images, linear_with_distances, predicted,
 from torch import Tensor, nn
 
 from tasks.parts.attacks.alma import _slope, alma
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.attacks.ddn import ddn
-from tasks.parts.models import Classifier
-from tasks.parts.search import Found
+from tasks.parts.models.build import Classifier
 from tasks.parts.settings import UserError
 
 

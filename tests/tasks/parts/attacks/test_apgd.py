@@ -10,12 +10,12 @@ from known_models import NORMS, SHAPE, Meter, images, linear_with_distances, pre
 from torch import Tensor, nn
 
 from tasks.parts.attacks.apgd import _checked, _Plan, _Walk, apgd, checkpoints
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.attacks.pgd import pgd
-from tasks.parts.geometry import norm_of, random_in_ball
+from tasks.parts.geometry.balls import norm_of, random_in_ball
 from tasks.parts.losses import objective
-from tasks.parts.models import Classifier
+from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import normal, uniform
-from tasks.parts.search import Found
 from tasks.parts.settings import UserError
 
 LOSSES = ["ce", "margin", "dlr"]

@@ -10,8 +10,8 @@ from torch import Tensor
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.auto import auto
 from tasks.parts.attacks.square import square
-from tasks.parts.geometry import norm_of
-from tasks.parts.models import Classifier
+from tasks.parts.geometry.balls import norm_of
+from tasks.parts.models.build import Classifier
 
 FEW = {"steps": 15, "queries": 60}
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from tasks.parts import attacks
-from tasks.parts.geometry import Ball, norm_of, random_in_ball
-from tasks.parts.models import Classifier
-from tasks.parts.search import Found
+from tasks.parts.attacks.common.result import Found
+from tasks.parts.geometry.balls import Ball, norm_of, random_in_ball
+from tasks.parts.models.build import Classifier
 
 ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
 EPSILON: dict[Ball, float] = {"Linf": 0.1, "L2": 0.6}

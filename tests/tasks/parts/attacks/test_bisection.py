@@ -10,10 +10,10 @@ from known_models import SHAPE, Meter, images, linear_with_distances, predicted,
 from torch import Tensor, nn
 
 from tasks.parts.attacks.bisection import bisection
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
-from tasks.parts.models import Classifier
-from tasks.parts.search import Found
+from tasks.parts.models.build import Classifier
 from tasks.parts.settings import UserError
 
 NORMS = ["Linf", "L2"]

@@ -15,7 +15,7 @@ from known_models import SHAPE, Meter, gaussian, images, predicted, smooth
 from torch import Tensor, nn
 
 from tasks.parts.attacks.class_probability import LEARNING_RATES, MIXING, Trace, class_probability, for_all_classes
-from tasks.parts.models import Classifier
+from tasks.parts.models.build import Classifier
 from tasks.parts.settings import UserError
 
 OBJECTIVES = ["probability", "log_probability", "logit"]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from known_models import SHAPE, images, linear, predicted, same, smooth
 from torch import Tensor, nn
 
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
-from tasks.parts.geometry import norm_of
-from tasks.parts.models import Classifier
-from tasks.parts.search import Found
+from tasks.parts.geometry.balls import norm_of
+from tasks.parts.models.build import Classifier
 
 NORMS = ["Linf", "L2", "L1", "L0"]
 

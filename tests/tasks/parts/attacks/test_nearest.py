@@ -7,13 +7,13 @@ import torch
 from known_models import Meter, images, linear_with_distances, predicted, smooth
 from torch import Tensor
 
-from tasks.parts.adversarial import Together
+from tasks.parts.artifacts.adversarial_examples import Together
 from tasks.parts.attacks.alma import alma
 from tasks.parts.attacks.bisection import bisection
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.nearest import nearest
-from tasks.parts.geometry import norm_of
-from tasks.parts.models import Classifier
+from tasks.parts.geometry.balls import norm_of
+from tasks.parts.models.build import Classifier
 
 NORMS = ["Linf", "L2", "L1", "L0"]
 

@@ -17,12 +17,12 @@ from known_models import NORMS, SHAPE, Meter, images, linear, linear_with_distan
 from torch import Tensor, nn
 
 from tasks.parts.attacks.apgd import apgd
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.attacks.pgd import falling, pgd
-from tasks.parts.geometry import norm_of
+from tasks.parts.geometry.balls import norm_of
 from tasks.parts.losses import joint
-from tasks.parts.models import Classifier
+from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import normal, uniform
-from tasks.parts.search import Found
 from tasks.parts.settings import UserError
 
 LOSSES = ["ce", "margin"]

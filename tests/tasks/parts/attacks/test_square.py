@@ -13,11 +13,11 @@ from known_models import NORMS, Meter, images, linear_with_distances, predicted,
 from torch import Tensor
 
 from tasks.parts.attacks.apgd import apgd
+from tasks.parts.attacks.common.result import Found
 from tasks.parts.attacks.square import BLOCK, bump, sides, square
-from tasks.parts.geometry import norm_of, random_in_ball
-from tasks.parts.models import Classifier
+from tasks.parts.geometry.balls import norm_of, random_in_ball
+from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import uniform
-from tasks.parts.search import Found
 
 
 class NoWayBack(torch.autograd.Function):

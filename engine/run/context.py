@@ -1,0 +1,144 @@
+"""What the trials of a run share, and how examples of theirs that are missing are worked off."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from engine.plan.plan import Planned, missing
+from engine.run.executors import Here, OverRay, chunks
+from engine.run.workers import Surroundings
+from engine.store.store import Store, parts_of
+from engine.sweepfile.load import Spec
+
+Log = Callable[[Mapping[str, float]], None]
+"""Takes the metrics of an epoch."""
+Report = Callable[[dict[str, Any]], None]
+"""Takes what a trial says of its progress: `phase`, `done`, `of`, and, when training, the epoch's metrics."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every trial of a run shares."""
+
+    task: str
+    page: str
+    """The folder of the TensorBoard log, among others."""
+    store: Store
+    hands: Here | OverRay
+    around: Surroundings
+    chunk: int | None
+    metrics: tuple[str, ...] = ()
+    """The objectives."""
+
+    @staticmethod
+    def of(spec: Spec, store: Store, hands: Here | OverRay, around: Surroundings) -> Job:
+        metrics = tuple(objective.metric for objective in spec.sweep.objectives)
+        return Job(spec.task.__name__, spec.page, store, hands, around, spec.sweep.resources.chunk, metrics)
+
+
+class Stopped(Exception):
+    """A scheduler stops the trial; it keeps the epochs that its training has reached."""
+
+    def __init__(self, epochs: Sequence[Mapping[str, Any]]):
+        super().__init__(f"stopped after epoch {len(epochs)}")
+        self.epochs = list(epochs)
+
+
+class Unreported(ValueError):
+    """The trial's scalars, `reports`, lack an objective."""
+
+    def __init__(self, metric: str, reports: Sequence[str]):
+        super().__init__(f"the objective {metric} is missing; the trial reports {', '.join(reports)}")
+        self.metric, self.reports = metric, list(reports)
+
+
+def judged(planned: Planned, report: Report, stops: Callable[[str, dict[str, Any], int], bool]) -> Report:
+    """Passes reports on; ends the trial where the scheduler stops the training of its classifier.
+
+    A training that was over before the trial began is compared with, and nothing is gained by stopping it.
+
+    Raises:
+        Stopped: from the report of the epoch that is the last.
+    """
+    networks = {need.key for need in planned.needs.values()}
+    epochs: list[dict[str, Any]] = []
+
+    def passed_on(said: dict[str, Any]) -> None:
+        report(said)
+        if "epoch" in said and said.get("network") in networks:
+            epochs.append(
+                {name: value for name, value in said.items() if name not in ("phase", "done", "of", "network")}
+            )
+            if stops(said["network"], epochs[-1], said["of"]) and said["phase"] == "training":
+                raise Stopped(epochs)
+
+    return passed_on
+
+
+def complete(
+    phase: str, folder: str, ids: Sequence[int], job: Job, report: Report, function: Callable[..., Any], *of: Any
+) -> None:
+    """Scatters the examples that the rows in a folder lack, and stores what comes back, chunk by chunk.
+
+    Args:
+        phase: what to call it in reports.
+        function: from a chunk of ids, and `of`, to a table of rows.
+    """
+    todo = missing(folder, ids, job.store, mend=True)
+    size = job.chunk or chunk_size(len(ids), job.hands.slots)
+    done = len(ids) - len(todo)
+    report({"phase": phase, "done": done, "of": len(ids)})
+    for piece, rows in job.hands.scatter(function, chunks(todo, size), *of):
+        job.store.write_table(f"{folder}/rows/{part_name(piece)}", rows)
+        done += len(piece)
+        report({"phase": phase, "done": done, "of": len(ids)})
+
+
+def chunk_size(examples: int, slots: int) -> int:
+    """Examples in a chunk: four chunks for every slot, within 8 and 64, so that slots end together and a loss costs little."""
+    return max(8, min(64, -(-examples // (4 * slots))))
+
+
+def part_name(ids: Sequence[int]) -> str:
+    """A name for the rows of some examples that no other set of examples has."""
+    digest = hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:8]
+    return f"part-{ids[0]:08d}-{digest}.parquet"
+
+
+def devices(folder: str, store: Store) -> list[str]:
+    """Names of the devices that made the rows in a folder."""
+    parts = [store.read_schema(path).metadata for path, _ in parts_of(store, f"{folder}/rows")]
+    return sorted({about[b"device"].decode() for about in parts if b"device" in about})
+
+
+@cache
+def versions() -> dict[str, str | None]:
+    """What the numbers were made with."""
+    packages = {name: _version(name) for name in ("inputscape", "torch", "torchvision", "ray", "numpy")}
+    return {"python": platform.python_version(), **packages, "commit": _commit()}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return None
+
+
+def _commit() -> str | None:
+    folder = Path(__file__).parent
+    try:
+        called = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return called.stdout.strip()

@@ -1,0 +1,231 @@
+"""One trial from start to end: make what it needs, scatter its examples, keep the rows, sum them up, report.
+
+Everything finished is in the store before the next step begins, so a trial that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import reprlib
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import NoneType
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from engine.plan.plan import Planned, exists
+from engine.run.artifacts import AUGMENTED, load, make_all
+from engine.run.context import Job, Report, Stopped, Unreported, complete, devices, versions
+from engine.run.tensorboard import Board, live
+from engine.run.workers import Made, Sought, State, measure, own_code
+from engine.store.scores import FILE, by_example
+from engine.store.store import Damaged, Store, read_parts
+from tasks.parts.finite import NotFinite
+from tasks.parts.settings import UserError
+
+Result = TypeVar("Result")
+
+
+def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
+    """Runs a trial and stores its `trial.json`, also when it fails; returns that record.
+
+    The record of an earlier run goes first: a trial that is killed has none.
+    """
+    started = time.time()
+    job.store.delete(f"{planned.folder}/trial.json")
+    record: dict[str, Any] = {
+        "trial": planned.key,
+        "task": job.task,
+        "point": planned.trial.point,
+        "config": planned.trial.config.model_dump(mode="json"),
+        "versions": versions(),
+        "started": started,
+    }
+    try:
+        record |= _run(planned, job, report)
+        record["status"] = "done"
+    except Stopped as stopped:
+        record |= {"status": "stopped", "epochs": stopped.epochs}
+    except Exception as error:
+        record["status"] = "failed"
+        record["error"] = _line(error)
+        record["traceback"] = traceback.format_exc()
+        record |= {"unreported": error.metric, "reports": error.reports} if isinstance(error, Unreported) else {}
+    record.setdefault("epochs", trained(planned, job.store))
+    record |= augmented(planned, job.store)
+    record["devices"] = devices(planned.folder, job.store)
+    record["seconds"] = time.time() - started
+    job.store.write_json(f"{planned.folder}/trial.json", record)
+    return record
+
+
+def _line(error: Exception) -> str:
+    """What went wrong, in one line: the words alone where they were written to be read."""
+    cause = getattr(error, "cause", None)  # of what Ray makes of an error in a worker
+    error = cause if isinstance(cause, Exception) else error
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an error of the user's own that cannot even say what it is
+        lines = []
+    if lines and isinstance(error, (NotFinite, UserError, Damaged)):
+        return lines[-1]
+    return ": ".join([type(error).__name__, *lines[-1:]])
+
+
+def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
+    """The trial's `summary` and, of its scalars that are infinite, the sign (`infinite`); its `checks` where its task has any; its `parts`
+    of rows, with their sizes in bytes."""
+    config, store = planned.trial.config, job.store
+    task = importlib.import_module(job.task)
+    with live(store, job.page, log_name(planned)) as board:
+        loaded = _mended(store, partial(_loaded, planned, job, board, report))
+        network = planned.classifier
+        if network is not None and augmented(planned, store) and store.exists(f"{network.folder}/{AUGMENTED}"):
+            picture = store.read(f"{network.folder}/{AUGMENTED}")
+            store.write(f"{planned.folder}/{AUGMENTED}", picture)
+            board.image("augmentation", picture)
+        made = {name: of for name, (of, _) in zip(planned.needs, loaded, strict=True)}
+        shared = [job.hands.put(state) for _, state in loaded]
+        of = (job.task, config, job.around, made, *shared)
+
+        def measured() -> pd.DataFrame:
+            complete("measuring", planned.folder, planned.ids, job, report, measure, *of)
+            return read_rows(planned, store)
+
+        rows = _mended(store, measured)
+        if rows.empty:
+            raise ValueError("no example was left to measure: each one is misclassified, or was left out")
+        with own_code("summarise"):
+            summary = scalars(task.summarise(config, rows))
+            table = by_example(task, config, rows, planned.ids, list(summary))
+        store.write_table(f"{planned.folder}/{FILE}", table)
+        finite = {name: value for name, value in summary.items() if math.isfinite(value)}
+        for metric in job.metrics:
+            if metric not in summary:
+                raise Unreported(metric, list(summary))
+            if metric not in finite:
+                what = "infinite" if math.isinf(summary[metric]) else "not a number"
+                raise ValueError(f"the objective {metric} is {what}; the trial reports {', '.join(summary)}")
+        outcome: dict[str, Any] = {"summary": {name: finite.get(name) for name in summary}}
+        if infinite := {name: str(value) for name, value in summary.items() if math.isinf(value)}:
+            outcome["infinite"] = infinite  # JSON has no word for it
+        if hasattr(task, "checks"):
+            with own_code("checks"):
+                outcome["checks"] = _checks(task.checks(config, rows))
+    return outcome | {"parts": store.sizes(f"{planned.folder}/rows")}
+
+
+def scalars(summary: Any) -> dict[str, float]:
+    """What a task's `summarise` returned, as plain numbers; NaN for None.
+
+    Raises:
+        TypeError: it is no mapping from names to numbers.
+
+    >>> import numpy as np
+    >>> scalars({"accuracy": np.float32(0.5), "examples": 3})
+    {'accuracy': 0.5, 'examples': 3.0}
+    """
+    if not isinstance(summary, Mapping):
+        raise TypeError(f"summarise returned {reprlib.repr(summary)}, no mapping from names to numbers")
+    found: dict[str, float] = {}
+    for name, value in summary.items():
+        if not isinstance(name, str):
+            raise TypeError(f"summarise returned a number for {reprlib.repr(name)}, which is no name")
+        try:
+            if isinstance(value, (str, bytes)):
+                raise TypeError("text")
+            found[str(name)] = math.nan if value is None else float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise TypeError(f"summarise returned {reprlib.repr(value)} for {name}, which is no number") from error
+    return found
+
+
+def _checks(checks: Any) -> dict[str, str | None]:
+    """What a task's `checks` returned: what was checked, with words on what is wrong, or None."""
+    if not isinstance(checks, Mapping) or not all(isinstance(told, (str, NoneType)) for told in checks.values()):
+        raise TypeError(
+            f"checks returned {reprlib.repr(checks)}; a mapping to words on what is wrong, or None, is needed"
+        )
+    return {str(what): told for what, told in checks.items()}
+
+
+def _loaded(planned: Planned, job: Job, board: Board, report: Report) -> list[tuple[Made | Sought, State]]:
+    """Makes what a trial needs and is not there, and loads it."""
+    logs = {key: partial(board.epoch, prefix=prefix) for key, prefix in _prefixes(planned).items()}
+    make_all(planned.artifacts(), planned.ids, job, logs, report)
+    return [load(artifact, planned.ids, job.store) for artifact in planned.needs.values()]
+
+
+def _mended(store: Store, work: Callable[[], Result]) -> Result:
+    """`work()`, which makes what is not there; once more after each file that turns out to be damaged has been set aside."""
+    found: set[str] = set()
+    while True:
+        try:
+            return work()
+        except Damaged as damaged:
+            if damaged.path in found:  # made anew, and damaged again
+                raise
+            found.add(damaged.path)
+            store.set_aside(damaged)
+
+
+def trained(planned: Planned, store: Store) -> list[dict[str, Any]]:
+    """The epochs of the classifier that a trial is about; none where it is about several, or its classifier is not there."""
+    return _about(planned, store).get("history", [])
+
+
+def augmented(planned: Planned, store: Store) -> dict[str, Any]:
+    """`augmented`: what the picture of the adversarial augmentation of that classifier shows; empty where there is no picture."""
+    return {name: told for name, told in _about(planned, store).items() if name == "augmented"}
+
+
+def _about(planned: Planned, store: Store) -> dict[str, Any]:
+    """What the classifier says of itself that a trial is about; empty where it is about several, or it is not there."""
+    network = planned.classifier
+    about = None if network is None or not exists(network, store) else store.record(f"{network.folder}/artifact.json")
+    return about or {}
+
+
+def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
+    """All rows of a trial, in the order of the examples' ids.
+
+    Raises:
+        RuntimeError: an example is missing, since something deleted rows while the trial ran.
+        Damaged: a part of them cannot be read.
+    """
+    rows, covered = read_parts(store, f"{planned.folder}/rows")
+    lost = set(planned.ids) - covered
+    if lost:
+        raise RuntimeError(f"the rows of {len(lost)} examples have disappeared while the trial ran; run it again")
+    frame = rows.to_pandas()
+    return frame if frame.empty else frame.sort_values("id", kind="stable", ignore_index=True)
+
+
+def histories(planned: Planned, store: Store) -> dict[str, list[dict[str, Any]]]:
+    """The epochs of the classifiers that a trial needs, by the prefix of their tags in TensorBoard."""
+    known = {key: artifact for key, artifact in planned.artifacts().items() if artifact.kind == "classifier"}
+    return {
+        prefix: (store.record(f"{known[key].folder}/artifact.json") or {}).get("history", [])
+        for key, prefix in _prefixes(planned).items()
+        if exists(known[key], store)
+    }
+
+
+def _prefixes(planned: Planned) -> dict[str, str]:
+    """For each classifier by key: `training` if it is the only one, else `training/` and the name it is needed by."""
+    names: dict[str, str] = {}
+    for name, need in planned.needs.items():
+        for number, artifact in enumerate(need.chain()):
+            if artifact.kind == "classifier":
+                names.setdefault(artifact.key, name if artifact is need else f"{name}/{number}")
+    return dict.fromkeys(names, "training") if len(names) == 1 else {key: f"training/{of}" for key, of in names.items()}
+
+
+def log_name(planned: Planned) -> str:
+    """A trial's folder in the TensorBoard log while it runs: what varies, readable, and enough of the hash to be unique."""
+    words = "".join(c if c.isalnum() or c in "=.-" else "_" for c in planned.trial.label)
+    return f"{words[:80]}-{planned.key[:6]}"

@@ -1,0 +1,57 @@
+"""A searched space in Optuna's terms."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine.sweepfile.schema import Distribution, Sweep
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
+    """The searched space in Optuna's terms."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    found: dict[str, optuna.distributions.BaseDistribution] = {}
+    for name, drawn in sweep.search.items():
+        if drawn.choice is not None:
+            found[name] = CategoricalDistribution(_words(drawn.choice))
+        elif drawn.whole is not None:
+            found[name] = IntDistribution(*drawn.whole)
+        else:
+            low, high = drawn.ends()
+            found[name] = FloatDistribution(low, high, log=drawn.loguniform is not None)
+    return found
+
+
+def encoded(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A point's values as a study holds them."""
+    found = {}
+    for name, drawn in sweep.search.items():
+        value = found[name] = values[name]
+        if drawn.choice is not None:
+            found[name] = _words(drawn.choice)[list(map(json.dumps, drawn.choice)).index(json.dumps(value))]
+    return found
+
+
+def decoded(drawn: Distribution, value: Any) -> Any:
+    return value if drawn.choice is None else drawn.choice[_words(drawn.choice).index(value)]
+
+
+def _words(choice: list[Any]) -> list[str]:
+    """A choice's values as text, since a study holds no lists or mappings and takes 1 and true for the same."""
+    words = [value if isinstance(value, str) else json.dumps(value) for value in choice]
+    return words if len(set(words)) == len(words) else [json.dumps(value) for value in choice]
+
+
+def quiet() -> None:
+    """Optuna says nothing of its own accord."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

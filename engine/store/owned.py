@@ -1,0 +1,217 @@
+"""Which files of a sweep's folder are ours: no other is ever replaced or removed, wherever a user lets results go.
+
+`manifest.json` lists the files that were made at the top of a folder and in `figures/`, and the runs in `tensorboard/`. A name
+is in the list before its file is first written, and as long as it may be there, so a run that is killed leaves nothing that
+looks like the user's. Files that are made in numbers are known by their names instead: those of a trial
+(`trials/<hash>/trial.json`, `scores.parquet`, `augmented.png`, `rows/part-*.parquet`) and the events of TensorBoard.
+
+A folder is ours where it has a manifest, or where a version that kept none has been: that one's files are known by convention, and the
+manifest begins with them. A folder that is absent or empty becomes ours with the first file. Any other is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from engine.store.store import Damaged, Store, unfit_name
+from tasks.parts.settings import UserError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+"""Of the manifest: counted up when an earlier version could not read it."""
+HEADER = "# The sweep as it ran"
+"""What a resolved sweep begins with."""
+TRIAL = re.compile("[0-9a-f]{16}")
+"""The name of a trial's folder: its hash."""
+_RECORD = re.compile(r"trial\.json|scores\.parquet|augmented\.png|_trial\.json\.damaged")
+_PART = re.compile(r"part-.*\.parquet|_part-.*\.parquet\.damaged")
+_EVENTS = re.compile(r"events\.out\.tfevents\..*")
+_DRAWN = (
+    *("calibration", "conditions", "differences", "distances", "effects", "flatness_and_transfer", "flatness_curves"),
+    *("importance", "learning_curves", "parallel_coordinates", "pareto", "recipes", "search_cost", "security_curve"),
+    *("shared_examples", "tradeoff", "transfer_matrix"),
+)
+"""The figures of the version that kept no manifest."""
+_FIGURE = re.compile(r"(.+?)(-[0-9]+)?\.(png|pdf|csv|error\.txt)")
+
+
+class SweepFolder:
+    """The files at the top of a sweep's folder, and in folders of it such as `figures`: what is ours, and how it is written.
+
+    Args:
+        store: of the folder.
+        sweep: the name that the manifest tells.
+
+    Raises:
+        UserError: the folder is not ours, cannot be written to, or its manifest cannot be read.
+    """
+
+    def __init__(self, store: Store, sweep: str = ""):
+        self._store, self._sweep = store, sweep
+        obstacle = store.obstacle()
+        if obstacle:
+            raise UserError(obstacle)
+        try:
+            self._known()
+        except OSError as error:
+            raise UserError(f"{store.uri} cannot be read: {error.strerror or error}") from None
+
+    @property
+    def files(self) -> list[str]:
+        """Our files, by their paths in the folder; a run that was killed may not have come to write the last."""
+        return sorted(self._known())
+
+    def refuse(self, names: Iterable[str]) -> None:
+        """Raises `UserError` where a file of the user's own is in the way of one of ours."""
+        ours = self._known()
+        for name in names:
+            if name not in ours and self._store.exists(name):
+                raise UserError(
+                    f"{self._store.location(name)} was not made by inputscape, which would write there; move or rename it"
+                )
+
+    def claim(self, names: Iterable[str] = ()) -> None:
+        """Makes the folder ours, and enters the names of files that are going to be written.
+
+        Raises:
+            UserError: a file of the user's own has such a name, or nothing can be written.
+        """
+        names = set(names)
+        self.refuse(names)
+        ours = self._known()
+        if not names <= ours or not self._store.exists(MANIFEST):
+            self._list(ours | names)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file, or replaces ours.
+
+        Raises:
+            UserError: a file of the user's own has that name, or nothing can be written.
+        """
+        self.claim([name])
+        self._write(name, content)
+
+    def write_json(self, name: str, content: Any) -> None:
+        self.write(name, json.dumps(content, indent=2).encode())
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes those of the files that are ours, and a folder that has nothing left in it."""
+        ours = self._known()
+        gone = ours.intersection(names)
+        for name in sorted(gone):
+            self._store.delete(name)
+        for folder in sorted({name.rpartition("/")[0] for name in gone} - {""}):
+            self._store.delete_empty(folder)
+        if gone:
+            self._list(ours - gone)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Takes names out of the list, of files that are gone."""
+        ours = self._known()
+        if ours.intersection(names):
+            self._list(ours.difference(names))
+
+    def _known(self) -> set[str]:
+        """The names in the manifest, or, where there is none, those of the files that an earlier version has made."""
+        if self._store.exists(MANIFEST):
+            return self._manifest()
+        found = _by_convention(self._store)
+        if found is None and any(not name.startswith(".") for name in self._store.names("")):
+            raise UserError(
+                f"{self._store.uri} exists and was not made by inputscape; "
+                "choose another --results, or rename the sweep file"
+            )
+        return found or set()
+
+    def _manifest(self) -> set[str]:
+        """What the manifest lists.
+
+        Raises:
+            UserError: it is not to be relied on. Then nothing is removed: what is there might be the user's.
+        """
+        try:
+            told = json.loads(self._store.read(MANIFEST))
+            names, unknown = told["files"], told["format"] != FORMAT
+            broken = not all(isinstance(name, str) and _ordinary(name) for name in names)
+        except (OSError, ValueError, TypeError, KeyError):
+            broken, unknown = True, False
+        if broken:
+            why = "is not as inputscape left it; delete it, and the files of the sweep are recognised by their names"
+            raise UserError(f"{self._store.location(MANIFEST)} {why}")
+        if unknown:
+            raise UserError(f"{self._store.location(MANIFEST)} is of another version of inputscape")
+        return set(names)
+
+    def _list(self, names: Iterable[str]) -> None:
+        about = {"made_by": "inputscape", "format": FORMAT, "sweep": self._sweep, "files": sorted(names)}
+        self._write(MANIFEST, json.dumps(about, indent=2).encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            self._store.write(name, content)
+        except OSError as error:
+            said = error.strerror or str(error).splitlines()[0]
+            raise UserError(f"{self._store.location(name)} cannot be written: {said}") from None
+
+
+def clear_trial(folder: str, store: Store) -> None:
+    """Removes what is stored of a trial."""
+    _clear(f"{folder}/rows", _PART, store)
+    _clear(folder, _RECORD, store)
+
+
+def clear_events(folder: str, store: Store) -> None:
+    """Removes a run from the TensorBoard log."""
+    _clear(folder, _EVENTS, store)
+
+
+def _clear(folder: str, ours: re.Pattern[str], store: Store) -> None:
+    """Removes the files of such names, also those that a killed run has left half written, and the folder if that was all."""
+    there = {name: name for name in store.names(folder)} | store.unfinished(folder)
+    for name, meant in there.items():
+        if ours.fullmatch(meant):
+            store.delete(f"{folder}/{name}")
+    store.delete_empty(folder)
+
+
+def _ordinary(path: str) -> bool:
+    """Whether a path leads to a file in the folder, or in a folder of it, and no further.
+
+    >>> [_ordinary(path) for path in ("report.html", "figures/effects.png", "../notes", "trials/a/b", "/etc")]
+    [True, True, False, False, False]
+    """
+    return path.count("/") < 2 and all(unfit_name(part) is None for part in path.split("/"))
+
+
+def _by_convention(store: Store) -> set[str] | None:
+    """The files that a version without manifests has made in a folder; None where it was never there."""
+    found: set[str] = set()
+    if _is_table_of_trials(store):
+        found.add("trials.parquet")  # was there before these
+        found.update(name for name in ("summary.csv", "report.html", "report.json") if store.is_file(name))
+        figures = {name: _FIGURE.fullmatch(name) for name in store.names("figures")}
+        found.update(f"figures/{name}" for name, of in figures.items() if of and of[1] in _DRAWN)
+    if store.is_file("sweep.yaml") and store.read("sweep.yaml").startswith(HEADER.encode()):
+        found.add("sweep.yaml")
+    if _is_search(store):
+        found.add("search.json")
+    trials = (name for name in store.names("trials") if TRIAL.fullmatch(name))
+    return found if found or any(store.is_file(f"trials/{name}/trial.json") for name in trials) else None
+
+
+def _is_table_of_trials(store: Store) -> bool:
+    try:
+        return b"sweep" in (store.read_schema("trials.parquet").metadata or {})
+    except (OSError, Damaged):
+        return False
+
+
+def _is_search(store: Store) -> bool:
+    try:
+        told = store.read_json("search.json")
+    except (OSError, ValueError):
+        return False
+    return isinstance(told, Mapping) and {"study", "points"} <= told.keys()

@@ -1,0 +1,407 @@
+"""Where results and artifacts live: a folder tree on any file system of `pyarrow.fs` (a local folder, NFS, `s3://...`).
+
+Everything is addressed by the hash of what decides it, and a file appears under its name only when it is whole: it is written under a
+temporary name beside it, synced to a local disk, then renamed. So a killed run leaves nothing that a later one could mistake for a
+result. What a full disk, a crash or a copy has cut all the same is told once on stderr, is as good as not there, and is made again.
+
+```
+<root>/<page>/manifest.json  sweep.yaml  trials.parquet  summary.csv  report.html  figures/  tensorboard/
+<root>/<sweep>/trials/<hash>/trial.json  rows/part-*.parquet
+<root>/artifacts/<kind>/<hash>/...
+```
+
+The page of a sweep has the sweep's name; that of a quick look with other settings has its own (`engine.sweepfile.load`). What else
+may lie in these folders is the user's (`engine.store.owned`).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import os
+import re
+import string
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from engine.terminal import say
+
+FORMAT = 3
+"""Enters every hash: counted up when what is stored, or what a stored number means, changes."""
+LONGEST = 255
+"""Bytes in a name at most: no common file system takes more."""
+_UNFINISHED = re.compile(r"\.writing-[0-9a-f]{32}-")
+"""What the name of a file begins with while it is written."""
+
+
+def content_hash(content: Any) -> str:
+    """Sixteen hexadecimal digits that identify JSON-able content, whatever the order of its mappings' keys.
+
+    >>> content_hash({"a": 1, "b": [0.1, None]}) == content_hash({"b": [0.1, None], "a": 1})
+    True
+    """
+    text = json.dumps([FORMAT, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def unfit_name(name: str) -> str | None:
+    """Why a name cannot be that of a folder of results, in words that follow it; None where it can.
+
+    >>> unfit_name("größe 2"), unfit_name("..")
+    (None, 'begins with a dot')
+    """
+    if not name or name.startswith("."):
+        return "begins with a dot" if name else "is empty"
+    if "/" in name or "\\" in name:
+        return "has a slash"
+    if not name.isprintable():
+        return "has characters that cannot be printed"
+    if len(name.encode()) > LONGEST:
+        return f"is longer than {LONGEST} bytes"
+    return None
+
+
+class Damaged(Exception):
+    """A file that is there cannot be read: it was cut, or is of another kind.
+
+    Args:
+        path: of the file, in its store.
+        location: its full path or URI, for the message.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, path: str, location: str, why: str):
+        super().__init__(f"{location}: {why}")
+        self.path, self.location, self.why = path, location, why
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.location, self.why)
+
+
+class Store:
+    """A folder on some file system. Paths are relative to it, with forward slashes.
+
+    Args:
+        uri: a folder (created when first written to) or a URI that `pyarrow.fs` knows, such as `s3://bucket/results`.
+
+    Raises:
+        ValueError: the URI's scheme is unknown.
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]):
+        text = os.fspath(uri)
+        if "://" in text:
+            self.uri = quote(text, safe=string.punctuation).rstrip("/")  # spaces and letters beyond ASCII
+            filesystem, path = pafs.FileSystem.from_uri(self.uri)
+        else:
+            filesystem, path = pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
+            self.uri = path
+        self._filesystem = pafs.SubTreeFileSystem(path, filesystem)
+        self.folder = Path(path) if isinstance(filesystem, pafs.LocalFileSystem) else None
+        """The local folder, or None on another file system."""
+        self._told: set[str] = set()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.uri,)
+
+    def location(self, path: str) -> str:
+        """The full path or URI of what is at a path.
+
+        >>> Store("file:///results").location("two words")
+        'file:///results/two%20words'
+        """
+        base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return f"{base}/{quote(path) if '://' in base else path}{mark}{query}"
+
+    def within(self, folder: str) -> Store:
+        """The store of a folder of this one."""
+        return self._at(self.location(folder), f"{self._filesystem.base_path}{folder}")
+
+    def beside(self, name: str) -> Store:
+        """The store of the folder of that name beside this one.
+
+        Raises:
+            ValueError: it is no plain name, or this is the root of its file system.
+
+        >>> Store("file:///results/two%20words").beside("noise@a").uri
+        'file:///results/noise%40a'
+        """
+        unfit = unfit_name(name)
+        if unfit:
+            raise ValueError(f"{name!r} {unfit}")
+        base, mark, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        above, path = base.rpartition("/")[0], self._filesystem.base_path.rstrip("/").rpartition("/")[0]
+        if not path:
+            raise ValueError(f"there is nothing beside {self.uri}")
+        return self._at(f"{above}/{quote(name) if '://' in base else name}{mark}{query}", f"{path}/{name}")
+
+    def _at(self, uri: str, path: str) -> Store:
+        """The store of another folder of the same file system."""
+        other = copy.copy(self)
+        other.uri = uri
+        other._filesystem = pafs.SubTreeFileSystem(path, self._filesystem.base_fs)
+        other.folder = Path(path) if self.folder is not None else None
+        return other
+
+    def obstacle(self) -> str | None:
+        """Why nothing can be written here, as far as can be told without writing; None where nothing is known to be in the way."""
+        if self.folder is None:
+            bucket = self._filesystem.base_path.strip("/").partition("/")[0]
+            if not bucket:
+                return "a bucket, or a folder in it, is needed"
+            found = self._filesystem.base_fs.get_file_info(bucket).type != pafs.FileType.NotFound
+            return None if found else f"there is no bucket {bucket}"
+        above = self.folder
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir():
+            return f"{above} is a file"
+        return None if os.access(above, os.W_OK) else f"{above} cannot be written to"
+
+    def exists(self, path: str) -> bool:
+        return self._filesystem.get_file_info(path).type != pafs.FileType.NotFound
+
+    def is_file(self, path: str) -> bool:
+        return self._filesystem.get_file_info(path).type == pafs.FileType.File
+
+    def names(self, folder: str) -> list[str]:
+        """The sorted names in a folder, without what is still being written; empty where there is no such folder."""
+        return sorted(name for name in self._all_names(folder) if not _UNFINISHED.match(name))
+
+    def unfinished(self, folder: str) -> dict[str, str]:
+        """What is being written in a folder, or was when a run was killed: its temporary name, and that it will have."""
+        return {name: _UNFINISHED.sub("", name) for name in self._all_names(folder) if _UNFINISHED.match(name)}
+
+    def _all_names(self, folder: str) -> list[str]:
+        selector = pafs.FileSelector(folder, allow_not_found=True)
+        return [info.base_name for info in self._filesystem.get_file_info(selector)]
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The bytes of each row part in a folder, by name, from one listing."""
+        selector = pafs.FileSelector(folder, allow_not_found=True)
+        found = self._filesystem.get_file_info(selector)
+        return {
+            info.base_name: info.size for info in sorted(found, key=lambda info: info.path) if _is_part(info.base_name)
+        }
+
+    def size(self, path: str) -> int | None:
+        """The bytes of a file; None where there is none."""
+        return self._filesystem.get_file_info(path).size
+
+    def read(self, path: str) -> bytes:
+        with self._filesystem.open_input_stream(path) as stream:
+            return stream.read()
+
+    def write(self, path: str, content: bytes) -> None:
+        """Writes a whole file or nothing; it is on a local disk before it has its name."""
+        parent, _, name = path.rpartition("/")
+        if parent:
+            self._filesystem.create_dir(parent, recursive=True)
+        else:
+            self._filesystem.base_fs.create_dir(self._filesystem.base_path, recursive=True)
+        temporary = f"{parent}/.writing-{uuid.uuid4().hex}-{name}".lstrip("/")
+        try:
+            with self._filesystem.open_output_stream(temporary) as stream:
+                stream.write(content)
+            if self.folder is not None:
+                _sync(self.folder / temporary)
+            self._filesystem.move(temporary, path)
+        except BaseException:
+            if self.exists(temporary):
+                self._filesystem.delete_file(temporary)
+            raise
+
+    def delete(self, path: str) -> None:
+        """Removes a file; nothing happens where there is none, or a folder."""
+        if self.is_file(path):
+            self._filesystem.delete_file(path)
+
+    def delete_empty(self, folder: str) -> None:
+        """Removes a folder that has nothing in it; nothing happens where there is something, or no folder."""
+        if self.folder is not None:
+            with suppress(OSError):
+                (self.folder / folder).rmdir()
+        elif self._filesystem.get_file_info(folder).type == pafs.FileType.Directory and not self._all_names(folder):
+            self._filesystem.delete_dir(folder)
+
+    def read_json(self, path: str) -> Any:
+        return json.loads(self.read(path))
+
+    def record(self, path: str, *names: str) -> dict[str, Any] | None:
+        """The mapping in a JSON file; None where there is no file or, which is told, where it is cut or lacks one of the names."""
+        try:
+            content = self.read(path)
+        except FileNotFoundError:
+            return None
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if isinstance(found, dict) and found.keys() >= set(names):
+            return found
+        self.tell(Damaged(path, self.location(path), "empty" if not content.strip() else "cut, or no record of ours"))
+        return None
+
+    def tell(self, damaged: Damaged) -> None:
+        """Says once on stderr that a file is as good as not there."""
+        if damaged.location not in self._told:
+            self._told.add(damaged.location)
+            say(f"{damaged}; it is not used, and will be made again")
+
+    def set_aside(self, damaged: Damaged) -> None:
+        """Gives a damaged file a name under which nothing looks for it, and tells of it."""
+        self.tell(damaged)
+        folder, _, name = damaged.path.rpartition("/")
+        if self.exists(damaged.path):
+            self._filesystem.move(damaged.path, f"{folder}/_{name}.damaged")
+
+    def is_zip(self, path: str) -> bool:
+        """Whether a file is a whole ZIP archive, as torch writes; its directory is at its end."""
+        try:
+            with self._filesystem.open_input_file(path) as file:
+                return zipfile.is_zipfile(file)
+        except pa.ArrowInvalid:  # too short to have an end to look at
+            return False
+
+    def write_json(self, path: str, content: Any) -> None:
+        self.write(path, json.dumps(content, indent=2).encode())
+
+    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        with self._filesystem.open_input_file(path) as file:
+            return pq.read_table(file, columns=columns)
+
+    def read_part(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """The rows of a part.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        return self._parsed(path, lambda file: pq.read_table(file, columns=columns))
+
+    def read_schema(self, path: str) -> pa.Schema:
+        """The schema of a Parquet file, its metadata included, without its rows.
+
+        Raises:
+            Damaged: it cannot be read.
+        """
+        return self._parsed(path, pq.read_schema)
+
+    def _parsed(self, path: str, parse: Callable[[Any], Any]) -> Any:
+        """What is in a Parquet file."""
+        try:
+            with self._filesystem.open_input_file(path) as file:
+                return parse(file)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            content = self.read(path)  # of a file system that fails this raises; else it is the file that is wrong
+            try:
+                return parse(pa.BufferReader(content))
+            except (pa.ArrowException, OSError, ValueError):
+                why = "empty" if not content else f"cut, or no Parquet file ({len(content)} bytes)"
+                raise Damaged(path, self.location(path), why) from error
+
+    def write_table(self, path: str, table: pa.Table) -> None:
+        self.write(path, as_parquet(table))
+
+    def copy_in(self, source: Path, folder: str) -> None:
+        """Copies a local folder's files, and those of its folders, to a folder of this store."""
+        for file in sorted(source.rglob("*")):
+            if file.is_file():
+                self.write(f"{folder}/{file.relative_to(source).as_posix()}", file.read_bytes())
+
+
+def as_parquet(table: pa.Table) -> bytes:
+    """The content of a Parquet file with a table, its metadata included."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _sync(file: Path) -> None:
+    """Waits until a file is on its disk."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith("part-") and name.endswith(".parquet")
+
+
+def parts_of(store: Store, folder: str, *, mend: bool = False) -> Iterator[tuple[str, list[int]]]:
+    """The row parts in a folder, with the ids of the examples that each covers (also of those that have no row).
+
+    Those that cannot be read are told and left out.
+
+    Args:
+        mend: they are set aside, too.
+    """
+    for path, schema in _schemas(store, folder, mend=mend):
+        yield path, json.loads(schema.metadata[b"ids"])
+
+
+def _schemas(store: Store, folder: str, *, mend: bool = False) -> Iterator[tuple[str, pa.Schema]]:
+    for name in store.names(folder):
+        path = f"{folder}/{name}"
+        if not _is_part(name):
+            continue
+        try:
+            schema = store.read_schema(path)
+            if b"ids" not in (schema.metadata or {}):
+                raise Damaged(path, store.location(path), "does not say which examples it covers")
+        except FileNotFoundError:  # another run has set it aside meanwhile
+            continue
+        except Damaged as damaged:
+            if mend:
+                store.set_aside(damaged)
+            else:
+                store.tell(damaged)
+            continue
+        yield path, schema
+
+
+def column_names(store: Store, folder: str) -> list[str]:
+    """The columns of the row parts in a folder; none where there is no part."""
+    first = next((schema for _, schema in _schemas(store, folder)), None)
+    return first.names if first else []
+
+
+def read_parts(store: Store, folder: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, set[int]]:
+    """All rows in a folder, and the ids of the examples that its parts cover.
+
+    Each example counts once, also where two runs at the same time have measured it twice, in chunks that overlap.
+
+    Args:
+        columns: those to read, where they are there; all where None.
+
+    Raises:
+        Damaged: the rows of a part cannot be read, though it says which they are.
+    """
+    covered: set[int] = set()
+    pieces: list[pa.Table] = []
+    for path, schema in _schemas(store, folder):
+        ids = json.loads(schema.metadata[b"ids"])
+        fresh = set(ids) - covered
+        covered |= fresh
+        wanted = None if columns is None else [name for name in schema.names if name in columns or name == "id"]
+        piece = store.read_part(path, wanted).replace_schema_metadata(None)
+        if len(fresh) < len(ids):
+            piece = piece.filter(pc.is_in(piece["id"], pa.array(sorted(fresh), pa.int64())))
+        if piece.num_rows:  # a part without rows does not know its columns' types
+            pieces.append(piece if columns is None or "id" in columns else piece.drop_columns("id"))
+    return (pa.concat_tables(pieces, promote_options="permissive") if pieces else pa.table({})), covered

@@ -1,0 +1,209 @@
+"""The front door to the data sets: load a split, identify and check a data set. The sets are in `datasets/`.
+
+Images are in [0, 1] once they are tensors; on disk and in memory they stay as they are, uint8 or float32, shared
+between the processes of a node. What is done with a split is in `tasks.parts.data.splits`, and can be imported from here.
+
+>>> train = load("digits", "train")
+>>> train.shape, len(train), train.classes[:3]
+((1, 8, 8), 1297, ('0', '1', '2'))
+>>> ids = choose(train, 20)
+>>> images, labels = take(train, ids)
+>>> images.shape, labels.bincount().tolist()
+(torch.Size([20, 1, 8, 8]), [2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tasks.parts.data.cache import Raw, cached, in_memory, user_cache
+from tasks.parts.data.splits import (
+    Selection,
+    Split,
+    choose,
+    class_indices,
+    did_you_mean,
+    divide,
+    gather,
+    statistics,
+    subset,
+    take,
+)
+from tasks.parts.settings import UserError
+from tasks.parts.user_code import source_hash
+
+__all__ = [
+    "Selection",
+    "Split",
+    "check",
+    "choose",
+    "class_indices",
+    "default_root",
+    "divide",
+    "fingerprint",
+    "gather",
+    "load",
+    "names",
+    "statistics",
+    "subset",
+    "take",
+]
+
+SPLITS = ("train", "test")
+
+
+class DataSet(NamedTuple):
+    """A data set's three functions, whose contract is in `tasks.parts.data.datasets`, and what they are called with."""
+
+    read: Callable[[str, Path], Raw]
+    fingerprint: Callable[[Path], str]
+    check: Callable[[Path], None]
+    root: Path
+    embedded: bool = False
+    here: str = ""  # what else tells decoded copies on this node apart
+
+
+def default_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """The data root: the argument, else `$INPUTSCAPE_DATA`, else the user's cache, `~/.cache/inputscape`. Absolute."""
+    chosen = root or os.environ.get("INPUTSCAPE_DATA")
+    return Path(os.path.abspath(Path(chosen).expanduser())) if chosen else user_cache()
+
+
+def names() -> tuple[str, ...]:
+    """The data sets that have a file in `datasets/`, sorted."""
+    return tuple(
+        sorted(p.stem for p in (Path(__file__).parent / "datasets").glob("*.py") if not p.stem.startswith("_"))
+    )
+
+
+def load(
+    name: str,
+    split: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    classes: Sequence[str | int] | None = None,
+) -> Split:
+    """A split of the data set `name`, decoded once per node and shared.
+
+    Args:
+        name: a file in `datasets/`; such a name with a folder of its own, absolute or below the root
+            (`imagefolder:<folder>`); or `package.module:function`.
+        split: "train" or "test".
+        root: data root, see `default_root`.
+        image_size: resizes to squares of this side in pixels: the shorter side is scaled (bilinear, antialiased) and
+            the centre cropped. Needed for folders of images that differ in size.
+        classes: keeps only these, names or indices, and numbers the labels in this order. Ids stay.
+
+    Raises:
+        UserError: for an unknown name or class, files that are missing or damaged, or a cache that cannot be written.
+    """
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}; allowed: train, test", "split")
+    if image_size is not None and image_size < 1:
+        raise UserError(f"image_size must be at least 1 pixel, got {image_size}", "recipe.image_size")
+    whole = _load(name, split, default_root(root), image_size)
+    if classes is None:
+        return whole
+    wanted = class_indices(whole.classes, classes, "recipe.classes")
+    number = np.full(len(whole.classes), -1, np.int64)
+    number[wanted] = np.arange(len(wanted))
+    part = subset(whole, whole.ids[number[whole.labels] >= 0])
+    return Split(part.images, number[part.labels], part.ids, tuple(whole.classes[k] for k in wanted))
+
+
+@lru_cache(maxsize=16)
+def _load(name: str, split: str, root: Path, image_size: int | None) -> Split:
+    data = _find(name, root)
+    identity = fingerprint(name, root=root)
+
+    def read() -> Raw:
+        raw = data.read(split, data.root)
+        if data.fingerprint(data.root) != identity:
+            raise UserError(f"{name} changed while this process was running: start again", "recipe.dataset")
+        return raw
+
+    if data.embedded:
+        images, labels, classes = in_memory(read(), image_size)
+    else:
+        images, labels, classes = cached([identity, data.here, split], read, image_size)
+    return Split(images, labels, np.arange(len(labels)), classes)
+
+
+def fingerprint(name: str, *, root: str | os.PathLike[str] | None = None) -> str:
+    """Identifies the data set's content, wherever its root is mounted, without decoding it. Remembered in this process.
+
+    A constant for sets that are embedded or verified by checksum; for folders a hash of relative paths and sizes (and
+    of bytes, see `tasks.parts.data.folders.digest`); for `package.module:function` the name and a hash of the module's
+    source.
+    """
+    return _fingerprint(name, default_root(root))
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(name: str, root: Path) -> str:
+    data = _find(name, root)
+    return data.fingerprint(data.root)
+
+
+def check(name: str, *, root: str | os.PathLike[str] | None = None) -> None:
+    """Raises `UserError` unless the data set is known and its files are there, or its host answers.
+
+    Nothing is written and nothing downloaded. The host is asked only if files are missing, and has three seconds.
+    """
+    data = _find(name, default_root(root))
+    data.check(data.root)
+
+
+def _find(name: str, root: Path) -> DataSet:
+    known = names()
+    stem, colon, rest = name.partition(":")
+    if stem in known and (rest or not colon):
+        module: Any = importlib.import_module(f"tasks.parts.data.datasets.{stem}")
+        place = Path(os.path.abspath(root / Path(rest).expanduser())) if colon else root
+        return DataSet(module.read, module.fingerprint, module.check, place, getattr(module, "EMBEDDED", False))
+    try:
+        spec = importlib.util.find_spec(stem) if rest else None  # imports the packages that the module is in
+    except (ImportError, ValueError, AttributeError):
+        spec = None
+    except Exception as error:
+        raise _not_imported(name, error) from error
+    if spec is None or not spec.origin or not os.path.isfile(spec.origin):
+        plain = ", ".join(one for one in known if one != "imagefolder")
+        forms = f"{plain}, imagefolder:<folder> or package.module:function"
+        raise UserError(f"unknown data set {name!r}; allowed: {forms}{did_you_mean(stem, known)}", "recipe.dataset")
+    return _user_function(name, stem, rest, Path(spec.origin), root)
+
+
+def _user_function(name: str, module: str, function: str, source: Path, root: Path) -> DataSet:
+    def imported() -> Callable[[str, Path], Raw]:
+        try:
+            value = getattr(importlib.import_module(module), function, None)
+        except Exception as error:  # whatever the user's module does when it is imported
+            raise _not_imported(name, error) from error
+        if not callable(value):
+            raise UserError(f"{name}: {source} has no function {function!r}", "recipe.dataset")
+        return value
+
+    def check(_: Path) -> None:
+        imported()
+
+    return DataSet(
+        read=lambda split, place: imported()(split, place),
+        fingerprint=lambda _: f"{name}-{source_hash(module)}",
+        check=check,
+        root=root,
+        here=str(root),  # the function may read what lies there, and the module's source does not tell
+    )
+
+
+def _not_imported(name: str, error: Exception) -> UserError:
+    return UserError(f"{name}: the import failed: {type(error).__name__}: {error}", "recipe.dataset")

@@ -1,0 +1,202 @@
+"""Classifiers by name: a network, for images of one shape, with its initial or stored weights.
+
+A network is named by a file in `tasks/parts/models/networks/`, by torchvision's name of a classification network, or as
+`package.module:function` of the user's own. The function is called with `shape=` (channels, height, width), `classes=`
+and the options, and returns a module from normalised images (B, C, H, W) to logits (B, classes).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tasks.parts.models import networks
+from tasks.parts.models.checkpoints import load_weights
+from tasks.parts.models.classifier import Classifier, hidden_stage
+from tasks.parts.models.stages import evaluating, first_line
+from tasks.parts.settings import UserError
+
+Kind = Literal["own", "torchvision", "user"]
+
+__all__ = ["Classifier", "build", "check", "hidden_stage", "load_weights", "names"]
+
+
+def names() -> list[str]:
+    """The names of the networks of our own.
+
+    >>> names()
+    ['convnet', 'linear', 'mlp', 'resnet20', 'resnet32', 'resnet44', 'resnet56', 'resnet9']
+    """
+    return sorted(module.name for module in pkgutil.iter_modules(networks.__path__))
+
+
+def check(name: str, *, weights: str = "none", options: Mapping[str, Any] | None = None) -> None:
+    """Finds a user's mistakes without building the network.
+
+    Args:
+        name: of the network, see the module's docstring.
+        weights: `none` (initial weights decided by the seed), `DEFAULT` (torchvision's own), or a file with a state
+            dict.
+        options: keyword arguments for the network's build function.
+
+    Raises:
+        UserError: an unknown network, a missing weights file, an option the network does not have or whose type is
+        wrong.
+
+    >>> check("mlp", options={"widht": 64})
+    Traceback (most recent call last):
+    tasks.parts.settings.UserError: unknown option; mlp has depth, width; did you mean width?
+    """
+    kind, function = _find(name)
+    _check_options(name, kind, function, options or {})
+    if weights == "DEFAULT" and kind != "torchvision":
+        raise UserError(
+            f"{name} has no weights DEFAULT, only torchvision's networks have; none or a file", "recipe.weights"
+        )
+    if weights not in ("none", "DEFAULT") and not Path(weights).expanduser().is_file():
+        raise UserError(
+            f"no such weights file: '{weights}'; none, DEFAULT (torchvision's own) or a file", "recipe.weights"
+        )
+
+
+def build(
+    name: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    weights: str = "none",
+    freeze_backbone: bool = False,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    options: Mapping[str, Any] | None = None,
+    generator_seed: int = 0,
+) -> Classifier:
+    """A classifier for images of one shape.
+
+    torchvision's networks take three channels: a grey image's channel is repeated. With `weights` `DEFAULT` their last
+    layer is replaced unless there are 1000 classes, and `mean` and `std` should be those the weights were made with
+    (ImageNet's).
+
+    Args:
+        name, weights, options: as for `check`.
+        shape: (channels, height, width) of the images.
+        classes: the number of classes.
+        freeze_backbone, mean, std: as for `Classifier`.
+        generator_seed: decides all initial weights, whatever the state of torch's generator, which is left as it was.
+
+    Raises:
+        UserError: as for `check`; the network cannot be built for these images, or its weights do not load.
+
+    >>> build("linear", (1, 8, 8), 10)(torch.zeros(5, 1, 8, 8)).shape
+    torch.Size([5, 10])
+    """
+    check(name, weights=weights, options=options)
+    kind, function = _find(name)
+    given = dict(options or {})
+    colours = 3 if kind == "torchvision" else shape[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator_seed)  # torch.manual_seed would also reach for every GPU
+        try:
+            if kind == "torchvision":
+                network = _torchvision().build(name, shape, classes, pretrained=weights == "DEFAULT", **given)
+            else:
+                network = function(shape=shape, classes=classes, **given)
+            _try_out(network, torch.zeros(2, colours, *shape[1:]), classes)
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+            wanted = f"{shape[0]}x{shape[1]}x{shape[2]} images, {classes} classes" + (f" and {given}" if given else "")
+            raise UserError(
+                f"network '{name}' cannot be had for {wanted}: {first_line(error)}", "recipe.network"
+            ) from error
+    mean, std = (tuple(values) * (colours if len(values) == 1 else 1) for values in (mean, std))
+    if len(mean) != colours or len(std) != colours:
+        raise UserError(f"normalisation with {len(mean)} channels for images with {colours}", "recipe.normalisation")
+    model = Classifier(network, shape, classes, mean=mean, std=std, freeze_backbone=freeze_backbone)
+    if weights not in ("none", "DEFAULT"):
+        load_weights(model, weights)
+    return model
+
+
+def _torchvision() -> ModuleType:
+    """Imported where it is needed: torchvision takes over a second, which most workers can do without."""
+    return importlib.import_module("tasks.parts.models.torchvision_networks")
+
+
+def _find(name: str) -> tuple[Kind, Callable[..., nn.Module]]:
+    if name in names():
+        return "own", importlib.import_module(f"{networks.__name__}.{name}").build
+    if name in _torchvision().names():
+        return "torchvision", _torchvision().builder(name)
+    module, colon, function = name.partition(":")
+    if not colon:
+        hint = _hint(name, [*names(), *_torchvision().names()])
+        raise UserError(
+            f"unknown network '{name}'; there are {', '.join(names())}, the classification networks of torchvision, "
+            f"and package.module:function of your own{hint}",
+            "recipe.network",
+        )
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except Exception as error:  # importing runs the user's code
+        raise UserError(
+            f"network '{name}': importing {module} failed ({first_line(error)})", "recipe.network"
+        ) from error
+    if not callable(found):
+        raise UserError(f"network '{name}': {module} has no function '{function}'", "recipe.network")
+    return "user", found
+
+
+def _check_options(name: str, kind: Kind, function: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
+    """As far as can be seen from the signature; a network of our own also has a type and, for its sizes, a bound."""
+    field = "recipe.network_options"
+    signature = inspect.signature(function)
+    if kind == "torchvision":
+        allowed, anything = _torchvision().options(name), False
+    else:
+        named = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        allowed = {p.name for p in named} - {"shape", "classes"}
+        anything = any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values())
+    for option, value in options.items():
+        if option not in allowed and (not anything or option in ("shape", "classes")):
+            has = f"{name} has {', '.join(sorted(allowed))}" if allowed else f"{name} has none"
+            raise UserError(f"unknown option; {has}{_hint(option, allowed)}", f"{field}.{option}")
+        if kind == "own":
+            whole = isinstance(signature.parameters[option].default, int)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int if whole else (int, float))
+                or (whole and value < 1)
+            ):
+                wanted = "a whole number of at least 1" if whole else "a number"
+                raise UserError(f"{wanted} is needed, not {value!r}", f"{field}.{option}")
+    if kind == "user":
+        try:
+            signature.bind(shape=(), classes=0, **options)
+        except TypeError as error:
+            raise UserError(
+                f"network '{name}' cannot be called with shape, classes and its options: {error}", field
+            ) from error
+
+
+def _try_out(network: nn.Module, images: Tensor, classes: int) -> None:
+    """Runs a network once, in evaluation mode; a ValueError says what is wrong with what it returns."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"its function returned {type(network).__name__}, not a torch.nn.Module")
+    with evaluating(network), torch.no_grad():
+        logits = network(images)
+    if not isinstance(logits, Tensor) or logits.shape != (len(images), classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"{len(images)} images give {got}, not logits {(len(images), classes)}")
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,183 @@
+"""A classifier: normalisation and a network, which can be entered and left at the hidden spaces between its stages."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tasks.parts.finite import Watch
+from tasks.parts.models.checkpoints import last_layer
+from tasks.parts.models.stages import Stage, evaluating, run, split, verify, walk
+from tasks.parts.settings import UserError
+
+
+@final
+class Classifier(nn.Module):
+    """A network that takes images with pixels in [0, 1], and normalises them as its first step.
+
+    Args:
+        network: from normalised images (B, C, H, W) to logits (B, classes).
+        shape: (channels, height, width) of the images.
+        classes: the number of classes.
+        mean, std: of the pixels, one number or one a channel. Where a grey image goes into a network for colours, they
+            have the network's number of channels, and normalising repeats the grey channel.
+        freeze_backbone: train nothing but the last layer. The other layers' batch normalisation then keeps its running
+            statistics and uses them: `train()` leaves it in evaluation mode.
+
+    Attributes:
+        magnitudes: the typical size of the numbers in hidden space k = 1, 2, ... (see `spaces.magnitudes`), in which radii in
+            these spaces are counted; empty until whoever made the network sets it.
+        watch: is shown all logits, where it is set: see `finite.watched`.
+
+    Raises:
+        UserError: `freeze_backbone`, and no last layer can be told.
+    """
+
+    mean: Tensor  # (1, C or 1, 1, 1)
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        shape: tuple[int, int, int],
+        classes: int,
+        *,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        freeze_backbone: bool = False,
+    ):
+        super().__init__()
+        if min(std) <= 0:
+            raise ValueError(f"every standard deviation must be positive, not {tuple(std)}")
+        self.network = network
+        self.shape = shape
+        self.classes = classes
+        self.magnitudes: tuple[float, ...] = ()
+        self.watch: Watch | None = None
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+        self._frozen: list[nn.Module] = []
+        self._splits: dict[tuple[bool, ...], tuple[Stage, ...]] = {}
+        if freeze_backbone:
+            last = network.get_submodule(last_layer(network, classes))
+            network.requires_grad_(False)
+            last.requires_grad_(True)
+            self._frozen = [
+                module for module in network.modules() if isinstance(module, _BatchNorm) and module is not last
+            ]
+            self.train(self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] to logits (B, classes)."""
+        return self._shown(self.network(self.normalise(x)))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x - mean) / std for images x (B, C, H, W)."""
+        return (x - self.mean) / self.std
+
+    def train(self, mode: bool = True) -> Classifier:
+        """As for any module, but the batch normalisation of a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the stages, in order: hidden space k lies after the first k of them, the last are the logits.
+
+        Raises:
+            UserError: the network cannot be traced, and so has no hidden spaces.
+        """
+        return tuple(stage.name for stage in self._split())
+
+    def head(self, x: Tensor, k: int | str) -> Tensor:
+        """The value after the first k stages, for images x (B, C, H, W) in [0, 1].
+
+        Args:
+            x: the images.
+            k: 0 (the pixels, before normalisation) to the number of stages (the logits), or the name of the last stage
+                to run.
+
+        Returns:
+            The hidden representation (B, ...), with gradients to x. `tail(head(x, k), k)` are the logits of x.
+        """
+        k, stages = self._cut(k)
+        return x if k == 0 else run(self.network, stages[:k], self.normalise(x))
+
+    def tail(self, h: Tensor, k: int | str) -> Tensor:
+        """The logits (B, classes) for a value h (B, ...) after the first k stages; h itself is not written to."""
+        k, stages = self._cut(k)
+        return self(h) if k == 0 else self._shown(run(self.network, stages[k:], h))
+
+    def hidden_values(self, x: Tensor) -> Iterator[Tensor]:
+        """`head(x, k)` for k = 1, 2, ... up to the logits, in one pass, for images x (B, C, H, W)."""
+        value = self.normalise(x)
+        for stage in self._split():
+            value = run(self.network, (stage,), value)
+            yield value
+
+    def _shown(self, logits: Tensor) -> Tensor:
+        if self.watch is not None:
+            self.watch(logits)
+        return logits
+
+    def _cut(self, k: int | str) -> tuple[int, tuple[Stage, ...]]:
+        """The number of stages before hidden space k, and all stages; none for the pixels, which every network has."""
+        if type(k) is not int or k < 0:
+            k = hidden_stage(self, k)
+        if k == 0:
+            return 0, ()
+        stages = self._split()
+        return (k if k <= len(stages) else hidden_stage(self, k)), stages
+
+    def _split(self) -> tuple[Stage, ...]:
+        """The stages in the mode in which each module is now: a traced operation can differ between the modes."""
+        modes = tuple([module.training for module in walk(self.network)])
+        if not self._splits:  # the first time, in evaluation mode, where the stages can be compared with the network
+            with evaluating(self.network):
+                stages = split(self.network)
+                verify(self.network, stages, self._noise())
+                self._splits[(False,) * len(modes)] = stages
+        if modes not in self._splits:
+            stages = split(self.network)
+            (known, *_) = self._splits.values()
+            if [stage.name for stage in stages] != [stage.name for stage in known]:
+                raise UserError(
+                    "hidden spaces are unavailable for this network: training and evaluation have different stages"
+                )
+            self._splits[modes] = stages
+        return self._splits[modes]
+
+    def _noise(self) -> Tensor:
+        """Two normalised images of noise (2, C, H, W), the same at every call, where the network's parameters are."""
+        noise = torch.rand((2, *self.shape), generator=torch.Generator().manual_seed(0))
+        return self.normalise(noise.to(self.mean))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_splits": {}}  # traces are cheap to make again, and need not travel
+
+
+def hidden_stage(model: Classifier, k: int | str) -> int:
+    """The number of stages before a hidden space, given as that number or as the name of the last of these stages.
+
+    Raises:
+        UserError: there is no such stage; the message lists them. Or the network has no hidden spaces.
+    """
+    if (k == 0 and k is not False) or k == "0":
+        return 0  # pixels exist for every network
+    stages = model.stages
+    if isinstance(k, str) and k in stages:
+        return stages.index(k) + 1
+    if isinstance(k, str) and k.isdecimal():
+        k = int(k)
+    if isinstance(k, int) and not isinstance(k, bool) and 0 <= k <= len(stages):
+        return k
+    close = difflib.get_close_matches(str(k), stages, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise UserError(f"no stage '{k}': 0 (pixels) to {len(stages)} (logits), or one of {', '.join(stages)}{hint}")
