@@ -128,7 +128,7 @@ def scalars(summary: Any) -> dict[str, float]:
     Raises:
         TypeError: it is no mapping from names to numbers.
 
-    >>> scalars({"accuracy": np.float32(0.5), "examples": 3})
+    >>> scalars({"accuracy": 0.5, "examples": 3})
     {'accuracy': 0.5, 'examples': 3.0}
     """
     if not isinstance(summary, Mapping):
