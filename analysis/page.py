@@ -184,6 +184,8 @@ def _cell(line: pd.Series, name: str) -> tuple[str, str]:
     mean, low, high = (float(line[column]) for column in (name, f"{name}.low", f"{name}.high"))
     if math.isnan(mean):
         return "not measured", ""
+    if math.isinf(mean):
+        return "infinite", ""
     form = ".3g"
     if not mean or 1e-3 <= abs(mean) < 1e5:
         form = f".{max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 3}f"

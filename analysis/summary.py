@@ -63,6 +63,9 @@ def estimate(results: Results, trials: pd.DataFrame, scalar: str, level: float) 
     column = trials.get(f"summary.{scalar}", pd.Series(np.nan, trials.index, dtype=float))
     values = pd.to_numeric(column, errors="coerce").to_numpy(float)
     known = np.isfinite(values)
+    if np.isinf(values).any():  # infinitely far under one seed: so is the mean, and no interval holds it
+        none = np.array([np.nan])
+        return Estimate(np.array([np.inf]), none, none, np.zeros(1, int), np.array([int((~np.isnan(values)).sum())]))
     kept = [results.scores.get(str(trial)) for trial in trials.loc[known, "trial"]]
     scores = [one for one in kept if one is not None]
     bounds = results.bounds(scalar)

@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from linear_sweeps import NOISE, OPTIMISER, grid, write
 
-from analysis import report, stats
+from analysis import page, report, stats
 from analysis.figures import effects
 from analysis.results import ReportError
+from analysis.summary import estimate
 from analysis.table import load
 from engine.store.store import Store
 from tasks.parts.training import training
@@ -184,6 +185,19 @@ def test_summary_is_over_seeds(tmp_path: Path) -> None:
         of = stats.over_seeds(trials.loc[trials["recipe"] == recipe, "summary.flatness"].dropna(), bounds=stats.SHARE)
         told = line[["flatness", "flatness.low", "flatness.high"]].astype(float)
         assert np.allclose(told, (of.mean[0], of.low[0], of.high[0]))
+
+
+def test_a_mean_with_an_infinite_seed_is_infinite(tmp_path: Path) -> None:
+    """As a median distance is where more than half of the images withstand; leaving that seed out would say the reverse."""
+    results = load(write(tmp_path, grid(recipe__seed=[0, 1, 2]), examples=10))
+    trials = results.trials.assign(**{"summary.far": [0.1, np.inf, 0.2]})
+    one = estimate(results, trials, "far", 0.95)
+    assert (one.mean[0], one.seeds[0]) == (np.inf, 3)
+    assert np.isnan([one.low[0], one.high[0]]).all()
+    assert page._cell(pd.Series({"seeds": 3, "far": np.inf, "far.low": np.nan, "far.high": np.nan}), "far") == (
+        "infinite",
+        "",
+    )
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:

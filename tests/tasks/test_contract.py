@@ -22,7 +22,6 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 import tasks
-from tasks.parts import attacks
 from tasks.parts.artifacts import adversarial_examples
 from tasks.parts.attacks.common.result import Found
 from tasks.parts.batching import in_batches
@@ -35,7 +34,7 @@ from tasks.parts.training import training
 from tasks.parts.training.recipes import Recipe
 
 TASKS = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
-ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__) if not module.ispkg)
+ATTACKS = adversarial_examples.names()
 BLOBS = [
     Recipe(dataset="blobs", network="linear", epochs=4),
     Recipe(dataset="blobs", network="mlp", network_options={"width": 24}, epochs=4),

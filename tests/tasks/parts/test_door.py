@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import attacks
+from tasks.parts.artifacts import adversarial_examples
 from tasks.parts.attacks.common import checks
 from tasks.parts.finite import NotFinite
 from tasks.parts.settings import UserError
 
-ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
+ATTACKS = adversarial_examples.names()
 X, Y = torch.rand((5, 1, 2, 3), generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
 
 

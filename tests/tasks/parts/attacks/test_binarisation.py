@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts import attacks
+from tasks.parts.artifacts import adversarial_examples
 from tasks.parts.attacks.common.result import Found
 from tasks.parts.geometry.balls import Ball, norm_of, random_in_ball
 from tasks.parts.models.build import Classifier
 
-ATTACKS = sorted(module.name for module in pkgutil.iter_modules(attacks.__path__))
+ATTACKS = adversarial_examples.names()
 EPSILON: dict[Ball, float] = {"Linf": 0.1, "L2": 0.6}
 INNER = 600
 ROWS = range(6)
