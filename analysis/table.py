@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.results import ReportError, Results, Scores, plain, recipe_labels
-from engine.store.owned import TRIAL
 from engine.store.scores import COUNT, FILE
-from engine.store.store import Damaged, Store, column_names, parts_of, read_parts
+from engine.store.store import Damaged, Store, column_names, parts_of, read_parts, unfit_name
 
 READERS = 8
 """Parts read at the same time: what a remote store waits for is its latency."""
@@ -155,8 +154,9 @@ def _trials(store: Store) -> tuple[dict[str, Any], pd.DataFrame, tuple[str, ...]
     except (pa.ArrowInvalid, ValueError) as error:
         raise ReportError(f"{store.uri}: trials.parquet cannot be read: {str(error).splitlines()[0]}") from error
     trials = table.to_pandas()
-    if not all(TRIAL.fullmatch(str(trial)) for trial in trials["trial"]):
-        raise ReportError(f"{store.uri}: trials.parquet names a trial by something else than its hash")
+    for trial in trials["trial"]:
+        if unfit := unfit_name(str(trial)):
+            raise ReportError(f"{store.uri}: trials.parquet names a trial {str(trial)!r}, which {unfit}")
     if not (trials["status"] == "done").any():
         counts = ", ".join(f"{count} {status}" for status, count in trials["status"].value_counts().items())
         raise ReportError(f"{store.uri}: no trial is finished ({counts or 'there are no trials'})")

@@ -24,8 +24,7 @@ FORMAT = 1
 """Of the manifest: counted up when an earlier version could not read it."""
 HEADER = "# The sweep as it ran"
 """What a resolved sweep begins with."""
-TRIAL = re.compile("[0-9a-f]{16}")
-"""The name of a trial's folder: its hash."""
+_TRIAL = re.compile("[0-9a-f]{16}")
 _RECORD = re.compile(r"trial\.json|scores\.parquet|augmented\.png|_trial\.json\.damaged")
 _PART = re.compile(r"part-.*\.parquet|_part-.*\.parquet\.damaged")
 _EVENTS = re.compile(r"events\.out\.tfevents\..*")
@@ -198,7 +197,7 @@ def _by_convention(store: Store) -> set[str] | None:
         found.add("sweep.yaml")
     if _is_search(store):
         found.add("search.json")
-    trials = (name for name in store.names("trials") if TRIAL.fullmatch(name))
+    trials = (name for name in store.names("trials") if _TRIAL.fullmatch(name))
     return found if found or any(store.is_file(f"trials/{name}/trial.json") for name in trials) else None
 
 

@@ -403,14 +403,14 @@ def test_trials_are_looked_for_beside_the_page_and_nowhere_else(place: str, caps
     assert err.count("\n") == 1
 
 
-def test_a_trial_is_named_by_its_hash_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_is_looked_for_among_the_trials_and_nowhere_else(capsys: pytest.CaptureFixture[str]) -> None:
     folder = drawn()
     table = Store(folder).read_table("trials.parquet")
     names = pa.array(["../../other/trials/a"] * table.num_rows)
     Store(folder).write_table("trials.parquet", table.set_column(table.column_names.index("trial"), "trial", names))
     capsys.readouterr()
     assert report.main([str(folder)]) == 2
-    assert "names a trial by something else than its hash" in capsys.readouterr().err
+    assert "names a trial '../../other/trials/a', which begins with a dot" in capsys.readouterr().err
 
 
 def test_a_folder_that_was_moved_is_still_ours() -> None:
