@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from engine.store.owned import clear_trial
 from engine.store.store import Store
 from engine.sweepfile.load import Spec
 from engine.sweepfile.yaml_lines import SpecError
-from engine.terminal import say
+from engine.terminal import dimensions, say
 
 
 @contextmanager
@@ -156,17 +157,23 @@ def _connect(address: str | None) -> None:
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None and "RAY_ADDRESS" not in os.environ:
-        say("starting Ray ...")
+        _tell_who_waits("starting Ray ...")
         ray.init(address="local", include_dashboard=False, **options)
         return
     address = address or os.environ["RAY_ADDRESS"]
     _knock(address)
-    say(f"joining the Ray cluster at {address} ...")
+    _tell_who_waits(f"joining the Ray cluster at {address} ...")
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SpecError(f"--address {address}: no Ray cluster answers there: {reason}") from None
+
+
+def _tell_who_waits(text: str) -> None:
+    """What takes some seconds is said at a terminal; elsewhere a mistake that comes of it stays one line."""
+    if dimensions(sys.stderr) is not None:
+        say(text)
 
 
 def _knock(address: str) -> None:
