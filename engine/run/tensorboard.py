@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,13 @@ def live(store: Store, page: str, name: str) -> Iterator[Board]:
 
 
 def _forget_oldest(store: Store, running: str) -> None:
-    """Leaves one place less than `LIVE` among the logs of single trials."""
+    """Leaves one place less than `LIVE` among the logs of single trials; other trials may be doing the same."""
     started = {}
     for name in store.names(running):
         found = [_STARTED.match(file) for file in store.names(f"{running}/{name}")]
-        started[name] = max((int(match[1]) for match in found if match), default=0)
+        times = [int(match[1]) for match in found if match]
+        if times:  # else it is beginning just now
+            started[name] = max(times)
     for name in sorted(started, key=lambda one: started[one])[: max(0, len(started) - LIVE + 1)]:
-        clear_events(f"{running}/{name}", store)
+        with suppress(FileNotFoundError):
+            clear_events(f"{running}/{name}", store)

@@ -128,5 +128,8 @@ def test_while_trials_run_the_latest_logs_are_kept(tmp_path: Path) -> None:
             board.epoch({"epoch": 1, "loss": 0.5})
         (file,) = (tmp_path / f"few/tensorboard/running/trial-{number}").iterdir()
         file.rename(file.with_name(f"events.out.tfevents.{1000 + number}.host"))
-    kept = {path.name for path in (tmp_path / "few/tensorboard/running").iterdir()}
-    assert kept == {f"trial-{number}" for number in range(3, LIVE + 3)}
+    running = tmp_path / "few/tensorboard/running"
+    assert {path.name for path in running.iterdir()} == {f"trial-{number}" for number in range(3, LIVE + 3)}
+    (running / "beginning").mkdir()  # by another trial, which is about to open its file
+    with live(store, "few", "last"):
+        assert (running / "beginning").is_dir()
