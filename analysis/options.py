@@ -25,7 +25,7 @@ class FigureOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     level: float = Field(0.95, ge=0.5, le=0.999, description="level of the intervals")
-    resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples")
+    resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples, where a figure resamples")
     only_found: bool = Field(
         True,
         description="leave out moved centres whose search failed, or whose image is misclassified to begin with",

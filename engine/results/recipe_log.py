@@ -1,7 +1,7 @@
 """The TensorBoard log of a sweep: a run for each recipe, the mean over its seeds, and one for the report's figures and table.
 
 TensorBoard selects no run where there are more than 40, and then shows nothing, so a sweep has few: those of the first `MOST`
-recipes, which are the best of a search. They take the place of the trials' own logs (`board.live`) when the sweep is finished.
+recipes, which are the best of a search. They take the place of the trials' own logs (`tensorboard.live`) when the sweep is finished.
 `python -m engine.results.recipe_log results/noise FOLDER` writes a run for every single trial elsewhere.
 """
 
