@@ -61,8 +61,8 @@ def crossed_mean(
     nothing about other trainings. A share has its interval on the logit scale (delta method), so within (0, 1), and there `V_seeds` is the
     larger of that and of the seeds' logits; where it is 0 or 1, or never varied, it has Wilson's.
 
-    Simulated coverage of 95 % intervals with three seeds and more: 93 to 98 %, also where seeds dominate; 92 % where five seeds of
-    shares around 0.97 differ as wildly as 0.8 and 0.996 (`tests/benchmarks/coverage.py`).
+    Simulated coverage of 95 % intervals with three seeds and more: 93 to 98 %, also where seeds dominate
+    (`tests/benchmarks/coverage.py`).
 
     Args:
         values: (S, N, R), NaN where nothing was measured. With `counts`, sums of that many measurements of an example.
@@ -133,7 +133,7 @@ def _estimate(
     spread = np.where(known, (by_seed - mean) ** 2, 0).sum(0) / np.maximum(seeds - 1, 1) / several
     overlap = np.maximum(0, within - examples) / np.maximum(seeds - 1, 1)
     if bounds == SHARE:
-        spread = np.maximum(spread, _spread_of_logits(by_seed, n) * (mean * (1 - mean)) ** 2)
+        spread = np.maximum(spread, _spread_of_logits(by_seed, mean, n) * (mean * (1 - mean)) ** 2)
     quantile = 0.5 + level / 2
     t_seeds = np.where(seeds > 1, special.stdtrit(np.maximum(seeds - 1, 1), quantile), 0)
     t_groups = special.stdtrit(np.maximum(groups - 1, 1), quantile)
@@ -148,16 +148,19 @@ def _estimate(
     )
 
 
-def _spread_of_logits(shares: Floats, n: NDArray[np.int64]) -> Floats:
-    """The variance (R,) of the mean over seeds of their shares' logits, with half an example added to both sides.
+def _spread_of_logits(shares: Floats, mean: Floats, n: NDArray[np.int64]) -> Floats:
+    """The variance (R,) on the logit scale of the mean share, from the variance v of the S seeds' logits.
 
-    Few shares that happen to be close to 1, of seeds some of which would be far below, say little of their own spread.
+    `v / S + (1 - 2 mean)^2 v^2 / (2 (S - 1))`. The second part is for the skew of shares close to 0 or 1: there the mean share depends on
+    v too, by `v (1 - 2 mean) / 2` on this scale, and v is known from S seeds only (Cox's method for the mean of a lognormal number;
+    Zhou and Gao, 1997). Half an example is added to both sides of each share, so that 0 and 1 have logits.
     """
     known = np.isfinite(shares)
     seeds = np.maximum(known.sum(0), 1)
+    others = np.maximum(seeds - 1, 1)
     logits = np.where(known, special.logit((np.clip(shares, 0, 1) * n + 0.5) / (n + 1)), 0)
-    centred = np.where(known, logits - logits.sum(0) / seeds, 0)
-    return (centred**2).sum(0) / np.maximum(seeds - 1, 1) / seeds
+    variance = np.where(known, (logits - logits.sum(0) / seeds) ** 2, 0).sum(0) / others
+    return variance / seeds + ((1 - 2 * mean) * variance) ** 2 / (2 * others)
 
 
 def _ends(mean: Floats, half: Floats, n: NDArray[np.int64], level: float, bounds: Bounds) -> tuple[Floats, Floats]:
