@@ -6,6 +6,7 @@ Figures are made without pyplot, so nothing here is global: `paper()` sets Matpl
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -28,6 +29,7 @@ means, are replaced."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
 GREY = "#6b6b6b"
+HARD = "\N{NO-BREAK SPACE}"
 
 RC: dict[str, Any] = {
     "font.size": 8,
@@ -172,8 +174,17 @@ def _apart(points: Any, places: Any, width: float) -> list[float]:
 
 
 def wrap(label: str, inches: float) -> str:
-    """An axis label broken into lines that fit along an axis of that length."""
-    return textwrap.fill(label, max(12, int(inches * 15)))
+    """An axis label broken into lines that fit along an axis of that length; a unit in brackets stays together if it is short.
+
+    >>> print(wrap("training-noise radius (pixel units)", 2))
+    training-noise radius
+    (pixel units)
+    """
+    room = max(12, int(inches * 15))
+    together = re.sub(
+        r"\([^()]*\)", lambda unit: unit[0].replace(" ", HARD) if len(unit[0]) <= room else unit[0], label
+    )
+    return textwrap.fill(together, room).replace(HARD, " ")
 
 
 def legend_columns(width: float, labels: Sequence[str]) -> int:
