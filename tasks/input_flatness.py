@@ -18,7 +18,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tasks.parts.artifacts.adversarial_examples import Adversarial, Attack, Searched, check_classes
+from tasks.parts.artifacts.adversarial_examples import Adversarial, Searched
+from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.data import load as data

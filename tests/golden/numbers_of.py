@@ -22,7 +22,9 @@ from torch import Tensor, nn
 import tasks
 from tasks.parts import attacks
 from tasks.parts.artifacts import adversarial_examples
-from tasks.parts.artifacts.adversarial_examples import Adversarial, Attack
+from tasks.parts.artifacts.adversarial_examples import Adversarial
+from tasks.parts.artifacts.common import attack_settings
+from tasks.parts.artifacts.common.attack_settings import Attack
 from tasks.parts.contract import Batch
 from tasks.parts.data import load as data
 from tasks.parts.models import build as models
@@ -136,7 +138,7 @@ def _listed(values: Any) -> list[float]:
 
 
 def _attack(name: str) -> Numbers:
-    function = adversarial_examples.function_of(name)
+    function = attack_settings.function_of(name)
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
     model = _network()
     batch = _batch(model)

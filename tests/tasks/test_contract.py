@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import tasks
 from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts.common import attack_settings
 from tasks.parts.attacks.common.result import Found
 from tasks.parts.batching import in_batches
 from tasks.parts.contract import Batch, TaskConfig
@@ -34,7 +35,7 @@ from tasks.parts.training import training
 from tasks.parts.training.recipes import Recipe
 
 TASKS = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
-ATTACKS = adversarial_examples.names()
+ATTACKS = attack_settings.names()
 BLOBS = [
     Recipe(dataset="blobs", network="linear", epochs=4),
     Recipe(dataset="blobs", network="mlp", network_options={"width": 24}, epochs=4),

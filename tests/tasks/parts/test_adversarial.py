@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tasks.parts.artifacts import adversarial_examples
-from tasks.parts.artifacts.adversarial_examples import Adversarial, Attack, check_classes, search
+from tasks.parts.artifacts.adversarial_examples import Adversarial, search
+from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import in_batches
 from tasks.parts.data import load as data
 from tasks.parts.finite import NotFinite

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts.common import attack_settings
 from tasks.parts.attacks.common import libraries
 from tasks.parts.attacks.common.libraries import check, peer
 from tasks.parts.geometry.balls import norm_of
@@ -124,7 +125,7 @@ def test_as_the_attack_of_a_task(name: str) -> None:
     """With a ladder of radii: the smallest radius at which it succeeds is the first beyond the distance, for all but the nearest calls."""
     model, images, labels, distance = linear("Linf")
     model.requires_grad_(False)
-    attack = adversarial_examples.Attack(name=name, steps=100, step_size=0.002)
+    attack = attack_settings.Attack(name=name, steps=100, step_size=0.002)
     assert attack.fixed_radius
     assert attack.norm == "Linf"
     radii = [0.7 * float(distance.min()), 0.5 * float(distance.min() + distance.max()), 1.5 * float(distance.max())]
@@ -133,7 +134,7 @@ def test_as_the_attack_of_a_task(name: str) -> None:
     assert found.radius.tolist() == pytest.approx(wanted)
     assert found.success.all()
     alone = adversarial_examples.search(
-        adversarial_examples.Attack(name=name, epsilon=radii[-1]), [model], images, labels, range(len(images)), seed=0
+        attack_settings.Attack(name=name, epsilon=radii[-1]), [model], images, labels, range(len(images)), seed=0
     )
     assert alone.success.all()
     assert alone.radius.tolist() == pytest.approx([radii[-1]] * len(images))
@@ -142,7 +143,7 @@ def test_as_the_attack_of_a_task(name: str) -> None:
 @BOTH
 def test_a_smallest_perturbation_as_the_attack_of_a_task() -> None:
     model, images, labels, distance = linear("L2")
-    attack = adversarial_examples.Attack(name="foolbox:DDNAttack", options={"steps": 200})
+    attack = attack_settings.Attack(name="foolbox:DDNAttack", options={"steps": 200})
     assert not attack.fixed_radius
     found = adversarial_examples.search(attack, [model.requires_grad_(False)], images, labels, range(len(images)))
     assert found.radius.tolist() == found.distance.tolist()

@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts.common import attack_settings
 from tasks.parts.attacks.common.result import Found
 from tasks.parts.geometry.balls import Ball, norm_of, random_in_ball
 from tasks.parts.models.build import Classifier
 
-ATTACKS = adversarial_examples.names()
+ATTACKS = attack_settings.names()
 EPSILON: dict[Ball, float] = {"Linf": 0.1, "L2": 0.6}
 INNER = 600
 ROWS = range(6)
