@@ -1,15 +1,19 @@
 """What adversarial augmentation does to the training images: its numbers over seeds, and a picture a recipe.
 
-Both are of what trials say of themselves (`trial.json`): the last of `epochs`, and `augmented`, which tells of `augmented.png`.
+Both are of what trials say of themselves (`trial.json`): the last of `epochs`, and `augmentation` among the `attachments`, which tells
+of the tiles in `attachments/augmentation.png`.
 """
 
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from analysis.results import Results, is_number, plain
 from analysis.stats import SHARE, over_seeds
@@ -24,6 +28,12 @@ MEASURES = {
 Records = Mapping[str, Mapping[str, Any]]
 
 
+TILE = 96
+"""Images are magnified, by a whole number, up to this many pixels; wider ones are left as they are."""
+FRAME, GAP = 4, 4
+"""Widths in pixels of the frame of an image and of the white around it."""
+FRAMES = {None: (255, 255, 255), "own": (0, 114, 178), "changed": (213, 94, 0)}
+"""Orange for another class, blue for the image itself, which the colour-blind tell apart (Okabe and Ito, 2008)."""
 PICTURES = 12
 """More of them make the page long and tell little; those of all trials are in their folders."""
 
@@ -48,18 +58,17 @@ def effects(results: Results, records: Records) -> list[dict[str, Any]]:
     return found
 
 
-def pictures(results: Results, records: Records, read: Callable[[str], bytes | None]) -> list[dict[str, Any]]:
+def pictures(results: Results, records: Records, read: Callable[[str, str], bytes | None]) -> list[dict[str, Any]]:
     """One picture a recipe, that of its first seed, with its words; of the first `PICTURES` recipes.
 
     Args:
-        read: a trial's `augmented.png`, None where it has none.
+        read: a file of a trial, None where it has none.
     """
     found = []
     for recipe, trials in _recipes(results):
         for trial in trials["trial"]:
-            told = records.get(trial, {}).get("augmented")
-            image = read(trial) if isinstance(told, Mapping) else None
-            if isinstance(told, Mapping) and image is not None:
+            told, image = _of_trial(trial, records.get(trial, {}), read)
+            if told is not None and image is not None:
                 seed = (
                     plain(trials.loc[trials["trial"] == trial, f"config.{results.replicates}"].iloc[0])
                     if (results.replicates)
@@ -70,6 +79,42 @@ def pictures(results: Results, records: Records, read: Callable[[str], bytes | N
         if len(found) == PICTURES:
             break
     return found
+
+
+def _of_trial(
+    trial: str, record: Mapping[str, Any], read: Callable[[str, str], bytes | None]
+) -> tuple[Mapping[str, Any] | None, bytes | None]:
+    """What a trial tells of its picture, and the picture with its frames; None and None where it has none."""
+    notes = (record.get("attachments") or {}).get("augmentation")
+    if isinstance(notes, Mapping):
+        sheet = read(trial, "attachments/augmentation.png")
+        return notes, None if sheet is None else framed(sheet, notes["marks"])
+    told = record.get("augmented")  # of an earlier version, whose picture has its frames already
+    return (told, read(trial, "augmented.png")) if isinstance(told, Mapping) else (None, None)
+
+
+def framed(sheet: bytes, marks: list[list[str | None]]) -> bytes:
+    """The tiles of a sheet, magnified, each in the frame of its mark (`FRAMES`) and with white around it.
+
+    Args:
+        sheet: a PNG file of R rows of n tiles of one size, without gaps.
+        marks: (R, n).
+    """
+    pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("RGB"))
+    height, width = pixels.shape[0] // len(marks), pixels.shape[1] // len(marks[0])
+    times = max(1, TILE // max(height, width))
+    edge = FRAME + GAP
+    tall, wide = times * height + 2 * edge, times * width + 2 * edge
+    drawn = np.full((tall * len(marks), wide * len(marks[0]), 3), 255, np.uint8)
+    for row, line in enumerate(marks):
+        for column, mark in enumerate(line):
+            tile = pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
+            place = drawn[row * tall : (row + 1) * tall, column * wide : (column + 1) * wide]
+            place[GAP:-GAP, GAP:-GAP] = FRAMES[mark]
+            place[edge:-edge, edge:-edge] = tile.repeat(times, axis=0).repeat(times, axis=1)
+    buffer = io.BytesIO()
+    Image.fromarray(drawn).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _recipes(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:

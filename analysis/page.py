@@ -36,7 +36,7 @@ def render(
     summary: pd.DataFrame,
     records: Mapping[str, Mapping[str, Any]],
     spec: str,
-    picture: Callable[[str], bytes | None] = lambda _: None,
+    picture: Callable[[str, str], bytes | None] = lambda *_: None,
     whole: bool = False,
 ) -> str:
     """The page.
@@ -46,7 +46,7 @@ def render(
         summary: one line a recipe (`analysis.summary.summarise`).
         records: what each trial says of itself (`trial.json`), by trial.
         spec: the resolved sweep file.
-        picture: the PNG of what a trial's adversarial augmentation does, None where it has none.
+        picture: a trial's file of that name, such as a picture, None where it has none.
         whole: whether the sweep that a quick look is of has a report too.
     """
     environment = Environment(

@@ -83,7 +83,7 @@ def build(
     summary = summarise(results)
     folder.write("summary.csv", summary.to_csv(index=False).encode())
     home = table.home_of(store, overview.sweep)
-    records, picture = _records(home, results), partial(_augmented, home)
+    records, picture = _records(home, results), partial(_attached, home)
     whole = home is not store and home.exists("report.html")
     html = page.render(results, drawn, summary, records, _spec(store), picture, whole)
     folder.write("report.html", html.encode())
@@ -156,10 +156,10 @@ def _records(store: Store, results: Results) -> dict[str, dict[str, Any]]:
     return records
 
 
-def _augmented(store: Store, trial: str) -> bytes | None:
-    """A trial's picture of what its adversarial augmentation does."""
+def _attached(store: Store, trial: str, file: str) -> bytes | None:
+    """A file of a trial, such as a picture that lies beside its record."""
     try:
-        return store.read(f"trials/{trial}/augmented.png")
+        return store.read(f"trials/{trial}/{file}")
     except OSError:
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 from engine import terminal
@@ -11,7 +12,7 @@ from engine import terminal
 if __name__ == "__main__":
     terminal.prepare()  # the imports below take seconds
 
-from engine.plan.plan import Planned, exists, missing, outdated, plan, status
+from engine.plan.plan import Artifact, Planned, exists, missing, outdated, plan, status
 from engine.results import finish as results
 from engine.run.progress import Progress
 from engine.search.study import Study
@@ -20,7 +21,6 @@ from engine.sweepfile.load import Spec, load
 from engine.sweepfile.yaml_lines import SpecError
 from engine.terminal import say
 from tasks.parts.settings import UserError
-from tasks.parts.training.recipes import Recipe
 
 EXAMPLES = """\
 examples:
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--fresh",
         action="store_true",
-        help="measure this sweep's trials anew; networks and adversarial examples are kept",
+        help="measure this sweep's trials anew; artifacts are kept",
     )
     return parser
 
@@ -159,40 +159,51 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
         f"{spec.name}: {spec.task.__name__}, {len(planned)} trials, results in {store.location(spec.page)}{elsewhere}"
     )
     rows: list[tuple[Planned, str, str, int]] = []
-    epochs: dict[str, int] = {}  # of each network to train
-    around: dict[str, set[int]] = {}  # of each set of adversarial examples, those that are not there yet
     for item in planned:
-        made = "made"
-        for key, artifact in item.artifacts().items():
-            if isinstance(artifact.of, Recipe) and not exists(artifact, store):
-                made = "to train"
-                epochs |= {key: artifact.of.epochs} if item in todo else {}
-            elif not isinstance(artifact.of, Recipe) and item in todo:
-                around.setdefault(key, set()).update(missing(artifact.folder, item.ids, store))
+        whole = [artifact for artifact in item.artifacts().values() if not artifact.kind.per_example]
+        made = "made" if all(exists(artifact, store) for artifact in whole) else "to make"
         rows.append((item, status(item, store), made, left.get(item.key, 0)))
     for line in _table(rows, terminal.dimensions(sys.stdout)):
         say(line, sys.stdout)
-    examples, searches = sum(left.values()), sum(map(len, around.values()))
-    _tell(
-        f"to do: {len(todo)} trials; {len(epochs)} networks to train, {sum(epochs.values())} epochs; "
-        f"{searches} adversarial searches; {examples} examples to measure"
-    )
+    work = [", ".join(f"{count} {what}" for what, count in costs.items()) for costs in _work(planned, todo, store)]
+    _tell("; ".join([f"to do: {len(todo)} trials", *work, f"{sum(left.values())} examples to measure"]))
     if hasattr(spec.task, "passes"):
         passes = sum(left[item.key] * spec.task.passes(item.trial.config) for item in todo)
-        aside = ", the searches aside" if searches else ""
-        _tell(f"at most {passes:,} forward passes of a network on one image{aside}")
+        _tell(f"at most {passes:,} forward passes of a network on one image to measure them")
+
+
+def _work(planned: list[Planned], todo: list[Planned], store: Store) -> list[Counter[str]]:
+    """What it costs to make the artifacts that trials to do need and that are not there, of each kind in its own words."""
+    work: dict[str, Counter[str]] = {}
+    for item in planned:
+        for artifact in item.artifacts().values():
+            costs = work.setdefault(artifact.kind.name, Counter())
+            costs.update(dict.fromkeys(artifact.kind.cost(artifact.request), 0))
+    whole: dict[str, Artifact] = {}
+    rows: dict[str, tuple[Artifact, set[int]]] = {}
+    for item in todo:
+        for key, artifact in item.artifacts().items():
+            if artifact.kind.per_example:
+                rows.setdefault(key, (artifact, set()))[1].update(missing(artifact.folder, artifact.ids, store))
+            elif not exists(artifact, store):
+                whole[key] = artifact
+    times = [(artifact, 1) for artifact in whole.values()] + [(artifact, len(ids)) for artifact, ids in rows.values()]
+    for artifact, count in times:
+        for what, each in artifact.kind.cost(artifact.request).items():
+            work[artifact.kind.name][what] += count * each
+    return list(work.values())
 
 
 def _table(rows: list[tuple[Planned, str, str, int]], window: tuple[int, int] | None) -> list[str]:
     """A line a trial; in a window that is too narrow in fewer words, with as much of the label as there is room for."""
     width = max((len(item.trial.label) for item, *_ in rows), default=0)
     lines = [
-        f"  {item.key}  {item.trial.label:{width}}  {how:7}  network {made:8}  {examples} examples left"
+        f"  {item.key}  {item.trial.label:{width}}  {how:7}  artifacts {made:7}  {examples} examples left"
         for item, how, made, examples in rows
     ]
     if window is None or max(map(len, lines), default=0) <= window[0]:
         return lines
-    ends = [f"  {how:7}  {made:8}  {examples} left" for _, how, made, examples in rows]
+    ends = [f"  {how:7}  {made:7}  {examples} left" for _, how, made, examples in rows]
     room = max(10, window[0] - 12 - max(map(len, ends)))
     labels = [terminal.shortened(item.trial.label, room) for item, *_ in rows]
     width = max(map(len, labels))

@@ -24,7 +24,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tasks.parts.artifacts.adversarial_examples import Adversarial, Searched, space_of
+from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts.adversarial_examples import AdversarialExamples, space_of
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import batch_size, in_batches
@@ -116,7 +117,7 @@ def needs(config: Config) -> Needs:
     if len(ladder) == 1 and attack.fixed_radius:
         attack = attack.model_copy(update={"epsilon": ladder[0]})
     radii = ladder if len(ladder) > 1 else None
-    wanted = Adversarial(
+    wanted = adversarial_examples.Request(
         networks=(config.recipe,), attack=attack, radii=radii, split=config.split, seed=config.seed, batch=config.batch
     )
     return {"classifier": config.recipe, "adversarial": wanted}
@@ -136,8 +137,8 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     """One row for each example and radius.
 
     Args:
-        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the `Searched` of
-            the batch.
+        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
+            `AdversarialExamples` of the batch.
         batch: the examples.
 
     Returns:
@@ -186,7 +187,7 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     return {name: columns[name] for name in COLUMNS}
 
 
-def _brackets(config: Config, searched: Searched, found: Tensor) -> tuple[Tensor, Tensor]:
+def _brackets(config: Config, searched: AdversarialExamples, found: Tensor) -> tuple[Tensor, Tensor]:
     """Between which lengths the smallest perturbation lies that the attack finds.
 
     A search for the smallest perturbation has found it: both are its length. An attack within a

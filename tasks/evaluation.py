@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tasks.parts.artifacts.adversarial_examples import Adversarial
+from tasks.parts.artifacts import adversarial_examples
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -116,7 +116,7 @@ def needs(config: Config) -> Needs:
     classifier: Needs = {"classifier": config.recipe}
     if "attack" not in config.conditions:
         return classifier
-    wanted = Adversarial(
+    wanted = adversarial_examples.Request(
         networks=(config.recipe,), attack=config.attack, split=config.split, seed=config.seed, batch=config.batch
     )
     return {**classifier, "adversarial": wanted}
@@ -142,8 +142,8 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     """One row for each example, condition, change and level.
 
     Args:
-        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the `Searched` of
-            the batch, where the images are attacked.
+        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
+            `AdversarialExamples` of the batch, where the images are attacked.
         batch: the examples.
 
     Returns:

@@ -18,7 +18,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from tasks.parts.artifacts.adversarial_examples import Adversarial, Searched
+from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts.adversarial_examples import AdversarialExamples
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -115,7 +116,7 @@ def needs(config: Config) -> Needs:
     classifier: Needs = {"classifier": config.recipe}
     if not config.searched:
         return classifier
-    wanted = Adversarial(
+    wanted = adversarial_examples.Request(
         networks=(config.recipe,), attack=config.attack, split=config.split, seed=config.seed, batch=config.batch
     )
     return {**classifier, "adversarial": wanted}
@@ -144,8 +145,8 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     """One row for each example, condition, kind and radius.
 
     Args:
-        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the `Searched` of
-            the batch, where a condition wants it.
+        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
+            `AdversarialExamples` of the batch, where a condition wants it.
         batch: the examples.
 
     Returns:
@@ -198,7 +199,7 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
 
 
 def _centres(
-    config: Config, images: Tensor, searched: Searched | None, ids: list[int]
+    config: Config, images: Tensor, searched: AdversarialExamples | None, ids: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The centres (B * conditions, C, H, W), whether their search succeeded, and how far they are from the images."""
     norm = config.attack.norm

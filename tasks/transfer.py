@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from tasks.parts.artifacts.adversarial_examples import Adversarial
+from tasks.parts.artifacts import adversarial_examples
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -173,7 +173,7 @@ def needs(config: Config) -> Needs:
     if config.jointly:
         sources |= {f"all but {left}": tuple(recipe for name, recipe in pool.items() if name != left) for left in pool}
     searches = {
-        f"found at {name}": Adversarial(
+        f"found at {name}": adversarial_examples.Request(
             networks=networks, attack=config.attack, split=config.split, seed=config.seed, batch=config.batch
         )
         for name, networks in sources.items()
@@ -196,7 +196,7 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     """One row for each example, source and target.
 
     Args:
-        made: the networks by name, and `found at <source>`, the `Searched` of the batch.
+        made: the networks by name, and `found at <source>`, the `AdversarialExamples` of the batch.
         batch: the examples.
 
     Returns:

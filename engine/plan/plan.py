@@ -3,58 +3,48 @@
 from __future__ import annotations
 
 import json
-import traceback
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from engine.plan.identity import of_classifier, of_examples, of_recipe, of_task
+from engine.plan.identity import of_artifact, of_task
+from engine.store.arrays import ARRAYS
 from engine.store.store import Damaged, Store, content_hash, parts_of
 from engine.sweepfile.load import Spec, Trial
-from tasks.parts.artifacts.adversarial_examples import Adversarial
-from tasks.parts.attacks.common import checks
-from tasks.parts.contract import Need, TaskConfig
+from tasks.parts.artifacts.common.kind import Kind, kind_of
+from tasks.parts.contract import TaskConfig, requests
 from tasks.parts.data import load as data
-from tasks.parts.finite import NotFinite
-from tasks.parts.models import build as models
-from tasks.parts.models import spaces
-from tasks.parts.settings import UserError
-from tasks.parts.training import adversarial_augmentation
-from tasks.parts.training.recipes import Recipe
+from tasks.parts.own_code import explained
+from tasks.parts.settings import Settings, UserError
+from tasks.parts.training.identity import of_recipe
 
 Status = Literal["done", "stopped", "failed", "begun", "new"]
-WEIGHTS = "weights.pt"
-"""A trained network's state, in its folder; `bytes` in artifact.json is its size."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something to make once: a classifier by its recipe, or adversarial examples. `folder` is where it lives in the store.
+    """Something to make once, of a kind, as it was asked for.
 
-    `needs` are the artifacts it is made of, in order.
+    Attributes:
+        ids: of a kind by example: the examples whose rows are wanted; empty for a whole thing.
+        needs: the artifacts it is made of, by name.
     """
 
+    kind: Kind
+    request: Settings
     key: str
-    of: Need
-    needs: tuple[Artifact, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        return "classifier" if isinstance(self.of, Recipe) else "adversarial"
+    ids: tuple[int, ...]
+    needs: dict[str, Artifact]
 
     @property
     def folder(self) -> str:
-        return f"artifacts/{self.kind}/{self.key}"
+        """Where it lives in the store."""
+        return f"artifacts/{self.kind.name}/{self.key}"
 
     def chain(self) -> Iterator[Artifact]:
         """Itself, after all that it is made of."""
-        for artifact in self.needs:
+        for artifact in self.needs.values():
             yield from artifact.chain()
         yield self
 
@@ -71,10 +61,10 @@ class Planned:
     classes: tuple[str, ...]
 
     @property
-    def classifier(self) -> Artifact | None:
-        """The network that the trial is about; None where it is about several."""
-        networks = [artifact for artifact in self.needs.values() if artifact.kind == "classifier"]
-        return networks[0] if len(networks) == 1 else None
+    def subject(self) -> Artifact | None:
+        """The whole thing, a network, that the trial is about; None where it is about several."""
+        whole = [artifact for artifact in self.needs.values() if not artifact.kind.per_example]
+        return whole[0] if len(whole) == 1 else None
 
     def artifacts(self) -> dict[str, Artifact]:
         """All that must exist, by key, each after what it is made of."""
@@ -158,190 +148,77 @@ def missing(folder: str, ids: Sequence[int], store: Store, *, mend: bool = False
     return [example for example in ids if example not in covered]
 
 
-def exists(artifact: Artifact, store: Store, ids: Sequence[int] = ()) -> bool:
-    """Whether an artifact is there and whole; adversarial examples of these ids."""
-    if artifact.kind == "adversarial":
-        return store.record(f"{artifact.folder}/artifact.json") is not None and not missing(artifact.folder, ids, store)
-    about = store.record(f"{artifact.folder}/artifact.json", "history")  # written last
+def exists(artifact: Artifact, store: Store) -> bool:
+    """Whether an artifact is there and whole; of one by example, the rows of all its examples."""
+    record = f"{artifact.folder}/artifact.json"  # of a whole thing written last
+    if artifact.kind.per_example:
+        return store.record(record) is not None and not missing(artifact.folder, artifact.ids, store)
+    about = store.record(record, "bytes")
     if about is None:
         return False
-    path = f"{artifact.folder}/{WEIGHTS}"
+    path = f"{artifact.folder}/{ARRAYS}"
     size = store.size(path)
-    why = "missing" if size is None else f"cut ({size} bytes)"
-    if size is not None and (size == about["bytes"] if "bytes" in about else store.is_zip(path)):
+    if size is not None and size == about["bytes"]:
         return True
-    store.tell(Damaged(path, store.location(path), why))
+    store.tell(Damaged(path, store.location(path), "missing" if size is None else f"cut ({size} bytes)"))
     return False
 
 
 def _planned(spec: Spec, trial: Trial) -> Planned:
     config, root = trial.config, spec.data_root
-    with _told("task", f"{spec.sweep.task}: needs", own_code=True):
-        asked = dict(spec.task.needs(config))
-    needs = {name: _needed(name, need, config, root) for name, need in asked.items()}
+    with explained("task", f"{spec.sweep.task}: needs", own_code=True):
+        asked = requests(spec.task.needs(config))
     split, ids = _examples(config, root)
+    needs = {name: _needed(name, need, config, ids, root) for name, need in asked.items()}
     if hasattr(spec.task, "check"):
-        with _told("task", f"{spec.sweep.task}: check", own_code=True):
+        with explained("task", f"{spec.sweep.task}: check", own_code=True):
             spec.task.check(config, split)
     identity = config.model_dump(mode="json", exclude=set(config.performance))
     identity["recipe"] = of_recipe(config.recipe, root)
-    made = {name: need.key for name, need in needs.items()}  # by content, which the settings may name by a path
-    key = content_hash([of_task(spec.task), identity, made])
+    keys = {name: need.key for name, need in needs.items()}  # by content, which the settings may name by a path
+    key = content_hash([of_task(spec.task), identity, keys])
     return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes)
 
 
-def _needed(name: str, need: Need, config: TaskConfig, root: str | None) -> Artifact:
+def _needed(name: str, need: Settings, config: TaskConfig, ids: tuple[int, ...], root: str | None) -> Artifact:
     try:
-        return _artifact(need, root)
+        return _artifact(need, ids, root, ())
     except UserError as error:
-        recipes = (need,) if isinstance(need, Recipe) else need.networks
-        at_recipe = (error.field or "").startswith("recipe") and config.recipe not in recipes
-        if at_recipe and "networks" in type(config).model_fields:
+        field = (error.field or "").partition(".")[0]
+        elsewhere = field in type(need).model_fields and getattr(need, field) != getattr(config, field, None)
+        if elsewhere and "networks" in type(config).model_fields:
             raise UserError(f"{name}: {error.message}", "networks") from None  # where this recipe is written
         raise
 
 
-def _artifact(need: Need, root: str | None) -> Artifact:
-    if isinstance(need, Adversarial):
-        of = tuple(_artifact(recipe, root) for recipe in need.networks)
-        need.attack.try_options()
-        _check_space(need, root)
-        for recipe in need.networks:
-            _check_searchable(recipe, need, root)
-        key = content_hash([of_examples(need), [artifact.key for artifact in of]])
-        return Artifact(key, need, of)
-    _check_recipe(need, root)
-    base = () if need.finetune_from is None else (_artifact(need.finetune_from, root),)
-    recipe = need.effective()  # the network of a recipe with an augmentation of probability 0 is that of the plain one
-    return Artifact(content_hash(of_classifier(recipe, root)), _anywhere(recipe), base)
-
-
-def _anywhere(recipe: Recipe) -> Recipe:
-    """The recipe with its weights file by its full path: workers have a working folder of their own."""
-    if recipe.weights in ("none", "DEFAULT"):
-        return recipe
-    return recipe.model_copy(update={"weights": str(Path(recipe.weights).expanduser().absolute())})
+def _artifact(request: Settings, ids: tuple[int, ...], root: str | None, within: tuple[Settings, ...]) -> Artifact:
+    """The artifact of a request, checked; `within` are the requests that need it."""
+    kind = kind_of(request)
+    if request in within:
+        raise UserError(f"the artifact kind {kind.name}: what it needs, needs it in turn", "task")
+    if kind.per_example:
+        ids = kind.examples(request, ids, root)
+    for need in kind.needs(request).values():
+        of = kind_of(need)
+        if of.per_example and not kind.per_example and not of.own_examples:
+            raise UserError(f"the artifact kind {kind.name} is whole, and {of.name} depends on the trial", "task")
+    below = (*within, request)
+    needs = {name: _artifact(need, ids, root, below) for name, need in kind.needs(request).items()}
+    kind.check(request, root)
+    key = content_hash([of_artifact(kind, request, root), [need.key for need in needs.values()]])
+    return Artifact(kind, request, key, ids if kind.per_example else (), needs)
 
 
 def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[int, ...]]:
     recipe = config.recipe
-    with _told("recipe.dataset", recipe.dataset, _own_data(recipe)):
-        split = _split(recipe, config.split, root)
+    with explained("recipe.dataset", recipe.dataset, own_code=data.is_own_code(recipe.dataset)):
+        split = data.load(recipe.dataset, config.split, root=root, image_size=recipe.image_size, classes=recipe.classes)
     chosen = json.dumps([config.examples, config.classes])
     return split, _ids(recipe.dataset, config.split, root, recipe.image_size, json.dumps(recipe.classes), chosen)
-
-
-def _check_recipe(recipe: Recipe, root: str | None) -> None:
-    """Raises `UserError` unless data, weights and network of a classifier are there and fit each other."""
-    with _told("recipe.dataset", recipe.dataset, _own_data(recipe)):
-        data.check(recipe.dataset, root=root)
-        split = _split(recipe, "test", root)
-        if recipe.train_examples is not None:
-            data.choose(_split(recipe, "train", root), recipe.train_examples, field="recipe.train_examples")
-    with _told("recipe.weights", recipe.weights):
-        models.check(recipe.network, weights=recipe.weights, options=recipe.network_options)
-    weights = "none" if recipe.weights == "DEFAULT" else recipe.weights  # nothing is downloaded yet
-    options = json.dumps(recipe.network_options)
-    with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
-        _fit(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
-    if recipe.adversarial_augmentation.space != "pixel":
-        adversarial_augmentation.check(recipe, _in_memory(recipe, root))
-
-
-def _check_space(need: Adversarial, root: str | None) -> None:
-    """Raises `UserError` where a search is for a layer that its network does not have."""
-    kind, stage = spaces.parse(need.attack.space)
-    if kind != "hidden" or stage is None:
-        return
-    recipe = need.networks[0]
-    try:
-        models.hidden_stage(_in_memory(recipe, root), stage)
-    except UserError as error:
-        raise UserError(error.message, "attack.space") from None
-
-
-def _check_searchable(recipe: Recipe, need: Adversarial, root: str | None) -> None:
-    """Raises `UserError` where a network of the user's own, or weights from a file, cannot be searched with: see `checks.network`."""
-    if ":" not in recipe.network and recipe.weights in ("none", "DEFAULT"):
-        return  # our networks return logits, which have gradients
-    with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
-        split = _split(recipe, need.split, root)
-        images, labels = data.take(split, split.ids[: checks.FEW])
-        options, content = json.dumps(recipe.network_options), of_recipe(recipe, root)["weights"]
-        model = _searchable(recipe.network, options, recipe.weights, content, split.shape, len(split.classes))
-        try:
-            checks.network(model, images, labels, follows=need.attack.follows_gradient)
-        except (UserError, NotFinite) as error:
-            raise UserError(f"{recipe.network}: {error}", "recipe.network") from None
-
-
-@lru_cache(maxsize=4)
-def _searchable(
-    network: str, options: str, weights: str, _content: str, shape: tuple[int, int, int], classes: int
-) -> models.Classifier:
-    """The network as it will be, as far as that can be told before the training.
-
-    Untrained weights are moved a little: a network may well begin with zeros, through which no gradient flows, and not stay there.
-    """
-    model = models.build(network, shape, classes, weights=weights, options=json.loads(options)).eval()
-    if weights == "none":
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return model
-
-
-def _in_memory(recipe: Recipe, root: str | None) -> models.Classifier:
-    """The recipe's network with weights of some kind, for its layers can be told only of such a one."""
-    split = _split(recipe, "test", root)
-    return _with_weights(recipe.network, json.dumps(recipe.network_options), split.shape, len(split.classes))
-
-
-@lru_cache(maxsize=4)
-def _with_weights(network: str, options: str, shape: tuple[int, int, int], classes: int) -> models.Classifier:
-    return models.build(network, shape, classes, options=json.loads(options)).eval()
-
-
-def _own_data(recipe: Recipe) -> bool:
-    """Whether the data set is read by code of the user's own."""
-    return ":" in recipe.dataset and recipe.dataset.partition(":")[0] not in data.names()
 
 
 @lru_cache
 def _ids(dataset: str, split: str, root: str | None, size: int | None, classes: str, chosen: str) -> tuple[int, ...]:
     """The examples to measure; trials that measure the same share one tuple."""
-    there = data.load(dataset, split, root=root, image_size=size, classes=json.loads(classes))
-    return tuple(int(i) for i in data.choose(there, *json.loads(chosen)))
-
-
-def _split(recipe: Recipe, split: str, root: str | None) -> data.Split:
-    return data.load(recipe.dataset, split, root=root, image_size=recipe.image_size, classes=recipe.classes)
-
-
-@lru_cache
-def _fit(network: str, options: str, weights: str, freeze: bool, shape: tuple[int, int, int], classes: int) -> None:
-    """Raises `UserError` unless the network can be built for such images and the weights fit it.
-
-    Networks whose code we know are built without memory for their weights, in some milliseconds.
-    """
-    with torch.device("cpu" if ":" in network else "meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # weights that are copied to nowhere
-        models.build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=json.loads(options))
-
-
-@contextmanager
-def _told(field: str, name: str, own_code: bool = False) -> Iterator[None]:
-    """What the file system refuses, and what code of the user's own raises, as a `UserError`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if own_code:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{Path(last.filename).name}, line {last.lineno}"
-            raise UserError(f"{name} failed: {type(error).__name__}: {error} ({where})", field) from error
-        if isinstance(error, OSError):
-            raise UserError(f"{name}: {error.strerror or error}", field) from error
-        raise
+    images = data.load(dataset, split, root=root, image_size=size, classes=json.loads(classes))
+    return tuple(int(i) for i in data.choose(images, *json.loads(chosen)))

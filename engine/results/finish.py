@@ -139,7 +139,7 @@ def table(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> 
     for item, record in zip(planned, records, strict=True):
         line = {name: record.get(name) for name in ("trial", "label", "status", "seconds", "error")}
         line["examples"] = len(item.ids)
-        line["classifier"] = item.classifier.key if item.classifier else None
+        line["classifier"] = item.subject.key if item.subject else None
         for name in settings:
             value = _at(record["config"], name)
             line[f"config.{name}"] = json.dumps(value) if isinstance(value, (list, dict)) else value

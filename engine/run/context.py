@@ -14,14 +14,15 @@ from typing import Any
 
 from engine.plan.plan import Planned, missing
 from engine.run.executors import Here, OverRay, chunks
-from engine.run.workers import Surroundings
+from engine.run.workers import RunContext
 from engine.store.store import Store, parts_of
 from engine.sweepfile.load import Spec
 
 Log = Callable[[Mapping[str, float]], None]
 """Takes the metrics of an epoch."""
 Report = Callable[[dict[str, Any]], None]
-"""Takes what a trial says of its progress: `phase`, `done`, `of`, and, when training, the epoch's metrics."""
+"""Takes what a trial says of its progress: `phase`, `done`, `of`; of a step of making an `artifact`, its key, the step's numbers,
+and whether it was made `before`."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Job:
     """The folder of the TensorBoard log, among others."""
     store: Store
     hands: Here | OverRay
-    around: Surroundings
+    context: RunContext
     chunk: int | None
     metrics: tuple[str, ...] = ()
     """The objectives."""
 
     @staticmethod
-    def of(spec: Spec, store: Store, hands: Here | OverRay, around: Surroundings) -> Job:
+    def of(spec: Spec, store: Store, hands: Here | OverRay, context: RunContext) -> Job:
         metrics = tuple(objective.metric for objective in spec.sweep.objectives)
-        return Job(spec.task.__name__, spec.page, store, hands, around, spec.sweep.resources.chunk, metrics)
+        return Job(spec.task.__name__, spec.page, store, hands, context, spec.sweep.resources.chunk, metrics)
 
 
 class Stopped(Exception):
@@ -68,16 +69,15 @@ def judged(planned: Planned, report: Report, stops: Callable[[str, dict[str, Any
     Raises:
         Stopped: from the report of the epoch that is the last.
     """
-    networks = {need.key for need in planned.needs.values()}
+    artifacts = {need.key for need in planned.needs.values()}
     epochs: list[dict[str, Any]] = []
 
     def passed_on(said: dict[str, Any]) -> None:
         report(said)
-        if "epoch" in said and said.get("network") in networks:
-            epochs.append(
-                {name: value for name, value in said.items() if name not in ("phase", "done", "of", "network")}
-            )
-            if stops(said["network"], epochs[-1], said["of"]) and said["phase"] == "training":
+        if "epoch" in said and said.get("artifact") in artifacts:
+            own = ("phase", "done", "of", "artifact", "before")
+            epochs.append({name: value for name, value in said.items() if name not in own})
+            if stops(said["artifact"], epochs[-1], said["of"]) and not said["before"]:
                 raise Stopped(epochs)
 
     return passed_on

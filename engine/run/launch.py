@@ -19,7 +19,7 @@ from engine.run.context import Job, judged
 from engine.run.executors import Here, OverRay
 from engine.run.progress import Progress
 from engine.run.trial import run
-from engine.run.workers import Surroundings
+from engine.run.workers import RunContext
 from engine.search.early_stopping import Curves, Judge
 from engine.search.study import Study
 from engine.store.owned import clear_trial
@@ -106,9 +106,9 @@ class Feed:
         there = self._study.planned if self._study else plan(self._spec)
         found: Curves = {}
         for item in there:
-            if item.classifier and status(item, self._store) in self._spec.ended and not self._fresh:
+            if item.subject and status(item, self._store) in self._spec.ended and not self._fresh:
                 epochs = self._store.read_json(f"{item.folder}/trial.json").get("epochs") or []
-                found[item.classifier.key] = max(epochs, found.get(item.classifier.key, []), key=len)
+                found[item.subject.key] = max(epochs, found.get(item.subject.key, []), key=len)
         return found
 
 
@@ -128,7 +128,7 @@ def run_all(
     judging = (spec.sweep.scheduler, feed.curves()) if spec.sweep.scheduler else None
     if isinstance(by, Here):
         on_gpu = resources.gpus != 0 and torch.cuda.is_available()
-        job = Job.of(spec, store, by, Surroundings("cuda" if on_gpu else "cpu", resources.cpus, spec.data_root))
+        job = Job.of(spec, store, by, RunContext("cuda" if on_gpu else "cpu", resources.cpus, spec.data_root))
         judge = Judge(*judging) if judging else None
         while (planned := feed.next()) is not None:
             said = partial(progress.update, planned.key, planned.trial.label)
@@ -137,7 +137,7 @@ def run_all(
             progress.expect(feed.handed + feed.most)
             progress.finish(planned.key, planned.trial.label, record)
     else:
-        job = Job.of(spec, store, by, Surroundings("cuda" if by.gpus else "cpu", resources.cpus, spec.data_root))
+        job = Job.of(spec, store, by, RunContext("cuda" if by.gpus else "cpu", resources.cpus, spec.data_root))
         most = at_once or resources.max_concurrent or max(2, min(8, by.slots))
         from engine.run import ray_tune
 

@@ -18,13 +18,14 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from engine.plan.plan import Planned, exists
-from engine.run.artifacts import AUGMENTED, load, make_all
+from engine.run.artifacts import handed, make_all
 from engine.run.context import Job, Report, Stopped, Unreported, complete, devices, versions
 from engine.run.tensorboard import Board, live
-from engine.run.workers import Made, Sought, State, measure, own_code
+from engine.run.workers import measure
 from engine.store.scores import FILE, by_example
 from engine.store.store import Damaged, Store, read_parts
 from tasks.parts.finite import NotFinite
+from tasks.parts.own_code import survived
 from tasks.parts.settings import UserError
 
 Result = TypeVar("Result")
@@ -55,8 +56,12 @@ def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
         record["error"] = _line(error)
         record["traceback"] = traceback.format_exc()
         record |= {"unreported": error.metric, "reports": error.reports} if isinstance(error, Unreported) else {}
-    record.setdefault("epochs", trained(planned, job.store))
-    record |= augmented(planned, job.store)
+    try:
+        about = _about(planned, job.store)
+    except Exception:  # a store that fails now must not cost the trial its record
+        about = {}
+    record.setdefault("epochs", about.get("history", []))
+    record["attachments"] = about.get("attachments", {})
     record["devices"] = devices(planned.folder, job.store)
     record["seconds"] = time.time() - started
     job.store.write_json(f"{planned.folder}/trial.json", record)
@@ -82,15 +87,11 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     config, store = planned.trial.config, job.store
     task = importlib.import_module(job.task)
     with live(store, job.page, log_name(planned)) as board:
-        loaded = _mended(store, partial(_loaded, planned, job, board, report))
-        network = planned.classifier
-        if network is not None and augmented(planned, store) and store.exists(f"{network.folder}/{AUGMENTED}"):
-            picture = store.read(f"{network.folder}/{AUGMENTED}")
-            store.write(f"{planned.folder}/{AUGMENTED}", picture)
-            board.image("augmentation", picture)
-        made = {name: of for name, (of, _) in zip(planned.needs, loaded, strict=True)}
-        shared = [job.hands.put(state) for _, state in loaded]
-        of = (job.task, config, job.around, made, *shared)
+        of = (job.task, config, job.context, *_mended(store, partial(_made, planned, job, board, report)))
+        for name, file in attachments(planned, store).items():
+            picture = store.read(file)
+            store.write(f"{planned.folder}/attachments/{name}.png", picture)
+            board.image(name, picture)
 
         def measured() -> pd.DataFrame:
             complete("measuring", planned.folder, planned.ids, job, report, measure, *of)
@@ -99,7 +100,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
         rows = _mended(store, measured)
         if rows.empty:
             raise ValueError("no example was left to measure: each one is misclassified, or was left out")
-        with own_code("summarise"):
+        with survived("summarise"):
             summary = scalars(task.summarise(config, rows))
             table = by_example(task, config, rows, planned.ids, list(summary))
         store.write_table(f"{planned.folder}/{FILE}", table)
@@ -114,7 +115,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
         if infinite := {name: str(value) for name, value in summary.items() if math.isinf(value)}:
             outcome["infinite"] = infinite  # JSON has no word for it
         if hasattr(task, "checks"):
-            with own_code("checks"):
+            with survived("checks"):
                 outcome["checks"] = _checks(task.checks(config, rows))
     return outcome | {"parts": store.sizes(f"{planned.folder}/rows")}
 
@@ -153,11 +154,11 @@ def _checks(checks: Any) -> dict[str, str | None]:
     return {str(what): told for what, told in checks.items()}
 
 
-def _loaded(planned: Planned, job: Job, board: Board, report: Report) -> list[tuple[Made | Sought, State]]:
-    """Makes what a trial needs and is not there, and loads it."""
+def _made(planned: Planned, job: Job, board: Board, report: Report) -> list[Any]:
+    """Makes what a trial needs and is not there; returns what a worker is given of it."""
     logs = {key: partial(board.epoch, prefix=prefix) for key, prefix in _prefixes(planned).items()}
-    make_all(planned.artifacts(), planned.ids, job, logs, report)
-    return [load(artifact, planned.ids, job.store) for artifact in planned.needs.values()]
+    make_all(planned.artifacts(), job, logs, report)
+    return handed(planned.needs, job)
 
 
 def _mended(store: Store, work: Callable[[], Result]) -> Result:
@@ -173,20 +174,18 @@ def _mended(store: Store, work: Callable[[], Result]) -> Result:
             store.set_aside(damaged)
 
 
-def trained(planned: Planned, store: Store) -> list[dict[str, Any]]:
-    """The epochs of the classifier that a trial is about; none where it is about several, or its classifier is not there."""
-    return _about(planned, store).get("history", [])
-
-
-def augmented(planned: Planned, store: Store) -> dict[str, Any]:
-    """`augmented`: what the picture of the adversarial augmentation of that classifier shows; empty where there is no picture."""
-    return {name: told for name, told in _about(planned, store).items() if name == "augmented"}
+def attachments(planned: Planned, store: Store) -> dict[str, str]:
+    """The pictures that the maker of what a trial is about has left, by name: their files."""
+    subject = planned.subject
+    names = _about(planned, store).get("attachments", {})
+    files = {name: f"{subject.folder}/attachments/{name}.png" for name in names} if subject else {}
+    return {name: file for name, file in files.items() if store.exists(file)}
 
 
 def _about(planned: Planned, store: Store) -> dict[str, Any]:
-    """What the classifier says of itself that a trial is about; empty where it is about several, or it is not there."""
-    network = planned.classifier
-    about = None if network is None or not exists(network, store) else store.record(f"{network.folder}/artifact.json")
+    """What the artifact says of itself that a trial is about; empty where it is about several, or it is not there."""
+    subject = planned.subject
+    about = None if subject is None or not exists(subject, store) else store.record(f"{subject.folder}/artifact.json")
     return about or {}
 
 
@@ -206,8 +205,8 @@ def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
 
 
 def histories(planned: Planned, store: Store) -> dict[str, list[dict[str, Any]]]:
-    """The epochs of the classifiers that a trial needs, by the prefix of their tags in TensorBoard."""
-    known = {key: artifact for key, artifact in planned.artifacts().items() if artifact.kind == "classifier"}
+    """The steps (epochs) of the whole artifacts that a trial needs, by the prefix of their tags in TensorBoard."""
+    known = planned.artifacts()
     return {
         prefix: (store.record(f"{known[key].folder}/artifact.json") or {}).get("history", [])
         for key, prefix in _prefixes(planned).items()
@@ -216,11 +215,11 @@ def histories(planned: Planned, store: Store) -> dict[str, list[dict[str, Any]]]
 
 
 def _prefixes(planned: Planned) -> dict[str, str]:
-    """For each classifier by key: `training` if it is the only one, else `training/` and the name it is needed by."""
+    """For each whole artifact by key: `training` if it is the only one, else `training/` and the name it is needed by."""
     names: dict[str, str] = {}
     for name, need in planned.needs.items():
         for number, artifact in enumerate(need.chain()):
-            if artifact.kind == "classifier":
+            if not artifact.kind.per_example:
                 names.setdefault(artifact.key, name if artifact is need else f"{name}/{number}")
     return dict.fromkeys(names, "training") if len(names) == 1 else {key: f"training/{of}" for key, of in names.items()}
 

@@ -1,4 +1,4 @@
-"""What the workers do: train a classifier, search around or measure a chunk of examples.
+"""What the workers do: make a whole artifact, make the rows of one or measure a chunk of examples.
 
 Plain functions; the same in a Ray task and in this process.
 """
@@ -13,8 +13,7 @@ import reprlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,29 +22,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from tasks.parts.artifacts import adversarial_examples
-from tasks.parts.artifacts.adversarial_examples import Adversarial, Searched
-from tasks.parts.contract import Batch, TaskConfig
+from engine.store.arrays import LARGE, Shared, as_rows, opened, size_of, write_whole
+from engine.store.store import Store
+from tasks.parts.artifacts.common.kind import Kind, Product
+from tasks.parts.batching import Batch
+from tasks.parts.contract import TaskConfig, as_array
 from tasks.parts.data import load as data
 from tasks.parts.finite import NotFinite, watched
-from tasks.parts.models import build as models
-from tasks.parts.models.spaces import magnitudes
-from tasks.parts.settings import UserError
-from tasks.parts.training import augmented_picture, training
-from tasks.parts.training.recipes import Recipe
+from tasks.parts.models.classifier import Classifier
+from tasks.parts.own_code import survived
+from tasks.parts.settings import Settings
 
-State = dict[str, np.ndarray]
-"""A network's weights and buffers by name, or adversarial examples by field: what Ray shares between the processes of a node
-without a copy."""
-
-NETWORKS_KEPT = 16
-EXAMPLES_FOR_MAGNITUDES = 512
+LOADED = 16
+"""Whole artifacts that a process keeps loaded: many chunks use them."""
 TELL_EVERY = 0.3
-"""Seconds between two messages of a training at least."""
+"""Seconds between two messages of a maker at least."""
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunContext:
     """Where work is done: the device, the threads of a worker, and the folder of the data sets (None: the default)."""
 
     device: str = "cpu"
@@ -54,129 +49,155 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A trained classifier, ready to be rebuilt: `key` identifies it; `magnitudes` are those of its hidden spaces."""
+class Handle:
+    """What a worker is told of an artifact; its arrays come beside it."""
 
+    kind: Kind
+    request: Settings
     key: str
-    recipe: Recipe
-    shape: tuple[int, int, int]
-    classes: int
-    magnitudes: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Sought:
-    """Adversarial examples that were found. Their state holds `ids`, in rising order, and the fields of `Searched`."""
+class Made:
+    """What the maker of a whole artifact says: steps that have ended, and at the end what came out.
 
-    key: str
+    Attributes:
+        steps: the numbers of each step, such as an epoch's, `done` and `of` among them.
+        product: at the end; without its arrays where the worker has written them itself.
+        bytes: of the file of arrays, where the worker has written it.
+        device: that they were made on.
+    """
+
+    steps: list[dict[str, float]] = field(default_factory=list)
+    product: Product | None = None
+    bytes: int | None = None
+    device: str = ""
 
 
-_networks: OrderedDict[tuple[str, str], models.Classifier] = OrderedDict()
+_loaded: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
 
-def train(recipe: Recipe, around: Surroundings, *start: State) -> Iterator[dict[str, Any]]:
-    """Yields mappings with `epochs`, some that have ended, as `training.Epoch`; at the end one with the network's `state` and what
-    describes it.
-
-    What is yielded costs some milliseconds on its way, so that short epochs travel together.
+def make_whole(
+    handle: Handle,
+    context: RunContext,
+    place: tuple[Store, str],
+    names: Sequence[str],
+    handles: Sequence[Handle],
+    *shared: Shared,
+) -> Iterator[Made]:
+    """Makes an artifact. What is yielded costs some milliseconds on its way, so that short steps travel together.
 
     Args:
-        start: the weights of the network that is finetuned, where the recipe says so. Shared memory: read, never written.
+        place: the artifact's folder in its store, for arrays too large to travel.
+        names, handles, shared: of what it needs.
     """
-    torch.set_num_threads(around.threads)
-    with own_code("the training"):
-        yield from _train(recipe, around, start)
+    torch.set_num_threads(context.threads)
+    given = _given(names, handles, shared, None, context.device)
+    steps, said = [], -math.inf  # the first is told at once
+    product: Product | None = None
+    with survived(f"the {handle.kind.doing}"):
+        for step in handle.kind.make_whole(handle.request, given, context.data_root, context.device):
+            if isinstance(step, Product):
+                product = step
+                continue
+            steps.append({**step.numbers, "done": step.done, "of": step.total})
+            if time.monotonic() - said >= TELL_EVERY:
+                yield Made(steps)
+                steps, said = [], time.monotonic()
+    if product is None:
+        raise RuntimeError(f"the maker of the artifact kind {handle.kind.name} came to no product")
+    device = device_name(context.device)
+    if size_of(product.arrays) <= LARGE:
+        yield Made(steps, product, None, device)
+    else:
+        written = write_whole(*place, product.arrays)
+        yield Made(steps, Product({}, product.facts, product.attachments), written, device)
 
 
-def _train(recipe: Recipe, around: Surroundings, start: Sequence[State]) -> Iterator[dict[str, Any]]:
-    split = _split(recipe, "train", around)
-    base = {name: torch.tensor(value) for state in start for name, value in state.items()}  # torch.tensor copies
-    model = training.untrained(recipe, split, base or None)
-    ended, said = [], -math.inf  # the first is told at once
-    for epoch in training.epochs(recipe, model, split, around.device):
-        ended.append(dict(epoch))
-        if time.monotonic() - said >= TELL_EVERY:
-            yield {"epochs": ended}
-            ended, said = [], time.monotonic()
-    if ended:
-        yield {"epochs": ended}
-    try:
-        loss, accuracy = training.score(model, _split(recipe, "test", around), around.device)
-    except NotFinite as error:
-        raise NotFinite(f"{error.message} for images of the test split") from error
-    state = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    yield {
-        "state": state,
-        "shape": split.shape,
-        "classes": len(split.classes),
-        "magnitudes": _magnitudes(model, split, around.device),
-        "test": {"loss": loss, "accuracy": accuracy},
-        "device": device_name(around.device),
-        "augmented": augmented_picture.of(recipe, model, split),
-    }
-
-
-def search(
-    ids: Sequence[int], wanted: Adversarial, around: Surroundings, made: Sequence[Made], *states: State
+def make_rows(
+    ids: Sequence[int],
+    handle: Handle,
+    context: RunContext,
+    names: Sequence[str],
+    handles: Sequence[Handle],
+    *shared: Shared,
 ) -> pa.Table:
-    """The adversarial examples of one chunk, a line each: `id` and the fields of `Searched`.
+    """The rows of an artifact for one chunk of examples.
 
     Args:
-        made: the networks to fool, and `states` their weights in the same order. Shared memory: read, never written.
+        names, handles, shared: of what it needs.
     """
-    torch.set_num_threads(around.threads)
-    networks = [_network(of, state, around.device) for of, state in zip(made, states, strict=True)]
+    torch.set_num_threads(context.threads)
+    kind = handle.kind
 
     def some(ids: Sequence[int]) -> pa.Table:
-        images, labels = data.take(_split(wanted.networks[0], wanted.split, around), ids, device=around.device)
-        with own_code("the search"), watched(networks):
-            found = adversarial_examples.made(wanted, networks, images, labels, ids)
-        return _lines(found, ids, around.device)
+        images, labels = data.take(kind.split(handle.request, context.data_root), ids, device=context.device)
+        given = _given(names, handles, shared, ids, context.device)
+        with survived(f"the {kind.doing}"), watched(_networks(given)):
+            columns = kind.make_rows(handle.request, given, Batch(tuple(ids), images, labels))
+        arrays = {name: as_array(values) for name, values in columns.items()}
+        return as_rows(arrays, ids, _about(ids, device_name(context.device)))
 
     return _named(some, ids)
-
-
-def _lines(found: Searched, ids: Sequence[int], device: str) -> pa.Table:
-    columns = {field.name: getattr(found, field.name).cpu().numpy() for field in fields(found)}
-    points = columns.pop("points")
-    numbers = pa.array(points.astype(np.float32).reshape(-1))
-    lines = pa.table({"id": pa.array(ids, pa.int64()), **columns})
-    lines = lines.append_column("points", pa.FixedSizeListArray.from_arrays(numbers, int(np.prod(points.shape[1:]))))
-    about = {"ids": _json(ids), "device": device_name(device), "shape": json.dumps(points.shape[1:])}
-    return lines.replace_schema_metadata(about)
 
 
 def measure(
     ids: Sequence[int],
     task: str,
     config: TaskConfig,
-    around: Surroundings,
-    made: dict[str, Made | Sought],
-    *states: State,
+    context: RunContext,
+    names: Sequence[str],
+    handles: Sequence[Handle],
+    *shared: Shared,
 ) -> pa.Table:
-    """The rows of one chunk of examples.
+    """The rows of a trial for one chunk of examples.
 
     Args:
         task: the task's module.
-        made: name -> what was made, and `states` their arrays in the same order. Shared memory: read, never written.
+        names, handles, shared: of what it needs. The arrays are shared memory: read, never written.
     """
-    torch.set_num_threads(around.threads)
+    torch.set_num_threads(context.threads)
     module = importlib.import_module(task)
-    given = list(zip(made.items(), states, strict=True))
-    networks = {name: _network(of, state, around.device) for (name, of), state in given if isinstance(of, Made)}
+    recipe = config.recipe
 
     def some(ids: Sequence[int]) -> pa.Table:
-        images, labels = data.take(_split(config.recipe, config.split, around), ids, device=around.device)
-        there = {
-            name: _searched(ids, state, around.device) if isinstance(of, Sought) else networks[name]
-            for (name, of), state in given
-        }
-        with own_code("measure"), watched(networks.values()):
-            columns = module.measure(config, there, Batch(tuple(ids), images, labels))
+        split = data.load(
+            recipe.dataset, config.split, root=context.data_root, image_size=recipe.image_size, classes=recipe.classes
+        )
+        images, labels = data.take(split, ids, device=context.device)
+        given = _given(names, handles, shared, ids, context.device)
+        with survived("measure"), watched(_networks(given)):
+            columns = module.measure(config, given, Batch(tuple(ids), images, labels))
         missing = getattr(module, "MAY_BE_MISSING", None)
-        return table(columns, module.COLUMNS, ids, device_name(around.device), missing)
+        return table(columns, module.COLUMNS, ids, device_name(context.device), missing)
 
     return _named(some, ids)
+
+
+def _given(
+    names: Sequence[str], handles: Sequence[Handle], shared: Sequence[Shared], ids: Sequence[int] | None, device: str
+) -> dict[str, Any]:
+    """What is needed, loaded; of what is by example the rows of these examples, or all of a kind that has its own."""
+    return {
+        name: _load(handle, arrays, ids, device) for name, handle, arrays in zip(names, handles, shared, strict=True)
+    }
+
+
+def _load(handle: Handle, shared: Shared, ids: Sequence[int] | None, device: str) -> Any:
+    kind = handle.kind
+    if kind.per_example and not kind.own_examples:
+        return kind.load(handle.request, opened(shared, ids), device)
+    key = (handle.key, device)
+    if key not in _loaded:
+        _loaded[key] = kind.load(handle.request, opened(shared, None), device)
+        while len(_loaded) > LOADED:
+            _loaded.popitem(last=False)
+    _loaded.move_to_end(key)
+    return _loaded[key]
+
+
+def _networks(given: Mapping[str, Any]) -> list[Classifier]:
+    return [loaded for loaded in given.values() if isinstance(loaded, Classifier)]
 
 
 def table(
@@ -205,7 +226,7 @@ def table(
         if (odd := _odd(frame[name], may_be_missing=missing is None or name in missing)) is not None:
             row, what = odd
             raise NotFinite(f"the column {name} has {what}", frame["id"][row].as_py() if "id" in labels else None)
-    return frame.replace_schema_metadata({"ids": _json(ids), "device": device})
+    return frame.replace_schema_metadata(_about(ids, device))
 
 
 def _odd(values: pa.ChunkedArray, *, may_be_missing: bool) -> tuple[int, str] | None:
@@ -218,25 +239,6 @@ def _odd(values: pa.ChunkedArray, *, may_be_missing: bool) -> tuple[int, str] | 
     if pa.types.is_floating(values.type) and (odd := np.isinf(values.to_numpy())).any():
         return int(odd.argmax()), "an infinite number"
     return None
-
-
-@contextmanager
-def own_code(what: str) -> Iterator[None]:
-    """Code of the user's own runs within: where it would end this process, that is a failure like any other.
-
-    Args:
-        what: is run, for the message.
-
-    Raises:
-        RuntimeError: in place of `SystemExit` and the like.
-    """
-    try:
-        yield
-    except (Exception, KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException as error:
-        said = f": {error}" if str(error) else ""
-        raise RuntimeError(f"{what} raised {type(error).__name__}{said}, which ends a process") from error
 
 
 def _named(work: Callable[[Sequence[int]], pa.Table], ids: Sequence[int]) -> pa.Table:
@@ -261,51 +263,11 @@ def _fails(work: Callable[[Sequence[int]], pa.Table], ids: Sequence[int]) -> boo
     return False
 
 
-def _json(ids: Sequence[int]) -> str:
-    return json.dumps([int(i) for i in ids])
+def _about(ids: Sequence[int], device: str) -> dict[str, str]:
+    """What a part of rows says of itself."""
+    return {"ids": json.dumps([int(i) for i in ids]), "device": device}
 
 
 def device_name(device: str) -> str:
     """Of the GPU, or the kind of processor."""
     return torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})"
-
-
-def _split(recipe: Recipe, split: str, around: Surroundings) -> data.Split:
-    return data.load(recipe.dataset, split, root=around.data_root, image_size=recipe.image_size, classes=recipe.classes)
-
-
-def _network(made: Made, state: State, device: str) -> models.Classifier:
-    """The network in evaluation mode without parameter gradients; rebuilt once in a process, since many chunks use it."""
-    key = (made.key, device)
-    if key not in _networks:
-        model = models.build(
-            made.recipe.network,
-            made.shape,
-            made.classes,
-            mean=(0.0,) * made.shape[0],
-            std=(1.0,) * made.shape[0],
-            options=made.recipe.network_options,
-        )
-        model.load_state_dict({name: torch.tensor(value) for name, value in state.items()})  # torch.tensor copies
-        model.magnitudes = made.magnitudes
-        _networks[key] = model.to(device).eval().requires_grad_(False)
-        while len(_networks) > NETWORKS_KEPT:
-            _networks.popitem(last=False)
-    _networks.move_to_end(key)
-    return _networks[key]
-
-
-def _searched(ids: Sequence[int], state: State, device: str) -> Searched:
-    """The adversarial examples of these ids."""
-    rows = np.searchsorted(state["ids"], ids)
-    names = [field.name for field in fields(Searched)]
-    return Searched(**{name: torch.tensor(state[name][rows], device=device) for name in names})  # indexing copies
-
-
-def _magnitudes(model: models.Classifier, split: data.Split, device: str) -> tuple[float, ...]:
-    """Of the hidden spaces, over the first training images; none for a network that has no hidden spaces."""
-    images, _ = data.take(split, split.ids[:EXAMPLES_FOR_MAGNITUDES], device=device)
-    try:
-        return magnitudes(model, images)
-    except UserError:
-        return ()

@@ -3,7 +3,8 @@
 `manifest.json` lists the files that were made at the top of a folder and in `figures/`, and the runs in `tensorboard/`. A name
 is in the list before its file is first written, and as long as it may be there, so a run that is killed leaves nothing that
 looks like the user's. Files that are made in numbers are known by their names instead: those of a trial
-(`trials/<hash>/trial.json`, `scores.parquet`, `augmented.png`, `rows/part-*.parquet`) and the events of TensorBoard.
+(`trials/<hash>/trial.json`, `scores.parquet`, `rows/part-*.parquet`, and the `attachments/` that `trial.json` tells of) and the events
+of TensorBoard.
 
 A folder is ours where it has a manifest, or where a version that kept none has been: that one's files are known by convention, and the
 manifest begins with them. A folder that is absent or empty becomes ours with the first file. Any other is refused.
@@ -158,6 +159,9 @@ class SweepFolder:
 
 def clear_trial(folder: str, store: Store) -> None:
     """Removes what is stored of a trial."""
+    record = store.record(f"{folder}/trial.json") or {}
+    left = "|".join(re.escape(f"{name}.png") for name in record.get("attachments") or {})
+    _clear(f"{folder}/attachments", re.compile(left), store)
     _clear(f"{folder}/rows", _PART, store)
     _clear(folder, _RECORD, store)
 

@@ -26,9 +26,9 @@ import string
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -204,8 +204,18 @@ class Store:
         with self._filesystem.open_input_stream(path) as stream:
             return stream.read()
 
+    @contextmanager
+    def opened(self, path: str) -> Iterator[BinaryIO]:
+        """A file to be read piece by piece."""
+        with self._filesystem.open_input_stream(path) as stream:
+            yield stream
+
     def write(self, path: str, content: bytes) -> None:
         """Writes a whole file or nothing; it is on a local disk before it has its name."""
+        self.write_stream(path, lambda stream: stream.write(content))
+
+    def write_stream(self, path: str, fill: Callable[[BinaryIO], object]) -> None:
+        """As `write`, for content that `fill` writes into a stream, so that it need not be in memory as a whole."""
         parent, _, name = path.rpartition("/")
         if parent:
             self._filesystem.create_dir(parent, recursive=True)
@@ -214,7 +224,7 @@ class Store:
         temporary = f"{parent}/.writing-{uuid.uuid4().hex}-{name}".lstrip("/")
         try:
             with self._filesystem.open_output_stream(temporary) as stream:
-                stream.write(content)
+                fill(stream)
             if self.folder is not None:
                 _sync(self.folder / temporary)
             self._filesystem.move(temporary, path)

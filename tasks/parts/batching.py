@@ -6,7 +6,8 @@ it. So the rows of a last, smaller batch are padded: on the CPU to a multiple of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
@@ -21,6 +22,15 @@ LAYERS = ((25, 4), (64, 10), (256, 10), (784, 10), (3072, 10))
 """Inputs and outputs of the linear layers that they are tried on."""
 LARGEST = 512
 """The largest batch that they are tried on."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples to measure: ids (B,) in their split, images (B, C, H, W) in [0, 1], labels (B,)."""
+
+    ids: Sequence[int]
+    images: Tensor
+    labels: Tensor
 
 
 def batch_size(pixels: int, device: torch.device) -> int:

@@ -4,8 +4,8 @@
 COLUMNS                            row column -> what it is, with its unit: what `measure` returns, and no more; `id` is one
 MAY_BE_MISSING = frozenset()       optional: the columns that may have no value (NaN) in a row; any may where it is not declared
 class Config(TaskConfig)           the settings; every field has a default, a unit and a bound
-def needs(config)                  name -> recipe of what must exist before the measurement
-def measure(config, made, batch)   one chunk of examples -> columns of rows
+def needs(config)                  name -> request of an artifact: what must exist before the measurement
+def measure(config, given, batch)  one chunk of examples -> columns of rows
 def summarise(config, rows)        all rows -> name -> float, the trial's scalars
 VERSION                            a whole number, raised by hand when its numbers change on purpose
 SHARES                             optional: names of row columns and scalars that lie between 0 and 1; `*` stands for any ending
@@ -21,45 +21,87 @@ nothing to measure, or infinite; not so an objective.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
-from tasks.parts.artifacts.adversarial_examples import Adversarial, made
+from tasks.parts.artifacts import classifier
+from tasks.parts.artifacts.common.kind import Product, Progress, Saved, kind_of
+from tasks.parts.batching import Batch
 from tasks.parts.settings import Settings
 from tasks.parts.training.recipes import Recipe
 
-Need = Recipe | Adversarial
-Needs = Mapping[str, Need]
-"""What a task's `needs` returns."""
+Needs = Mapping[str, Settings]
+"""What a task's `needs` returns: requests of artifact kinds by name. A recipe stands for its classifier."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Examples to measure: ids (B,) in their split, images (B, C, H, W) in [0, 1], labels (B,)."""
-
-    ids: Sequence[int]
-    images: Tensor
-    labels: Tensor
+def requests(needs: Needs) -> dict[str, Settings]:
+    """What a task asks for, with each recipe as the request of its classifier."""
+    return {name: classifier.Request(recipe=need) if isinstance(need, Recipe) else need for name, need in needs.items()}
 
 
-def prepared(needs: Needs, model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """What `measure` needs of one classifier, without the engine: in a notebook, or a test.
+def prepared(
+    needs: Needs, models: nn.Module | Mapping[str, nn.Module], batch: Batch, *, root: str | None = None
+) -> dict[str, Any]:
+    """What `measure` is given, without the engine: in a notebook, or a test.
 
     Args:
-        needs: of a task that looks at one classifier.
-        model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
+        needs: what the task asks for.
+        models: the networks by the name under which they are needed, or the only one: [0, 1] images
+            (B, C, H, W) to logits (B, K), in evaluation mode. What is not among them is made here.
         batch: around whose images the task measures.
+        root: of the data sets.
+
+    Raises:
+        ValueError: one network is given where several are needed.
     """
-    return {
-        name: made(need, [model] * len(need.networks), batch.images, batch.labels, batch.ids)
-        if isinstance(need, Adversarial)
-        else model
-        for name, need in needs.items()
-    }
+    asked = requests(needs)
+    whole = dict(_whole(asked))
+    if isinstance(models, nn.Module):
+        if any(request != next(iter(whole.values())) for request in whole.values()):
+            raise ValueError(f"several networks are needed; give each by its name: {', '.join(whole)}")
+        models = dict.fromkeys(whole, models)
+    there = [(whole[name], model) for name, model in models.items() if name in whole]
+    return {name: _in_memory(request, there, batch, root) for name, request in asked.items()}
+
+
+def _whole(needs: Mapping[str, Settings]) -> Iterator[tuple[str, Settings]]:
+    """The whole things that are needed, also by what is needed by example: those have the names of both."""
+    for name, request in needs.items():
+        kind = kind_of(request)
+        if kind.per_example:
+            yield from ((f"{name}/{inner}", need) for inner, need in _whole(kind.needs(request)))
+        else:
+            yield name, request
+
+
+def _in_memory(request: Settings, there: list[tuple[Settings, Any]], batch: Batch, root: str | None) -> Any:
+    found = next((loaded for known, loaded in there if known == request), None)
+    if found is not None:
+        return found
+    kind, device = kind_of(request), str(batch.images.device)
+    given = {name: _in_memory(need, there, batch, root) for name, need in kind.needs(request).items()}
+    if kind.per_example:
+        made = kind.make_rows(request, given, batch)
+        arrays = {name: as_array(values) for name, values in made.items()}
+        return kind.load(request, Saved(arrays, ids=np.asarray(batch.ids)), device)
+    product = _last(kind.make_whole(request, given, root, device))
+    return kind.load(request, Saved(product.arrays, product.facts), device)
+
+
+def _last(steps: Iterator[Progress | Product]) -> Product:
+    *_, product = steps
+    if not isinstance(product, Product):
+        raise TypeError("the last that a kind's make yields must be a Product")
+    return product
+
+
+def as_array(values: Any) -> np.ndarray:
+    """A column as a NumPy array, from wherever it is."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 class TaskConfig(Settings):

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from linear_sweeps import NOISE, OPTIMISER, grid, write
+from PIL import Image
 
 from analysis import page, report, stats
 from analysis.figures import effects
@@ -294,11 +295,6 @@ def test_no_checks_no_words_about_them(tmp_path: Path) -> None:
 
 
 SPACE, SHARE = "recipe.adversarial_augmentation.space", "recipe.adversarial_augmentation.probability"
-DOT = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"
-    "0000000049454e44ae426082"
-)
-"""A PNG of one white pixel."""
 
 
 def augment(folder: Path, *, pictures: bool = True) -> None:
@@ -312,16 +308,22 @@ def augment(folder: Path, *, pictures: bool = True) -> None:
         hidden = line[f"config.{SPACE}"] != "pixel"
         column = {"id": 7, "label": 3, "predicted": 3, "moved_to": 5, "margin_before": 1.25, "margin_after": -0.5}
         near = {"distance": 1.5, "neighbours": [7, 9], "neighbour_labels": [3, 5], "distances": [1.4, 1.45]}
-        record["augmented"] = {
-            "space": line[f"config.{SPACE}"],
-            "rows": ["training image", "nearest", "2nd nearest"]
-            if hidden
-            else ["training image", "moved", "difference"],
-            "columns": [column | (near if hidden else {}), (column | (near if hidden else {})) | {"moved_to": 3}],
-        } | ({} if hidden else {"largest": 0.3})
+        record["attachments"] = {
+            "augmentation": {
+                "marks": [[None, "changed"]] * 3,
+                "space": line[f"config.{SPACE}"],
+                "rows": ["training image", "nearest", "2nd nearest"]
+                if hidden
+                else ["training image", "moved", "difference"],
+                "columns": [column | (near if hidden else {}), (column | (near if hidden else {})) | {"moved_to": 3}],
+            }
+            | ({} if hidden else {"largest": 0.3})
+        }
         (place / "trial.json").write_text(json.dumps(record))
         if pictures:
-            (place / "augmented.png").write_bytes(DOT)
+            (place / "attachments").mkdir()
+            sheet = Image.new("RGB", (2 * 4, 3 * 4), (10, 20, 30))
+            sheet.save(place / "attachments/augmentation.png")
 
 
 def augmented_page(folder: Path, *, pictures: bool = True) -> tuple[Page, str]:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ import torch
 
 from engine import sweep
 from engine.plan.plan import Planned, exists, plan
-from engine.run import artifacts, trial
+from engine.run import trial
 from engine.run.context import Job
 from engine.run.executors import Here
-from engine.run.workers import Surroundings
+from engine.run.workers import RunContext
 from engine.store.store import Store
 from engine.sweepfile.load import Spec, load
 from tasks import adversarial_search
+from tasks.parts.artifacts import adversarial_examples, classifier
 
 PROJECT = Path(__file__).parents[2]
 RECIPE: dict[str, Any] = {"dataset": "blobs", "network": "linear", "epochs": 2}
@@ -46,23 +48,23 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 class Work:
-    """What was trained and searched, in order."""
+    """What was trained and attacked, in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.trained: list[int] = []
         self.searched: list[int] = []
-        train, search = artifacts.train, artifacts.search
+        train, attack = classifier.make, adversarial_examples.make
 
-        def training(recipe: Any, *rest: Any) -> Any:
-            self.trained.append(recipe.epochs)
-            return train(recipe, *rest)
+        def training(request: Any, *rest: Any) -> Any:
+            self.trained.append(request.recipe.epochs)
+            return train(request, *rest)
 
-        def searching(ids: Any, *rest: Any) -> Any:
-            self.searched += ids
-            return search(ids, *rest)
+        def attacking(request: Any, given: Any, batch: Any) -> Any:
+            self.searched += batch.ids
+            return attack(request, given, batch)
 
-        monkeypatch.setattr(artifacts, "train", training)
-        monkeypatch.setattr(artifacts, "search", searching)
+        monkeypatch.setattr(classifier, "make", training)
+        monkeypatch.setattr(adversarial_examples, "make", attacking)
 
     def taken(self) -> tuple[list[int], list[int]]:
         """What was done since the last look, sorted: the epochs of each training, and the examples searched."""
@@ -90,7 +92,7 @@ def planned(task: str, **entries: Any) -> tuple[Spec, list[Planned]]:
 def run(store: Store, task: str, **entries: Any) -> list[dict[str, Any]]:
     """The trials of a sweep in this process: their records."""
     spec, items = planned(task, **entries)
-    job = Job.of(spec, store, Here(), Surroundings(data_root=spec.data_root))
+    job = Job.of(spec, store, Here(), RunContext(data_root=spec.data_root))
     records = [trial.run(item, job, lambda said: None) for item in items]
     assert [record["status"] for record in records] == ["done"] * len(items), records[0].get("traceback")
     return records
@@ -121,10 +123,10 @@ def test_one_search_serves_all_who_ask_for_the_same(store: Store, work: Work) ->
     same = {"attack": {"steps": 5, "stop": "first", "options": {"momentum": 0.0}}, "radii": [0.12], "black_box": 3}
     run(store, "adversarial_search", name="in_other_words", **same)
     assert work.taken() == ([], [])
-    assert len(made(store, "classifier")) == len(made(store, "adversarial")) == 1
+    assert len(made(store, "classifier")) == len(made(store, "adversarial_examples")) == 1
     run(store, "input_flatness", name="other", **FLATNESS | {"attack": ATTACK | {"steps": 6}})
     assert work.taken() == ([], ids)
-    assert len(made(store, "adversarial")) == 2
+    assert len(made(store, "adversarial_examples")) == 2
     found = rows(store, "adversarial_search").drop_duplicates("id").set_index("id")
     around = rows(store, "input_flatness")
     adversarial = around[around["condition"] == "adversarial"].drop_duplicates("id").set_index("id")
@@ -151,43 +153,43 @@ def test_a_search_that_was_cut_short_goes_on_where_it_stopped(
     whole = Store("whole")
     run(whole, "adversarial_search", **SEARCH, examples=[0, 1, 2, 3, 4, 5], resources={"chunk": 2})
     work.taken()
-    search = artifacts.search
+    attack = adversarial_examples.make
 
-    def killed(ids: Any, *rest: Any) -> Any:
-        if 2 in ids:
+    def killed(request: Any, given: Any, batch: Any) -> Any:
+        if 2 in batch.ids:
             raise KeyboardInterrupt
-        return search(ids, *rest)
+        return attack(request, given, batch)
 
-    monkeypatch.setattr(artifacts, "search", killed)
+    monkeypatch.setattr(adversarial_examples, "make", killed)
     settings = {**SEARCH, "examples": [0, 1, 2, 3, 4, 5], "resources": {"chunk": 2}}
     with pytest.raises(KeyboardInterrupt):
         run(store, "adversarial_search", **settings)
     assert work.taken() == ([2], [0, 1])
-    monkeypatch.setattr(artifacts, "search", search)
+    monkeypatch.setattr(adversarial_examples, "make", attack)
     _, (item,) = planned("adversarial_search", **settings)
-    assert not exists(item.needs["adversarial"], store, item.ids)
-    assert exists(item.needs["adversarial"], store, [0, 1])
+    assert not exists(item.needs["adversarial"], store)
+    assert exists(replace(item.needs["adversarial"], ids=(0, 1)), store)
     run(store, "adversarial_search", **settings)
     assert work.taken() == ([], [2, 3, 4, 5])
-    parts = sorted((made(store, "adversarial")[0] / "rows").glob("part-*.parquet"))
+    parts = sorted((made(store, "adversarial_examples")[0] / "rows").glob("part-*.parquet"))
     parts[1].unlink()
-    (lost,) = made(store, "adversarial")
+    (lost,) = made(store, "adversarial_examples")
     for file in (Path(store.location("adversarial_search")) / "trials").glob("*/trial.json"):
         file.unlink()
     run(store, "adversarial_search", **settings)
     assert work.taken() == ([], [2, 3])
     pd.testing.assert_frame_equal(rows(store, "adversarial_search"), rows(whole, "adversarial_search"), rtol=1e-5)
     about = json.loads((lost / "artifact.json").read_text())
-    assert about["attack"]["steps"] == 5
+    assert about["request"]["attack"]["steps"] == 5
     assert "examples" not in about
 
 
 def test_points_are_kept_as_floats_with_their_shape(store: Store) -> None:
     run(store, "adversarial_search", **SEARCH)
-    (folder,) = made(store, "adversarial")
+    (folder,) = made(store, "adversarial_examples")
     part = next((folder / "rows").glob("part-*.parquet"))
     schema = pq.read_schema(part)
-    assert json.loads(schema.metadata[b"shape"]) == [1, 4, 4]
+    assert json.loads(schema.metadata[b"shapes"]) == {"points": [1, 4, 4]}
     assert re.fullmatch(r"fixed_size_list<.*: float>\[16\]", str(schema.field("points").type))
     found = rows(store, "adversarial_search")
     assert found["verified"].all()
@@ -198,13 +200,13 @@ def test_several_networks_are_trained_once_and_searched_together(store: Store, w
     pool = {"networks": [{"epochs": 1}, {"epochs": 2}, {"epochs": 3}], "members": 1, "attack": ATTACK, "samples": 2}
     run_pool = {**pool, "joint": True}
     spec, (item,) = planned("transfer", **run_pool)
-    job = Job.of(spec, store, Here(), Surroundings())
+    job = Job.of(spec, store, Here(), RunContext())
     record = trial.run(item, job, lambda said: None)
     assert record["status"] == "done", record.get("traceback")
     trained, searched = work.taken()
     assert trained == [1, 2, 3]
     assert len(searched) == 6 * (3 + 3)
-    assert len(made(store, "adversarial")) == 6
+    assert len(made(store, "adversarial_examples")) == 6
     run(store, "adversarial_search", attack=ATTACK | {"stop": "first"}, black_box=0)  # of a network of the pool
     assert work.taken() == ([], [])
 
@@ -220,7 +222,7 @@ def test_what_is_switched_off_makes_no_other_network(store: Store, work: Work) -
     items = []
     for number, part in enumerate(off):
         spec, (item,) = planned("input_flatness", name=f"s{number}", **FLATNESS, recipe=RECIPE | {"epochs": 2} | part)
-        record = trial.run(item, Job.of(spec, store, Here(), Surroundings()), lambda said: None)
+        record = trial.run(item, Job.of(spec, store, Here(), RunContext()), lambda said: None)
         assert record["status"] == "done", record.get("traceback")
         items.append(item)
     assert len({item.key for item in items}) == len(off)  # each is a trial, under its own name
@@ -267,14 +269,14 @@ def test_a_dry_run_counts_searches_and_a_fresh_one_keeps_them(
     planned("adversarial_search", **SEARCH, examples=[0, 1, 2], seeds=2)
     arguments = ["adversarial_search.yaml", "--local", "--results", store.location("")]
     assert sweep.main([*arguments, "--dry-run"]) == 0
-    assert "2 networks to train, 4 epochs; 6 adversarial searches; 6 examples to measure" in capsys.readouterr().out
+    assert "2 networks to train, 4 epochs; 6 attacks; 6 examples to measure" in capsys.readouterr().out
     assert not Path("results").exists()
     assert sweep.main([*arguments, "seeds=1"]) == 0
     assert work.taken() == ([2], [0, 1, 2])
     capsys.readouterr()
     assert sweep.main([*arguments, "--dry-run", "examples=[0,1,2,3]"]) == 0
     said = capsys.readouterr().out
-    assert "1 networks to train, 2 epochs; 5 adversarial searches; 8 examples to measure" in said
+    assert "1 networks to train, 2 epochs; 5 attacks; 8 examples to measure" in said
     before = {path: path.stat().st_mtime_ns for path in Path("results/artifacts").rglob("*") if path.is_file()}
     assert sweep.main([*arguments, "seeds=1", "--fresh"]) == 0
     assert "; 1 run now" in capsys.readouterr().out

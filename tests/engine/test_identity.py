@@ -13,9 +13,9 @@ from engine.plan import identity
 from engine.plan.plan import Planned, plan
 from engine.sweepfile.load import load
 from tasks import input_flatness
-from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts import adversarial_examples, classifier
+from tasks.parts.artifacts.common.attack_settings import versions_of
 from tasks.parts.attacks import apgd, pgd
-from tasks.parts.training import training
 
 OWN_TASK = '''
 """Like evaluation."""
@@ -57,9 +57,9 @@ def keys(**fixed: Any) -> dict[str, str]:
 
 @pytest.fixture
 def unversioned() -> Any:
-    identity._of_attack.cache_clear()
+    versions_of.cache_clear()
     yield
-    identity._of_attack.cache_clear()
+    versions_of.cache_clear()
 
 
 @pytest.mark.usefixtures("unversioned")
@@ -69,13 +69,13 @@ def unversioned() -> Any:
         (input_flatness, {"trial"}),
         (pgd, {"trial", "adversarial"}),
         (adversarial_examples, {"trial", "adversarial"}),
-        (training, {"trial", "adversarial", "classifier"}),
+        (classifier, {"trial", "adversarial", "classifier"}),
         (apgd, set()),
     ],
 )
 def test_a_version_counts_where_its_numbers_do(module: Any, changed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(attack={"name": "pgd"})
-    identity._of_attack.cache_clear()
+    versions_of.cache_clear()
     monkeypatch.setattr(module, "VERSION", 2)
     after = keys(attack={"name": "pgd"})
     assert {name for name in before if before[name] != after[name]} == changed
@@ -84,7 +84,7 @@ def test_a_version_counts_where_its_numbers_do(module: Any, changed: set[str], m
 @pytest.mark.usefixtures("unversioned")
 def test_the_versions_of_what_an_attack_is_made_of_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(attack={"name": "auto"})
-    identity._of_attack.cache_clear()
+    versions_of.cache_clear()
     monkeypatch.setattr(apgd, "VERSION", 2)
     assert keys(attack={"name": "auto"})["adversarial"] != before["adversarial"]
 

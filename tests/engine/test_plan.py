@@ -264,7 +264,7 @@ def test_status_and_what_is_left(tmp_path: Path) -> None:
 def test_a_network_exists_once_its_last_file_does(tmp_path: Path) -> None:
     (item,) = planned()
     store, network = Store(tmp_path / "results"), item.needs["classifier"]
-    store.write(f"{network.folder}/weights.pt", b"weights")
+    store.write(f"{network.folder}/arrays.pt", b"weights")
     assert not exists(network, store)
     store.write_json(f"{network.folder}/artifact.json", {"history": [], "bytes": 7})
     assert exists(network, store)

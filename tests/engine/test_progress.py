@@ -20,7 +20,7 @@ from engine.run.context import Job
 from engine.run.executors import OverRay
 from engine.run.launch import Feed
 from engine.run.progress import Progress, summary_line
-from engine.run.workers import Surroundings
+from engine.run.workers import RunContext
 from engine.store.store import Store
 from engine.sweepfile.load import load
 
@@ -242,7 +242,7 @@ def test_what_tune_is_given_pickles_while_a_display_is_live(tmp_path: Path) -> N
     file.write_text("task: evaluation\nfixed: {examples: 10, recipe: {dataset: digits, network: linear}}\nseeds: 2\n")
     spec, store = load(str(file), []), Store(str(tmp_path))
     feed = Feed(spec, store, plan(spec))
-    job = Job.of(spec, store, OverRay(), Surroundings())
+    job = Job.of(spec, store, OverRay(), RunContext())
     window = Window(80, 24)
     with Progress(trials=2, examples=20, stream=window.stream) as progress:
         window.wait_for(lambda shown: "trials" in shown)

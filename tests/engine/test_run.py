@@ -104,7 +104,7 @@ def test_a_sweep_leaves_everything_behind(tmp_path: Path, capsys: pytest.Capture
     assert {"point", "config", "devices", "seconds", "summary"} <= record.keys()
     networks = list((results / "artifacts" / "classifier").iterdir())
     assert len(networks) == 4
-    torch.load(networks[0] / "weights.pt", weights_only=True)
+    torch.load(networks[0] / "arrays.pt", weights_only=True)
     logs = {path.name for path in (folder / "tensorboard").iterdir()}
     assert logs == {"input noise 0", "input noise 0.2", "report"}
 
@@ -188,7 +188,7 @@ def test_a_missing_objective_is_a_failure(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep.main([write(tmp_path, FLATNESS), "--dry-run", "--results", str(tmp_path / "results")]) == 0
-    assert "4 networks to train, 8 epochs; 120 adversarial searches; 120 examples to measure" in capsys.readouterr().out
+    assert "4 networks to train, 8 epochs; 120 attacks; 120 examples to measure" in capsys.readouterr().out
     assert not (tmp_path / "results").exists()
 
 
@@ -326,20 +326,23 @@ def test_augmentation_leaves_a_picture_of_what_it_does(tmp_path: Path) -> None:
     """In the network's folder, in those of its trials, and in the report; nothing where nothing is augmented."""
     assert sweep.main([write(tmp_path, AUGMENTED), "--local", "--results", str(tmp_path / "results")]) == 0
     folder = tmp_path / "results" / "small"
-    kept = {path.read_bytes() for path in (tmp_path / "results/artifacts/classifier").glob("*/augmented.png")}
+    kept = {
+        path.read_bytes() for path in (tmp_path / "results/artifacts/classifier").glob("*/attachments/augmentation.png")
+    }
     assert len(kept) == 2
     spaces = []
     for trial in (folder / "trials").iterdir():
         record = json.loads((trial / "trial.json").read_text())
         settings = record["config"]["recipe"]["adversarial_augmentation"]
         if settings["probability"] == 0:
-            assert "augmented" not in record
-            assert not (trial / "augmented.png").exists()
+            assert record["attachments"] == {}
+            assert not (trial / "attachments").exists()
             continue
         spaces.append(settings["space"])
-        assert record["augmented"]["space"] == settings["space"]
-        assert len(record["augmented"]["columns"]) == 8
-        assert (trial / "augmented.png").read_bytes() in kept
+        notes = record["attachments"]["augmentation"]
+        assert notes["space"] == settings["space"]
+        assert len(notes["columns"]) == 8
+        assert (trial / "attachments/augmentation.png").read_bytes() in kept
     assert sorted(spaces) == ["hidden:1", "pixel"]
     page = (folder / "report.html").read_text()
     assert page.count("Training images, and what the augmentation makes of them") == 2

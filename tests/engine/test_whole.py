@@ -54,7 +54,7 @@ def in_a_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 Said = pytest.CaptureFixture[str]
 TRIALS, CLASSIFIERS, SEARCHES = (
     Path("results", *parts)
-    for parts in (("small", "trials"), ("artifacts", "classifier"), ("artifacts", "adversarial"))
+    for parts in (("small", "trials"), ("artifacts", "classifier"), ("artifacts", "adversarial_examples"))
 )
 
 
@@ -110,7 +110,7 @@ def test_lost_rows_are_measured_again_and_no_others(loss: str, earlier: bool, ca
 
     assert run("--dry-run") == 0
     said = capsys.readouterr()
-    assert "to do: 1 trials; 0 networks to train, 0 epochs; 0 adversarial searches; 4 examples to measure" in said.out
+    assert "to do: 1 trials; 0 networks to train, 0 epochs; 0 attacks; 4 examples to measure" in said.out
     assert "begun" in said.out
     assert said.err.count(str(lost)) == named
     assert run() == 0
@@ -157,13 +157,13 @@ def test_a_part_that_another_run_has_written_anew_is_as_good(capsys: Said) -> No
 @pytest.mark.parametrize("content", ["", '{"status": "do', "[]"])
 def test_a_record_that_is_cut_is_named_and_made_again(content: str, capsys: Said) -> None:
     files = [next(TRIALS.glob("*/trial.json")), *CLASSIFIERS.glob("*/artifact.json"), Path("results/small/report.json")]
-    network = files[1].with_name("weights.pt").read_bytes()
+    network = files[1].with_name("arrays.pt").read_bytes()
     for file in files:
         file.write_text(content)
     capsys.readouterr()
     assert run("--dry-run") == 0
     said = capsys.readouterr()
-    assert "to do: 1 trials; 1 networks to train, 1 epochs; 0 adversarial searches; 0 examples to measure" in said.out
+    assert "to do: 1 trials; 1 networks to train, 1 epochs; 0 attacks; 0 examples to measure" in said.out
     assert [said.err.count(str(file)) for file in files] == [1, 1, 0]
     assert files[0].read_text() == content  # a dry run writes nothing
     assert run() == 0
@@ -172,7 +172,7 @@ def test_a_record_that_is_cut_is_named_and_made_again(content: str, capsys: Said
     assert [said.err.count(str(file)) for file in files] == [1, 1, 1]
     assert json.loads(files[0].read_text())["status"] == "done"
     assert len(json.loads(files[1].read_text())["history"]) == 1
-    assert files[1].with_name("weights.pt").read_bytes() == network
+    assert files[1].with_name("arrays.pt").read_bytes() == network
     assert run() == 0
     assert capsys.readouterr().err == ""
 
@@ -182,7 +182,7 @@ def test_weights_that_are_missing_or_cut_are_trained_again(
     size: int | None, earlier: bool, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run() == 0
-    (weights,) = CLASSIFIERS.glob("*/weights.pt")
+    (weights,) = CLASSIFIERS.glob("*/arrays.pt")
     before = torch.load(weights, weights_only=True)
     if earlier:
         forget_sizes()
@@ -205,7 +205,7 @@ def test_weights_that_are_missing_or_cut_are_trained_again(
 
 def test_weights_that_cannot_be_loaded_are_set_aside_and_trained_again(capsys: Said) -> None:
     """Their size is right, their content is not."""
-    (weights,) = CLASSIFIERS.glob("*/weights.pt")
+    (weights,) = CLASSIFIERS.glob("*/arrays.pt")
     weights.write_bytes(bytes(weights.stat().st_size))
     shutil.rmtree(TRIALS)
     capsys.readouterr()
@@ -223,7 +223,7 @@ def test_adversarial_examples_that_are_cut_are_searched_again(capsys: Said) -> N
     capsys.readouterr()
     assert run("--dry-run") == 0
     said = capsys.readouterr()
-    assert "4 adversarial searches" in said.out
+    assert "4 attacks" in said.out
     assert said.err.count(str(lost)) == 1
     assert run() == 0
     assert capsys.readouterr().err.count(str(lost)) == 1

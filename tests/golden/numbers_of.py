@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 import tasks
-from tasks.parts import attacks
+from tasks.parts import artifacts, attacks
 from tasks.parts.artifacts import adversarial_examples
-from tasks.parts.artifacts.adversarial_examples import Adversarial
 from tasks.parts.artifacts.common import attack_settings
 from tasks.parts.artifacts.common.attack_settings import Attack
-from tasks.parts.contract import Batch
+from tasks.parts.artifacts.common.kind import kind_of
+from tasks.parts.contract import Batch, prepared, requests
 from tasks.parts.data import load as data
 from tasks.parts.models import build as models
 from tasks.parts.models import spaces
@@ -69,15 +69,15 @@ def members() -> list[str]:
     """`tasks/<name>`, `attacks/<name>` and `kinds/<name>` of all there are."""
     found = [f"tasks/{module.name}" for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg]
     found += [f"attacks/{module.name}" for module in pkgutil.iter_modules(attacks.__path__) if not module.ispkg]
-    return sorted([*found, "kinds/classifier", "kinds/adversarial"])
+    found += [f"kinds/{module.name}" for module in pkgutil.iter_modules(artifacts.__path__) if not module.ispkg]
+    return sorted(found)
 
 
 def module_of(member: str) -> ModuleType:
     """The module that holds the member's `VERSION`."""
     kind, _, name = member.partition("/")
-    if kind == "kinds":
-        return {"classifier": training, "adversarial": adversarial_examples}[name]
-    return importlib.import_module(f"tasks.{name}" if kind == "tasks" else f"tasks.parts.attacks.{name}")
+    folder = {"tasks": "tasks", "attacks": "tasks.parts.attacks", "kinds": "tasks.parts.artifacts"}[kind]
+    return importlib.import_module(f"{folder}.{name}")
 
 
 def computed(member: str) -> Numbers:
@@ -87,7 +87,7 @@ def computed(member: str) -> Numbers:
     torch.set_num_threads(1)
     try:
         if kind == "kinds":
-            return {"classifier": _classifiers, "adversarial": _examples}[name]()
+            return {"classifier": _classifiers, "adversarial_examples": _examples}[name]()
         return _task(module_of(member), TASKS.get(name, {})) if kind == "tasks" else _attack(name)
     finally:
         torch.set_num_threads(threads)
@@ -157,19 +157,11 @@ def _attack(name: str) -> Numbers:
 
 def _task(task: ModuleType, settings: Mapping[str, Any]) -> Numbers:
     config = task.Config(recipe=BLOBS, **settings)
-    networks: dict[str, nn.Module] = {}
-
-    def network(recipe: Recipe) -> nn.Module:
-        return networks.setdefault(recipe.model_dump_json(), _network(len(networks)))
-
     batch = _batch(_network())
-    made = {}
-    for name, need in task.needs(config).items():
-        if isinstance(need, Recipe):
-            made[name] = network(need)
-        else:
-            of = [network(recipe) for recipe in need.networks]
-            made[name] = adversarial_examples.made(need, of, batch.images, batch.labels, batch.ids)
+    needs = requests(task.needs(config))
+    whole = [name for name, request in needs.items() if not kind_of(request).per_example]
+    networks = {name: _network(number) for number, name in enumerate(whole)}
+    made = prepared(needs, networks, batch)
     rows = pd.DataFrame(task.measure(config, made, batch))
     numbers = rows.select_dtypes(["number", "bool"]).astype(float).groupby("id").mean()
     by_example = {name: _listed(values) for name, values in numbers.items()}
@@ -182,19 +174,31 @@ def _examples() -> Numbers:
     batch = _batch(first)
     recipe, other = Recipe(**BLOBS), Recipe(**BLOBS, seed=1)
     wanted = {
-        "ladder": (Adversarial(networks=(recipe,), attack=Attack(steps=8), radii=(0.05, 0.1, 0.2)), [first]),
-        "weight noise": (
-            Adversarial(networks=(recipe,), attack=Attack(epsilon=0.2, steps=4, weight_noise={"sigma": 0.1})),
+        "ladder": (
+            adversarial_examples.Request(networks=(recipe,), attack=Attack(steps=8), radii=(0.05, 0.1, 0.2)),
             [first],
         ),
-        "joint": (Adversarial(networks=(recipe, other), attack=Attack(epsilon=0.3, steps=6)), [first, second]),
-        "hidden": (Adversarial(networks=(recipe,), attack=Attack(epsilon=0.3, steps=4, space="hidden:1")), [first]),
+        "weight noise": (
+            adversarial_examples.Request(
+                networks=(recipe,), attack=Attack(epsilon=0.2, steps=4, weight_noise={"sigma": 0.1})
+            ),
+            [first],
+        ),
+        "joint": (
+            adversarial_examples.Request(networks=(recipe, other), attack=Attack(epsilon=0.3, steps=6)),
+            [first, second],
+        ),
+        "hidden": (
+            adversarial_examples.Request(networks=(recipe,), attack=Attack(epsilon=0.3, steps=4, space="hidden:1")),
+            [first],
+        ),
     }
     first.magnitudes = spaces.magnitudes(first, batch.images)
     numbers: Numbers = {}
     for name, (need, networks) in wanted.items():
-        found = adversarial_examples.made(need, networks, batch.images, batch.labels, batch.ids)
-        for field, values in vars(found).items():
+        given = {str(number): network for number, network in enumerate(networks)}
+        found = adversarial_examples.make(need, given, batch)
+        for field, values in found.items():
             numbers[f"{name}: {field}"] = _listed(values.flatten(1).sum(1) if field == "points" else values)
     return numbers
 

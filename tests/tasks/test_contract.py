@@ -22,11 +22,11 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
 import tasks
-from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts import classifier
 from tasks.parts.artifacts.common import attack_settings
 from tasks.parts.attacks.common.result import Found
 from tasks.parts.batching import in_batches
-from tasks.parts.contract import Batch, TaskConfig
+from tasks.parts.contract import Batch, TaskConfig, prepared, requests
 from tasks.parts.data import load as data
 from tasks.parts.finite import NotFinite
 from tasks.parts.geometry.balls import norm_of
@@ -74,14 +74,9 @@ def examples(ids: Sequence[int] = IDS) -> Batch:
 
 
 def made(task: ModuleType, config: TaskConfig, batch: Batch) -> dict[str, Any]:
-    there: dict[str, Any] = {}
-    for name, need in task.needs(config).items():
-        if isinstance(need, Recipe):
-            there[name] = trained(need)
-        else:
-            networks = [trained(recipe) for recipe in need.networks]
-            there[name] = adversarial_examples.made(need, networks, batch.images, batch.labels, batch.ids)
-    return there
+    needs = requests(task.needs(config))
+    networks = {name: trained(need.recipe) for name, need in needs.items() if isinstance(need, classifier.Request)}
+    return prepared(needs, networks, batch)
 
 
 def measured(task: ModuleType, config: TaskConfig, ids: Sequence[int] = IDS) -> pd.DataFrame:

@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tasks.parts.artifacts import adversarial_examples
-from tasks.parts.artifacts.adversarial_examples import Adversarial
-from tasks.parts.contract import Batch
+from tasks.parts.contract import Batch, prepared
 from tasks.parts.training.recipes import Recipe
 from tasks.transfer import RANDOM, Config, checks, measure, needs, summarise
 
@@ -116,7 +115,7 @@ def test_needs_are_every_network_and_every_search() -> None:
     pool = config.pool()
     assert [name for name, need in wanted.items() if isinstance(need, Recipe)] == list(pool)
     for name, need in wanted.items():
-        if isinstance(need, Adversarial):
+        if isinstance(need, adversarial_examples.Request):
             assert (need.seed, need.split) == (3, "train")
             source = name.removeprefix("found at ")
             if source in pool:
@@ -161,13 +160,7 @@ def rows_of(models: Sequence[nn.Module], batch: Batch, **settings: Any) -> tuple
     attack = {"norm": "L2", "epsilon": 0.4, "steps": 30, "stop": "last", "joint": "worst"} | settings.pop("attack", {})
     given = {"members": 1, "attack": attack, "noise": 0.02, "samples": 16} | settings
     config = Config(networks=[{"epochs": number} for number in range(len(models))], **given)
-    wanted = needs(config)
-    made: dict[str, Any] = dict(zip(config.pool(), models, strict=True))
-    by_recipe = {need.model_dump_json(): made[name] for name, need in wanted.items() if isinstance(need, Recipe)}
-    for name, need in wanted.items():
-        if isinstance(need, Adversarial):
-            networks = [by_recipe[recipe.model_dump_json()] for recipe in need.networks]
-            made[name] = adversarial_examples.made(need, networks, batch.images, batch.labels, batch.ids)
+    made = prepared(needs(config), dict(zip(config.pool(), models, strict=True)), batch)
     return config, pd.DataFrame(measure(config, made, batch))
 
 

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from tasks.parts.artifacts.common.attack_settings import Attack, arguments_of, function_of, parameters_of
+from tasks.parts.artifacts import classifier
+from tasks.parts.artifacts.common.attack_settings import Attack, arguments_of, function_of, parameters_of, versions_of
+from tasks.parts.artifacts.common.kind import Given, Saved
 from tasks.parts.attacks.common import checks
 from tasks.parts.attacks.common.security_curve import security_curve
 from tasks.parts.attacks.common.weight_noise import unseen_share, with_weight_noise
+from tasks.parts.batching import Batch
+from tasks.parts.data import load as data
+from tasks.parts.finite import NotFinite
 from tasks.parts.losses import joint
+from tasks.parts.models import build as models
 from tasks.parts.models import spaces
-from tasks.parts.models.classifier import Classifier
+from tasks.parts.models.classifier import Classifier, hidden_stage
+from tasks.parts.own_code import explained
 from tasks.parts.settings import Positive, Settings, UserError
+from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
 
+PER_EXAMPLE = True
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+DOING = "searching"
 
 
-class Adversarial(Settings):
-    """Adversarial examples that must exist: all that decides them.
+class Request(Settings):
+    """Adversarial examples of one or several networks: all that decides them.
 
-    `networks` are fooled by the perturbations of one search; the first says which images there are. With `radii` the search is for the
-    smallest radius of this ladder at which it succeeds, in place of the attack's radius.
+    `networks` are fooled by the perturbations of one attack; the first says which images there are. With `radii` the attack is tried at
+    each radius of this ladder, for the smallest at which it succeeds, in place of its own radius.
     """
 
     networks: tuple[Recipe, ...] = Field(min_length=1)
@@ -38,36 +50,112 @@ class Adversarial(Settings):
     seed: int = 0
     batch: int | None = None
 
-    @model_validator(mode="after")
-    def _possible(self) -> Adversarial:
-        if self.radii is not None and not self.attack.fixed_radius:
-            object.__setattr__(self, "radii", None)  # the smallest perturbation says it for every radius
-        return self
+    @property
+    def ladder(self) -> tuple[float, ...] | None:
+        """The radii to try; none for an attack that finds the smallest perturbation, which says it for every radius."""
+        return self.radii if self.attack.fixed_radius else None
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the examples, as JSON, but for the networks, which have identities of their own.
 
-        Defaults are written out, so that settings that mean the same are the same.
-        """
-        attack = self.attack
-        defaults = {} if ":" in attack.name else arguments_of(attack.name)  # those of peers need be no JSON
-        arguments = {**defaults, "norm": attack.norm} | attack.arguments()
-        noise = attack.weight_noise
-        search = {
-            "name": attack.name,
-            "arguments": {name: value for name, value in arguments.items() if name != "epsilon"},
-            "radius": attack.radius if self.radii is None else sorted(set(self.radii)),
-            "target": attack.target,
-            "space": attack.space,
-            "weight_noise": noise.model_dump() if noise.sigma else None,
-            "joint": attack.joint if len(self.networks) > 1 else None,
-        }
-        return {"search": search, "split": self.split, "seed": self.seed}
+def needs(request: Request) -> dict[str, Settings]:
+    return {str(number): classifier.Request(recipe=recipe) for number, recipe in enumerate(request.networks)}
+
+
+def identity(request: Request, root: str | None) -> dict[str, Any]:
+    """Defaults are written out, so that settings that mean the same are the same."""
+    attack = request.attack
+    defaults = {} if ":" in attack.name else arguments_of(attack.name)  # those of libraries need be no JSON
+    arguments = {**defaults, "norm": attack.norm} | attack.arguments()
+    noise = attack.weight_noise
+    found = {
+        "name": attack.name,
+        "arguments": {name: value for name, value in arguments.items() if name != "epsilon"},
+        "radius": attack.radius if request.ladder is None else sorted(set(request.ladder)),
+        "target": attack.target,
+        "space": attack.space,
+        "weight_noise": noise.model_dump() if noise.sigma else None,
+        "joint": attack.joint if len(request.networks) > 1 else None,
+    }
+    return {"attack": found, "versions": versions_of(attack.name), "split": request.split, "seed": request.seed}
+
+
+def cost(request: Request) -> Mapping[str, int]:
+    return {"attacks": 1}
+
+
+def split(request: Request, root: str | None) -> data.Split:
+    return classifier.split_of(request.networks[0], request.split, root)
+
+
+def check(request: Request, root: str | None) -> None:
+    """Refuses options that the attack does not take, a layer that the network lacks, and a network that cannot be attacked."""
+    request.attack.try_options()
+    kind, stage = spaces.parse(request.attack.space)
+    if kind == "hidden" and stage is not None:
+        try:
+            hidden_stage(classifier.before_training(request.networks[0], root), stage)
+        except UserError as error:
+            raise UserError(error.message, "attack.space") from None
+    for recipe in request.networks:
+        _check_network(recipe, request, root)
+
+
+def _check_network(recipe: Recipe, request: Request, root: str | None) -> None:
+    """Refuses a network of the user's own, or with weights from a file, of which `checks.network` finds that it cannot be attacked."""
+    if ":" not in recipe.network and recipe.weights in ("none", "DEFAULT"):
+        return  # our networks return logits, which have gradients
+    with explained("recipe.network", recipe.network, own_code=":" in recipe.network):
+        images_of = classifier.split_of(recipe, request.split, root)
+        images, labels = data.take(images_of, images_of.ids[: checks.FEW])
+        options, content = json.dumps(recipe.network_options), of_recipe(recipe, root)["weights"]
+        shape, classes = images_of.shape, len(images_of.classes)
+        model = _as_trained(recipe.network, options, recipe.weights, content, shape, classes)
+        try:
+            checks.network(model, images, labels, follows=request.attack.follows_gradient)
+        except (UserError, NotFinite) as error:
+            raise UserError(f"{recipe.network}: {error}", "recipe.network") from None
+
+
+@lru_cache(maxsize=4)
+def _as_trained(
+    network: str, options: str, weights: str, _content: str, shape: tuple[int, int, int], classes: int
+) -> Classifier:
+    """The network as it will be, as far as that can be told before the training.
+
+    Untrained weights are moved a little: a network may well begin with zeros, through which no gradient flows, and not stay there.
+    """
+    model = models.build(network, shape, classes, weights=weights, options=json.loads(options)).eval()
+    if weights == "none":
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def make(request: Request, given: Given, batch: Batch) -> dict[str, Tensor]:
+    networks = [given[name] for name in needs(request)]
+    found = search(
+        request.attack,
+        networks,
+        batch.images,
+        batch.labels,
+        batch.ids,
+        radii=request.ladder,
+        seed=request.seed,
+        batch=request.batch,
+    )
+    return {field.name: getattr(found, field.name) for field in fields(found)}
+
+
+def load(request: Request, saved: Saved, device: str) -> AdversarialExamples:
+    return AdversarialExamples(
+        **{field.name: torch.tensor(saved.arrays[field.name], device=device) for field in fields(AdversarialExamples)}
+    )
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What a search left for B examples.
+class AdversarialExamples:
+    """What an attack left for B examples.
 
     Attributes:
         points: (B, ...) the best point found: an image in [0, 1], or a point of the search's space (`spaces`).
@@ -88,8 +176,8 @@ class Searched:
     backwards: Tensor
     unseen: Tensor
 
-    def __getitem__(self, rows: Any) -> Searched:
-        return Searched(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+    def __getitem__(self, rows: Any) -> AdversarialExamples:
+        return AdversarialExamples(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 class Together(nn.Module):
@@ -103,19 +191,6 @@ class Together(nn.Module):
         return torch.stack([network(x) for network in self.networks], 1)
 
 
-def made(
-    wanted: Adversarial, networks: Sequence[nn.Module], images: Tensor, labels: Tensor, ids: Sequence[int]
-) -> Searched:
-    """The adversarial examples of a batch, as `search` finds them.
-
-    Args:
-        networks: those of `wanted`, in the same order.
-    """
-    return search(
-        wanted.attack, networks, images, labels, ids, radii=wanted.radii, seed=wanted.seed, batch=wanted.batch
-    )
-
-
 def search(
     attack: Attack,
     networks: Sequence[nn.Module],
@@ -126,7 +201,7 @@ def search(
     radii: Sequence[float] | None = None,
     seed: int = 0,
     batch: int | None = None,
-) -> Searched:
+) -> AdversarialExamples:
     """Searches around each image, in the space that the attack names.
 
     Args:
@@ -179,7 +254,7 @@ def search(
             batch=batch,
             classify=None if attack.space == "pixel" else space.classify,
         )
-    return Searched(points, found.success, found.distance, radius, found.forwards, found.backwards, unseen)
+    return AdversarialExamples(points, found.success, found.distance, radius, found.forwards, found.backwards, unseen)
 
 
 def space_of(attack: Attack, networks: Sequence[nn.Module]) -> spaces.Space:

@@ -84,6 +84,11 @@ def names() -> tuple[str, ...]:
     )
 
 
+def is_own_code(name: str) -> bool:
+    """Whether a data set is read by code of the user's own."""
+    return ":" in name and name.partition(":")[0] not in names()
+
+
 def load(
     name: str,
     split: str,

@@ -28,9 +28,6 @@ from tasks.parts.training import adversarial_augmentation, augmentation, robust_
 from tasks.parts.training.adversarial_augmentation import Tally
 from tasks.parts.training.recipes import InputNoise, Recipe
 
-VERSION = 1
-"""Raised by hand when its numbers change on purpose."""
-
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, as torchvision's own networks expect them."""
 

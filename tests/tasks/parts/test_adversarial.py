@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tasks.parts.artifacts import adversarial_examples
-from tasks.parts.artifacts.adversarial_examples import Adversarial, search
+from tasks.parts.artifacts.adversarial_examples import search
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import in_batches
 from tasks.parts.data import load as data
@@ -150,7 +150,9 @@ def test_arguments_are_those_that_were_given_and_the_radius() -> None:
 
 def identity(radii: Any = None, networks: int = 1, **attack: Any) -> str:
     recipes = tuple(Recipe(seed=seed) for seed in range(networks))
-    return json.dumps(Adversarial(networks=recipes, attack=Attack(**attack), radii=radii).identity(), sort_keys=True)
+    request = adversarial_examples.Request(networks=recipes, attack=Attack(**attack), radii=radii)
+    found = adversarial_examples.identity(request, None)
+    return json.dumps([found, len(adversarial_examples.needs(request))], sort_keys=True)
 
 
 def test_searches_that_mean_the_same_have_one_identity() -> None:
@@ -171,10 +173,10 @@ def test_what_decides_the_examples_changes_the_identity() -> None:
     ]
     found = [identity(**other) for other in others if other != {"networks": 2}]
     assert len({identity(), *found}) == 1 + len(found)
-    wanted = Adversarial(networks=(Recipe(),), attack=Attack())
-    assert wanted.identity() == wanted.model_copy(update={"batch": 3}).identity()
-    assert wanted.identity() != wanted.model_copy(update={"seed": 1}).identity()
-    assert wanted.identity() != wanted.model_copy(update={"split": "train"}).identity()
+    wanted, of = adversarial_examples.Request(networks=(Recipe(),), attack=Attack()), adversarial_examples.identity
+    assert of(wanted, None) == of(wanted.model_copy(update={"batch": 3}), None)
+    assert of(wanted, None) != of(wanted.model_copy(update={"seed": 1}), None)
+    assert of(wanted, None) != of(wanted.model_copy(update={"split": "train"}), None)
 
 
 def test_classes_that_a_search_cannot_do_with() -> None:

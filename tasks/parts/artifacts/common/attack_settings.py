@@ -277,6 +277,24 @@ def norms_of(name: str) -> tuple[str, ...]:
     return libraries.find(name).norms if ":" in name else _choices(name).get("norm", ("L2",))
 
 
+@cache
+def versions_of(name: str) -> dict[str, int]:
+    """The versions of an attack and of those that it is made of, by name.
+
+    >>> sorted(versions_of("bisection"))
+    ['apgd', 'bisection']
+    """
+    if ":" in name:
+        return {name: libraries.VERSION}
+    module = importlib.import_module(f"{attacks.__name__}.{name}")
+    versions = {name: module.VERSION}
+    for part in vars(module).values():
+        folder, _, other = getattr(part, "__module__", "").rpartition(".")
+        if folder == attacks.__name__ and other != name:
+            versions |= versions_of(other)
+    return versions
+
+
 def _default_norm(name: str) -> str:
     default = parameters_of(name).get("norm", norms_of(name)[0])
     return norms_of(name)[0] if default is inspect.Parameter.empty else default

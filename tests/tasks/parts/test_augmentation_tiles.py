@@ -1,4 +1,4 @@
-"""The picture of what augmentation does shows the images it tells of, tile by tile."""
+"""The tiles of what augmentation does show the images that the notes tell of."""
 
 from __future__ import annotations
 
@@ -11,54 +11,45 @@ import torch
 
 from tasks.parts.data import load as data
 from tasks.parts.models.classifier import Classifier
-from tasks.parts.training import augmented_picture, training
-from tasks.parts.training.augmented_picture import BLUE, FRAME, GAP, ORANGE, WHITE, Told
+from tasks.parts.training import augmentation_tiles, training
+from tasks.parts.training.augmentation_tiles import Notes
 from tasks.parts.training.recipes import Recipe
 
 BLOBS: dict[str, Any] = {"dataset": "blobs", "network": "mlp", "epochs": 4, "batch_size": 32}
-TIMES = 24  # a 4 x 4 image becomes 96 x 96
-SIDE = 4 * TIMES + 2 * (FRAME + GAP)
 
 
-def drawn(settings: dict[str, Any], count: int = 5, **recipe: Any) -> tuple[np.ndarray, Told, Classifier, data.Split]:
+def drawn(settings: dict[str, Any], count: int = 5, **recipe: Any) -> tuple[np.ndarray, Notes, Classifier, data.Split]:
     chosen = Recipe(**(BLOBS | recipe | {"adversarial_augmentation": settings}))
     split = data.load("blobs", "train")
     model = training.trained(chosen, split)
-    found = augmented_picture.of(chosen, model, split, count)
+    found = augmentation_tiles.of(chosen, model, split, count)
     assert found is not None
     return *found, model, split
 
 
-def tile(picture: np.ndarray, row: int, column: int) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The image in [0, 1] of a place, one number a pixel, and the colour of its frame."""
-    place = picture[row * SIDE : (row + 1) * SIDE, column * SIDE : (column + 1) * SIDE]
-    edge = GAP + FRAME
-    inner = place[edge:-edge, edge:-edge]
-    blocks = inner.reshape(4, TIMES, 4, TIMES, 3)
-    assert (blocks == blocks[:, :1, :, :1, :1]).all()  # grey, and magnified pixel by pixel
-    frame = place[GAP:-GAP, GAP:-GAP]
-    assert (frame[:FRAME] == frame[0, 0]).all()
-    assert (frame[:, -FRAME:] == frame[0, 0]).all()
-    assert (place[:GAP] == 255).all()
-    return inner[::TIMES, ::TIMES, 0] / 255, tuple(int(c) for c in frame[0, 0])
+def tile(tiles: np.ndarray, notes: Notes, row: int, column: int) -> tuple[np.ndarray, str | None]:
+    """The image in [0, 1] of a place, one number a pixel, and its mark."""
+    shown = tiles[row, column]
+    assert (shown == shown[..., :1]).all()  # grey
+    return shown[..., 0] / 255, notes["marks"][row][column]
 
 
 def test_pixels_above_what_they_become() -> None:
     picture, told, model, split = drawn({"epsilon": 0.8})
     assert picture.dtype == np.uint8
-    assert picture.shape == (3 * SIDE, 5 * SIDE, 3)
+    assert picture.shape == (3, 5, 4, 4, 3)
     assert told["rows"] == ["training image", "moved", "difference"]
     assert told == json.loads(json.dumps(told))
     assert 0 < told["largest"] <= 0.8 + 1e-6
     changes = []
     for i, column in enumerate(told["columns"]):
-        (own, plain), (moved, frame), (difference, beside) = (tile(picture, row, i) for row in range(3))
+        (own, plain), (moved, frame), (difference, beside) = (tile(picture, told, row, i) for row in range(3))
         image = data.take(split, [column["id"]])[0]
         assert own == pytest.approx(image[0, 0].numpy(), abs=0.51 / 255)
         assert np.abs(moved - own).max() <= 0.8 + 1.01 / 255
         assert (difference - 0.5) * 2 * told["largest"] == pytest.approx(moved - own, abs=0.01)
         changed = column["predicted"] != column["moved_to"]
-        assert (plain, frame, beside) == (WHITE, ORANGE if changed else WHITE, WHITE)
+        assert (plain, frame, beside) == (None, "changed" if changed else None, None)
         assert int(model(image).argmax()) == column["predicted"]
         logits = model(torch.tensor(moved, dtype=torch.float32)[None, None]).detach()[0]
         others = logits.clone()
@@ -71,19 +62,19 @@ def test_pixels_above_what_they_become() -> None:
 
 def test_a_hidden_layer_is_shown_by_the_images_nearest_to_the_moved_representation() -> None:
     picture, told, _, split = drawn({"epsilon": 3.0, "space": "hidden:1"}, count=4)
-    assert picture.shape == (4 * SIDE, 4 * SIDE, 3)
+    assert picture.shape == (4, 4, 4, 4, 3)
     assert told["rows"] == ["training image", "nearest", "2nd nearest", "3rd nearest"]
     assert told == json.loads(json.dumps(told))
     frames = set()
     for i, column in enumerate(told["columns"]):
         for rank, (near, label) in enumerate(zip(column["neighbours"], column["neighbour_labels"], strict=True)):
-            shown, frame = tile(picture, 1 + rank, i)
+            shown, frame = tile(picture, told, 1 + rank, i)
             image, its = data.take(split, [near])
             assert shown == pytest.approx(image[0, 0].numpy(), abs=0.51 / 255)
             assert int(its[0]) == label
-            assert frame == (BLUE if near == column["id"] else ORANGE if label != column["label"] else WHITE)
+            assert frame == ("own" if near == column["id"] else "changed" if label != column["label"] else None)
             frames.add(frame)
-    assert ORANGE in frames  # so far a move ends among other classes
+    assert "changed" in frames  # so far a move ends among other classes
 
 
 def test_the_training_is_as_if_nobody_had_looked() -> None:
@@ -94,7 +85,7 @@ def test_the_training_is_as_if_nobody_had_looked() -> None:
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     drawn_before = torch.get_rng_state()
-    augmented_picture.of(recipe, model, split)
+    augmentation_tiles.of(recipe, model, split)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), drawn_before)
     assert model.training
@@ -109,12 +100,4 @@ def test_the_training_is_as_if_nobody_had_looked() -> None:
 def test_no_picture_where_nothing_is_moved(settings: dict[str, Any]) -> None:
     recipe = Recipe(**(BLOBS | {"epochs": 1, "adversarial_augmentation": settings}))
     split = data.load("blobs", "train")
-    assert augmented_picture.of(recipe, training.trained(recipe, split), split) is None
-
-
-def test_colours_and_large_images() -> None:
-    image = np.zeros((3, 120, 100), np.float32)
-    image[1] = 1.0
-    shown = augmented_picture._tile(image, ORANGE)
-    assert shown.shape == (120 + 2 * (FRAME + GAP), 100 + 2 * (FRAME + GAP), 3)
-    assert (shown[FRAME + GAP : -FRAME - GAP, FRAME + GAP : -FRAME - GAP] == (0, 255, 0)).all()
+    assert augmentation_tiles.of(recipe, training.trained(recipe, split), split) is None

@@ -1,0 +1,196 @@
+"""What an artifact kind is made of, seen from its file `tasks/parts/artifacts/<kind>.py`.
+
+An artifact is a thing that is made once and reused: a classifier, adversarial examples, a bank of
+representations. Nothing is registered. A task's `needs` returns requests, and a request is of the
+kind in whose module its class stands, ours or the user's own.
+
+```
+class Request(Settings)                what is asked for; frozen settings
+PER_EXAMPLE = False                    whether it is rows that grow by examples, or one whole thing
+VERSION = 1                            raised by hand when its numbers change on purpose
+def identity(request, root)            what decides its numbers, as JSON; what it needs adds its own
+def make(request, given, ...)          whole: (request, given, root, device), yields `Progress`, at last a `Product`
+                                       by example: (request, given, batch) -> columns, (B, ...) each
+def load(request, saved, device)       what `measure` receives under the name it was asked for
+
+def needs(request)                     optional: name -> request of another artifact, which `given` holds loaded
+def check(request, root)               optional: raises UserError with a field of the request, before any work
+def split(request, root)               by example: the split whose images `make` is given
+def examples(request, ids, root)       optional, by example: the ids in that split, where they are not
+                                       the trial's; `load` is then given the rows of all of them
+def cost(request)                      optional: the work, in words of several: {"epochs": 20}; by example: of one
+DOING = "training"                     optional: what its making is called while it goes on
+```
+
+`root` is the folder of the data sets, `device` a name that torch knows. A kind knows no Ray, logger
+or file.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tasks.parts.data.load import Split
+from tasks.parts.settings import Settings, UserError
+
+PACKAGE = "tasks.parts.artifacts"
+Given = Mapping[str, Any]
+"""What `load` returned for each thing that a request needs, by name."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of the work has ended: `done` of `total`, with its numbers, such as an epoch's."""
+
+    done: int
+    total: int
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """Something to look at that a maker leaves beside its arrays.
+
+    Attributes:
+        tiles: images in a grid of rows and columns, (R, n, H, W, 3), uint8; None for notes alone.
+        notes: words and numbers about them, as JSON.
+    """
+
+    tiles: np.ndarray | None
+    notes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Product:
+    """One whole artifact: its arrays, facts about it as JSON, and attachments by name."""
+
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    attachments: Mapping[str, Attachment] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was kept of an artifact, as `load` is given it. The arrays are shared: read, never written.
+
+    Attributes:
+        arrays: by name; by example: a row for each of `ids`, (N, ...), in that order.
+        facts: about a whole artifact.
+        ids: of the examples, (N,); None for a whole artifact.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    ids: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The members of a kind's module, with the defaults of those that are optional."""
+
+    module_name: str
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(self.module_name)
+
+    @property
+    def name(self) -> str:
+        """Ours: the name of the file; the user's own: that of the module."""
+        return self.module_name.removeprefix(f"{PACKAGE}.")
+
+    @property
+    def ours(self) -> bool:
+        return self.name != self.module_name
+
+    @property
+    def per_example(self) -> bool:
+        return self.module.PER_EXAMPLE
+
+    @property
+    def own_examples(self) -> bool:
+        """Whether the kind says which examples its rows are of, whatever a trial measures."""
+        return self.per_example and hasattr(self.module, "examples")
+
+    @property
+    def doing(self) -> str:
+        return getattr(self.module, "DOING", f"making {self.name}")
+
+    def needs(self, request: Settings) -> dict[str, Settings]:
+        return dict(self.module.needs(request)) if hasattr(self.module, "needs") else {}
+
+    def identity(self, request: Settings, root: str | None) -> Any:
+        return self.module.identity(request, root)
+
+    def check(self, request: Settings, root: str | None) -> None:
+        if hasattr(self.module, "check"):
+            self.module.check(request, root)
+
+    def split(self, request: Settings, root: str | None) -> Split:
+        return self.module.split(request, root)
+
+    def examples(self, request: Settings, ids: Sequence[int], root: str | None) -> tuple[int, ...]:
+        chosen = self.module.examples(request, ids, root) if self.own_examples else ids
+        return tuple(int(i) for i in chosen)
+
+    def cost(self, request: Settings) -> Mapping[str, int]:
+        return self.module.cost(request) if hasattr(self.module, "cost") else {}
+
+    def make_whole(
+        self, request: Settings, given: Given, root: str | None, device: str
+    ) -> Iterator[Progress | Product]:
+        return self.module.make(request, given, root, device)
+
+    def make_rows(self, request: Settings, given: Given, batch: Any) -> Mapping[str, Any]:
+        return self.module.make(request, given, batch)
+
+    def load(self, request: Settings, saved: Saved, device: str) -> Any:
+        return self.module.load(request, saved, device)
+
+
+def kind_of(request: Settings) -> Kind:
+    """The kind of a request: that of the module in which its class stands.
+
+    Raises:
+        UserError: the module lacks a member that a kind must have, or one of them cannot be so.
+    """
+    return _kind(type(request).__module__, type(request).__qualname__)
+
+
+@cache
+def _kind(module_name: str, class_name: str) -> Kind:
+    kind = Kind(module_name)
+    module, what = kind.module, f"the artifact kind {kind.name}"
+    if class_name != "Request":
+        raise UserError(f"{module_name}.{class_name} is no request of an artifact kind, whose class is called Request")
+    members = ["PER_EXAMPLE", "identity", "make", "load", *(["VERSION"] if kind.ours else [])]
+    members += ["split"] if getattr(module, "PER_EXAMPLE", False) else []
+    absent = [member for member in members if not hasattr(module, member)]
+    if absent:
+        raise UserError(f"{what} lacks {', '.join(absent)}")
+    if not isinstance(module.PER_EXAMPLE, bool):
+        raise UserError(f"{what}: PER_EXAMPLE must be True or False, not {module.PER_EXAMPLE!r}")
+    if hasattr(module, "VERSION"):
+        check_version(what, module.VERSION)
+    clash = None if kind.ours else importlib.util.find_spec(f"{PACKAGE}.{module_name.partition('.')[0]}")
+    if clash is not None and "." not in module_name:
+        raise UserError(f"{what} has the name of one of ours; rename its module")
+    return kind
+
+
+def check_version(what: str, version: Any) -> None:
+    """Raises `UserError` unless a `VERSION` is a whole number above 0.
+
+    >>> check_version("the task digits", "2")
+    Traceback (most recent call last):
+    tasks.parts.settings.UserError: the task digits: VERSION must be a whole number above 0, not '2'
+    """
+    if type(version) is not int or version < 1:
+        raise UserError(f"{what}: VERSION must be a whole number above 0, not {version!r}")

@@ -1,0 +1,52 @@
+"""Code of the user's own as it runs: whatever it does ends in words, and never in the end of a process."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.parts.settings import UserError
+
+
+@contextmanager
+def explained(field: str, name: str, *, own_code: bool = False) -> Iterator[None]:
+    """What the file system refuses, and what code of the user's own raises, as a `UserError`.
+
+    Args:
+        field: the setting at fault.
+        name: what was asked for, for the message.
+        own_code: whether the code that runs within is the user's, so that any error of it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if own_code:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}, line {last.lineno}"
+            raise UserError(f"{name} failed: {type(error).__name__}: {error} ({where})", field) from error
+        if isinstance(error, OSError):
+            raise UserError(f"{name}: {error.strerror or error}", field) from error
+        raise
+
+
+@contextmanager
+def survived(what: str) -> Iterator[None]:
+    """Where code of the user's own would end this process, that is a failure like any other.
+
+    Args:
+        what: is run, for the message.
+
+    Raises:
+        RuntimeError: in place of `SystemExit` and the like.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        said = f": {error}" if str(error) else ""
+        raise RuntimeError(f"{what} raised {type(error).__name__}{said}, which ends a process") from error

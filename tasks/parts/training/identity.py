@@ -1,0 +1,36 @@
+"""What decides a trained network, as JSON, from which its key is made."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tasks.parts.data import load as data
+from tasks.parts.training.recipes import Recipe
+from tasks.parts.user_code import source_hash
+
+
+def of_recipe(recipe: Recipe, root: str | None) -> dict[str, Any]:
+    """The recipe, where each name of something outside of it is replaced by a fingerprint of its content.
+
+    Args:
+        root: of the data sets.
+    """
+    identity = recipe.model_dump(mode="json")
+    identity["dataset"] = data.fingerprint(recipe.dataset, root=root)
+    if ":" in recipe.network:
+        identity["network"] = [recipe.network, source_hash(recipe.network.partition(":")[0])]
+    if recipe.weights not in ("none", "DEFAULT"):
+        file = Path(recipe.weights).expanduser()
+        identity["weights"] = _file_hash(str(file), file.stat().st_mtime_ns)
+    if recipe.finetune_from is not None:
+        identity["finetune_from"] = of_recipe(recipe.finetune_from, root)
+    return identity
+
+
+@lru_cache
+def _file_hash(path: str, _modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
