@@ -319,7 +319,7 @@ def test_networks_of_one_trial_are_trained_side_by_side_over_ray(tmp_path: Path)
     for file in (tmp_path / "ray" / "artifacts" / "classifier").glob("*/artifact.json"):
         about = json.loads(file.read_text())
         ended_at = file.stat().st_mtime
-        spans[about["recipe"]["epochs"]] = (ended_at - about["seconds"], ended_at)
+        spans[about["request"]["recipe"]["epochs"]] = (ended_at - about["seconds"], ended_at)
     assert set(spans) == {30, 31, 32, 2}
     if (os.cpu_count() or 1) > 1:
         assert spans[30][0] < spans[31][1]

@@ -14,13 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.plan.identity import _source_hash, of_recipe
+from engine.plan.identity import _source_hash
 from engine.plan.plan import Planned, exists, missing, plan, status
 from engine.store.store import Store
 from engine.sweepfile.load import load
 from engine.sweepfile.messages import settings_of
 from tasks.input_flatness import Config
 from tasks.parts.models import build as models
+from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
 
 BASE: dict[str, Any] = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp"}}

@@ -15,7 +15,7 @@ import torch
 from analysis import report, table
 from engine import sweep
 from engine.results import finish as results
-from engine.run import artifacts
+from tasks.parts.artifacts import classifier
 
 SWEEP = """
 task: input_flatness
@@ -80,10 +80,10 @@ def cut(file: Path, size: int) -> None:
 
 
 def forget_sizes() -> None:
-    """Trials and networks as earlier versions left them."""
-    for file in [*TRIALS.glob("*/trial.json"), *CLASSIFIERS.glob("*/artifact.json")]:
+    """Trials as earlier versions left them."""
+    for file in TRIALS.glob("*/trial.json"):
         told = json.loads(file.read_text())
-        file.write_text(json.dumps({name: value for name, value in told.items() if name not in ("parts", "bytes")}))
+        file.write_text(json.dumps({name: value for name, value in told.items() if name != "parts"}))
 
 
 LOSSES: dict[str, tuple[Callable[[Path], None], bool]] = {
@@ -177,20 +177,18 @@ def test_a_record_that_is_cut_is_named_and_made_again(content: str, capsys: Said
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("size", "earlier"), [(None, False), (500, False), (0, True), (500, True)])
+@pytest.mark.parametrize("size", [None, 0, 500])
 def test_weights_that_are_missing_or_cut_are_trained_again(
-    size: int | None, earlier: bool, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    size: int | None, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run() == 0
     (weights,) = CLASSIFIERS.glob("*/arrays.pt")
     before = torch.load(weights, weights_only=True)
-    if earlier:
-        forget_sizes()
     weights.unlink() if size is None else cut(weights, size)
     shutil.rmtree(TRIALS)
     trained = []
-    train = artifacts.train
-    monkeypatch.setattr(artifacts, "train", lambda *given: trained.append(1) or train(*given))
+    train = classifier.make
+    monkeypatch.setattr(classifier, "make", lambda *given: trained.append(1) or train(*given))
     capsys.readouterr()
     assert run("--dry-run") == 0
     said = capsys.readouterr()
