@@ -115,10 +115,10 @@ def _make(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     with closing(job.hands.stream(make_whole, handle, job.context, (job.store, folder), *needs)) as messages:
         for made in messages:  # a scheduler may stop it
             for step in made.steps:
-                numbers = {name: value for name, value in step.items() if name not in ("done", "of")}
+                numbers = {name: value for name, value in step.items() if name != "of"}
                 history.append(numbers)
                 log(numbers)
-                report({**how, **step})
+                report({**how, "done": step["epoch"], **step})
     product = made.product
     assert product is not None
     size = made.bytes if made.bytes is not None else write_whole(job.store, folder, product.arrays)

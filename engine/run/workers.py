@@ -59,10 +59,10 @@ class Handle:
 
 @dataclass(frozen=True)
 class Made:
-    """What the maker of a whole artifact says: steps that have ended, and at the end what came out.
+    """What the maker of a whole artifact says: steps (epochs) that have ended, and at the end what came out.
 
     Attributes:
-        steps: the numbers of each step, such as an epoch's, `done` and `of` among them.
+        steps: the numbers of each step, its own as `epoch`, and `of` how many it is.
         product: at the end; without its arrays where the worker has written them itself.
         bytes: of the file of arrays, where the worker has written it.
         device: that they were made on.
@@ -100,7 +100,7 @@ def make_whole(
             if isinstance(step, Product):
                 product = step
                 continue
-            steps.append({**step.numbers, "done": step.done, "of": step.total})
+            steps.append({"epoch": step.done, **step.numbers, "of": step.total})
             if time.monotonic() - said >= TELL_EVERY:
                 yield Made(steps)
                 steps, said = [], time.monotonic()

@@ -29,9 +29,9 @@ or file.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -161,27 +161,24 @@ def kind_of(request: Settings) -> Kind:
     Raises:
         UserError: the module lacks a member that a kind must have, or one of them cannot be so.
     """
-    return _kind(type(request).__module__, type(request).__qualname__)
-
-
-@cache
-def _kind(module_name: str, class_name: str) -> Kind:
+    module_name, class_name = type(request).__module__, type(request).__qualname__
     kind = Kind(module_name)
     module, what = kind.module, f"the artifact kind {kind.name}"
     if class_name != "Request":
-        raise UserError(f"{module_name}.{class_name} is no request of an artifact kind, whose class is called Request")
+        said = f"{module_name}.{class_name} is no request of an artifact kind, whose class is called Request"
+        raise UserError(said, "task")
     members = ["PER_EXAMPLE", "identity", "make", "load", *(["VERSION"] if kind.ours else [])]
     members += ["split"] if getattr(module, "PER_EXAMPLE", False) else []
     absent = [member for member in members if not hasattr(module, member)]
     if absent:
-        raise UserError(f"{what} lacks {', '.join(absent)}")
+        raise UserError(f"{what} lacks {', '.join(absent)}", "task")
     if not isinstance(module.PER_EXAMPLE, bool):
-        raise UserError(f"{what}: PER_EXAMPLE must be True or False, not {module.PER_EXAMPLE!r}")
+        raise UserError(f"{what}: PER_EXAMPLE must be True or False, not {module.PER_EXAMPLE!r}", "task")
     if hasattr(module, "VERSION"):
         check_version(what, module.VERSION)
-    clash = None if kind.ours else importlib.util.find_spec(f"{PACKAGE}.{module_name.partition('.')[0]}")
-    if clash is not None and "." not in module_name:
-        raise UserError(f"{what} has the name of one of ours; rename its module")
+    alone = "." not in module_name
+    if alone and importlib.util.find_spec(f"{PACKAGE}.{module_name}") is not None:
+        raise UserError(f"{what} has the name of one of ours; rename its module", "task")
     return kind
 
 
@@ -193,4 +190,4 @@ def check_version(what: str, version: Any) -> None:
     tasks.parts.settings.UserError: the task digits: VERSION must be a whole number above 0, not '2'
     """
     if type(version) is not int or version < 1:
-        raise UserError(f"{what}: VERSION must be a whole number above 0, not {version!r}")
+        raise UserError(f"{what}: VERSION must be a whole number above 0, not {version!r}", "task")
