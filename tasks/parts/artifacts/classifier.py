@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pydantic import field_validator
+from pydantic import Field
 
 from tasks.parts.artifacts.common.kind import Attachment, Given, Product, Progress, Saved
 from tasks.parts.data import load as data
@@ -36,14 +36,14 @@ class Request(Settings):
     """The network that a recipe makes."""
 
     recipe: Recipe
+    weights: str = Field(
+        default_factory=lambda given: _full_path(given["recipe"].weights),
+        description="the recipe's, a file by its full path: workers have a working folder of their own",
+    )
 
-    @field_validator("recipe")
-    @classmethod
-    def _anywhere(cls, recipe: Recipe) -> Recipe:
-        """The weights file by its full path: workers have a working folder of their own."""
-        if recipe.weights in ("none", "DEFAULT"):
-            return recipe
-        return recipe.model_copy(update={"weights": str(Path(recipe.weights).expanduser().absolute())})
+
+def _full_path(weights: str) -> str:
+    return weights if weights in ("none", "DEFAULT") else str(Path(weights).expanduser().absolute())
 
 
 def needs(request: Request) -> dict[str, Settings]:
@@ -79,7 +79,7 @@ def check(request: Request, root: str | None) -> None:
 
 
 def make(request: Request, given: Given, root: str | None, device: str) -> Iterator[Progress | Product]:
-    recipe = request.recipe
+    recipe = request.recipe.model_copy(update={"weights": request.weights})
     train = split_of(recipe, "train", root)
     start = given["start"].state_dict() if "start" in given else None
     model = training.untrained(recipe, train, start)
