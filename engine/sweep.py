@@ -136,14 +136,14 @@ def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, opt
     feed = launch.Feed(spec, store, todo, study, fresh=options.fresh)
     if study is not None:
         study.open()
-    with launch.hands(spec, local=options.local, address=options.address) as hands:
+    with launch.executor(spec, local=options.local, address=options.address) as by:
         results.begin(spec, store)
         left = sum(_left(item, store) for item in todo)
         more = f", {study.left} points to choose" if study and study.left else ""
         say(f"{spec.page}: {len(todo)} trials to run, {left} examples to measure{more}")
         left += (feed.most - len(todo)) * len(plan(spec)[0].ids) if more else 0
         with Progress(feed.most, left) as progress:
-            launch.run_all(spec, store, feed, hands, progress, options.max_concurrent)
+            launch.run_all(spec, store, feed, by, progress, options.max_concurrent)
     return feed.handed
 
 

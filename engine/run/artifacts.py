@@ -45,7 +45,7 @@ def make_all(
         logs: of the classifiers, by key.
     """
     absent = {key: a for key, a in needs.items() if a.kind == "classifier" and not exists(a, job.store)}
-    while len(absent) > 1 and job.hands.slots > 1:  # in waves: what is finetuned comes after what it starts from
+    while len(absent) > 1 and job.executor.slots > 1:  # in waves: what is finetuned comes after what it starts from
         ready = [a for a in absent.values() if all(base.key not in absent for base in a.needs)]
         _at_once(ready, job, logs, report)
         absent = {key: a for key, a in absent.items() if a not in ready}
@@ -77,7 +77,7 @@ def load(artifact: Artifact, ids: Sequence[int], store: Store) -> tuple[Made | S
 def _at_once(absent: Sequence[Artifact], job: Job, logs: Mapping[str, Log], report: Report) -> None:
     """Trains classifiers side by side; what they say is passed on by this thread, in which alone a trial may report."""
     said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    with ThreadPoolExecutor(min(len(absent), job.hands.slots)) as pool:
+    with ThreadPoolExecutor(min(len(absent), job.executor.slots)) as pool:
         running: set[Future[None]] = {
             pool.submit(_classifier, artifact, job, logs[artifact.key], said.put) for artifact in absent
         }
@@ -111,8 +111,8 @@ def _train(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     final: dict[str, Any] = {}
     how = {"phase": "training", "of": recipe.epochs, "network": artifact.key}
     report({**how, "done": 0})
-    start = [job.hands.put(state) for _, state in (load(base, (), job.store) for base in artifact.needs)]
-    with closing(job.hands.stream(train, recipe, job.around, *start)) as messages:  # a scheduler may stop it
+    start = [job.executor.put(state) for _, state in (load(base, (), job.store) for base in artifact.needs)]
+    with closing(job.executor.stream(train, recipe, job.around, *start)) as messages:  # a scheduler may stop it
         for message in messages:
             for epoch in message.get("epochs", ()):
                 history.append(epoch)
@@ -151,7 +151,7 @@ def _adversarial(artifact: Artifact, ids: Sequence[int], job: Job, report: Repor
         about = {"kind": artifact.kind, **wanted.model_dump(mode="json"), "versions": versions()}
         job.store.write_json(f"{artifact.folder}/artifact.json", about)
         loaded = [load(network, ids, job.store) for network in artifact.needs]
-        shared = [job.hands.put(state) for _, state in loaded]
+        shared = [job.executor.put(state) for _, state in loaded]
         of = (wanted, job.around, [made for made, _ in loaded], *shared)
         complete("searching", artifact.folder, ids, job, report, search, *of)
 

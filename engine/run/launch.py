@@ -16,7 +16,7 @@ import torch
 
 from engine.plan.plan import Planned, plan, status
 from engine.run.context import Job, judged
-from engine.run.executors import Here, OverRay
+from engine.run.executors import LocalExecutor, RayExecutor
 from engine.run.progress import Progress
 from engine.run.trial import run
 from engine.run.workers import Surroundings
@@ -30,7 +30,7 @@ from engine.terminal import dimensions, say
 
 
 @contextmanager
-def hands(spec: Spec, *, local: bool, address: str | None) -> Iterator[Here | OverRay]:
+def executor(spec: Spec, *, local: bool, address: str | None) -> Iterator[LocalExecutor | RayExecutor]:
     """What the work is done with: this process, or a Ray cluster (the one at `address`, or one started here and ended after).
 
     Raises:
@@ -39,7 +39,7 @@ def hands(spec: Spec, *, local: bool, address: str | None) -> Iterator[Here | Ov
     if local:
         if spec.sweep.resources.gpus not in ("auto", 0) and not torch.cuda.is_available():
             raise _no_gpu(spec, "this machine has none that torch can use")
-        yield Here()
+        yield LocalExecutor()
         return
     import ray
 
@@ -113,12 +113,17 @@ class Feed:
 
 
 def run_all(
-    spec: Spec, store: Store, feed: Feed, by: Here | OverRay, progress: Progress, at_once: int | None = None
+    spec: Spec,
+    store: Store,
+    feed: Feed,
+    by: LocalExecutor | RayExecutor,
+    progress: Progress,
+    at_once: int | None = None,
 ) -> None:
     """Runs the trials; each leaves its `trial.json`, also when it fails.
 
     Args:
-        by: what `hands` gave.
+        by: what `executor` gave.
         at_once: trials at once; as the sweep says, or by the cluster's size, where None.
 
     Raises:
@@ -126,7 +131,7 @@ def run_all(
     """
     resources = spec.sweep.resources
     judging = (spec.sweep.scheduler, feed.curves()) if spec.sweep.scheduler else None
-    if isinstance(by, Here):
+    if isinstance(by, LocalExecutor):
         on_gpu = resources.gpus != 0 and torch.cuda.is_available()
         job = Job.of(spec, store, by, Surroundings("cuda" if on_gpu else "cpu", resources.cpus, spec.data_root))
         judge = Judge(*judging) if judging else None
@@ -187,7 +192,7 @@ def _knock(address: str) -> None:
         raise SpecError(f"--address {address}: no Ray cluster answers there: {error.strerror or error}") from None
 
 
-def _over_ray(spec: Spec) -> OverRay:
+def _over_ray(spec: Spec) -> RayExecutor:
     """How tasks are started, with the GPUs that each gets."""
     import ray
 
@@ -200,7 +205,7 @@ def _over_ray(spec: Spec) -> OverRay:
     if resources.cpus > cores and not resources.nodes_may_join:
         message = f"{resources.cpus} a task are asked for, the largest node has {cores:g}"
         raise spec.source.error("resources.cpus", message)
-    return OverRay(resources.cpus, gpus, resources.retries)
+    return RayExecutor(resources.cpus, gpus, resources.retries)
 
 
 def _no_gpu(spec: Spec, have: str) -> SpecError:

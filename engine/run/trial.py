@@ -89,7 +89,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
             store.write(f"{planned.folder}/{AUGMENTED}", picture)
             board.image("augmentation", picture)
         made = {name: of for name, (of, _) in zip(planned.needs, loaded, strict=True)}
-        shared = [job.hands.put(state) for _, state in loaded]
+        shared = [job.executor.put(state) for _, state in loaded]
         of = (job.task, config, job.around, made, *shared)
 
         def measured() -> pd.DataFrame:

@@ -20,7 +20,7 @@ from engine import sweep
 from engine.plan.plan import Planned, exists, plan
 from engine.run import artifacts, trial
 from engine.run.context import Job
-from engine.run.executors import Here
+from engine.run.executors import LocalExecutor
 from engine.run.workers import Surroundings
 from engine.store.store import Store
 from engine.sweepfile.load import Spec, load
@@ -90,7 +90,7 @@ def planned(task: str, **entries: Any) -> tuple[Spec, list[Planned]]:
 def run(store: Store, task: str, **entries: Any) -> list[dict[str, Any]]:
     """The trials of a sweep in this process: their records."""
     spec, items = planned(task, **entries)
-    job = Job.of(spec, store, Here(), Surroundings(data_root=spec.data_root))
+    job = Job.of(spec, store, LocalExecutor(), Surroundings(data_root=spec.data_root))
     records = [trial.run(item, job, lambda said: None) for item in items]
     assert [record["status"] for record in records] == ["done"] * len(items), records[0].get("traceback")
     return records
@@ -198,7 +198,7 @@ def test_several_networks_are_trained_once_and_searched_together(store: Store, w
     pool = {"networks": [{"epochs": 1}, {"epochs": 2}, {"epochs": 3}], "members": 1, "attack": ATTACK, "samples": 2}
     run_pool = {**pool, "joint": True}
     spec, (item,) = planned("transfer", **run_pool)
-    job = Job.of(spec, store, Here(), Surroundings())
+    job = Job.of(spec, store, LocalExecutor(), Surroundings())
     record = trial.run(item, job, lambda said: None)
     assert record["status"] == "done", record.get("traceback")
     trained, searched = work.taken()
@@ -220,7 +220,7 @@ def test_what_is_switched_off_makes_no_other_network(store: Store, work: Work) -
     items = []
     for number, part in enumerate(off):
         spec, (item,) = planned("input_flatness", name=f"s{number}", **FLATNESS, recipe=RECIPE | {"epochs": 2} | part)
-        record = trial.run(item, Job.of(spec, store, Here(), Surroundings()), lambda said: None)
+        record = trial.run(item, Job.of(spec, store, LocalExecutor(), Surroundings()), lambda said: None)
         assert record["status"] == "done", record.get("traceback")
         items.append(item)
     assert len({item.key for item in items}) == len(off)  # each is a trial, under its own name
