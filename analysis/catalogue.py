@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from analysis.options import FigureOptions
+from engine.store.records import SweepRecord
 
 FOLDER = Path(__file__).parent / "figures"
 
@@ -35,7 +36,7 @@ class Chosen:
         judge = getattr(self.module, "unfit", None)
         return judge(set(columns)) if judge else None
 
-    def unsuited(self, sweep: Mapping[str, Any] | None) -> str | None:
+    def unsuited(self, sweep: SweepRecord | None) -> str | None:
         """Why a sweep cannot be drawn with these options, whatever its rows; None if it can, or where nothing is known of it."""
         judge = getattr(self.module, "unsuited", None)
         return judge(sweep, self.options) if judge and sweep is not None else None
@@ -65,7 +66,7 @@ def parse(
     entry: Any,
     columns: Iterable[str] | None = None,
     settings: Iterable[str] | None = None,
-    sweep: Mapping[str, Any] | None = None,
+    sweep: SweepRecord | None = None,
 ) -> Chosen:
     """Checks an entry of a sweep's `figures:` list.
 
@@ -104,7 +105,7 @@ def parse(
     return chosen
 
 
-def fitting(columns: Iterable[str], sweep: Mapping[str, Any] | None = None) -> list[Chosen]:
+def fitting(columns: Iterable[str], sweep: SweepRecord | None = None) -> list[Chosen]:
     """Every figure, with its default options, that rows with these columns can be drawn as.
 
     Args:
@@ -118,11 +119,20 @@ def fitting(columns: Iterable[str], sweep: Mapping[str, Any] | None = None) -> l
     return [chosen for chosen in every if chosen.unsuited(sweep) is None]
 
 
-def _told(sweep: Mapping[str, Any] | None) -> dict[str, list[str] | None]:
+def takes_importance(figures: Sequence[Any]) -> bool:
+    """Whether one of a sweep's `figures:` shows the importance of searched settings; where it asks for none, all are drawn.
+
+    >>> takes_importance([]), takes_importance(["recipes"]), takes_importance(["recipes", {"importance": {}}])
+    (True, False, True)
+    """
+    return not figures or any(getattr(parse(entry).module, "TAKES_IMPORTANCE", False) for entry in figures)
+
+
+def _told(sweep: SweepRecord | None) -> dict[str, Sequence[str] | None]:
     """The names that a sweep tells, by what options call them; None for those that it does not tell."""
     if sweep is None:
         return {}
-    return {"objective": [entry["metric"] for entry in sweep.get("objectives") or []], "metric": sweep.get("metrics")}
+    return {"objective": [one.metric for one in sweep.objectives], "metric": sweep.metrics}
 
 
 def _split(entry: Any) -> tuple[str, dict[str, Any]]:

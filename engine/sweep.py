@@ -11,10 +11,15 @@ from engine import terminal
 if __name__ == "__main__":
     terminal.prepare()  # the imports below take seconds
 
+from analysis import catalogue, recipe_log, report
+from analysis.results import ReportError
 from engine.plan.plan import Planned, exists, missing, outdated, plan, status
-from engine.results import finish as results
+from engine.results.finish import Drawing, Finish, begin, folders
+from engine.results.records import refuse_unreported
 from engine.run.progress import Progress
+from engine.run.trial import histories
 from engine.search.study import Study
+from engine.store.owned import SweepFolder
 from engine.store.store import Store
 from engine.sweepfile.load import Spec, load
 from engine.sweepfile.yaml_lines import SpecError
@@ -93,12 +98,12 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     if options.local and options.address:
         raise SpecError("--local and --address exclude each other")
     store = _store(options.results)
-    results.folders(spec, store)
+    home, page = folders(spec, store, report.figure_files(spec.sweep.figures or []))
     planned = plan(spec)
     study = Study(spec, store, fresh=options.fresh) if spec.sweep.studied else None
     known = study.planned if study else planned
     if not options.fresh:
-        results.refuse_unreported(spec, store, known if spec.sweep.adaptive else planned)
+        refuse_unreported(spec, store, known if spec.sweep.adaptive else planned)
     todo = [item for item in known if options.fresh or status(item, store) not in spec.ended]
     if options.dry_run:
         _show(spec, known, todo, store, fresh=options.fresh)
@@ -109,12 +114,12 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
         say(f"{spec.page}: {again} trials were measured with other data, weights or code, and are measured anew")
     ran = 0
     if todo or (study and study.left):
-        ran = _run(spec, store, todo, study, options)
+        ran = _run(spec, store, (home, page), todo, study, options)
         say("drawing the report ...")
     refused = study.refused if study else []
     for said in refused:
         say(f"failed: a point that was chosen makes no trial: {said}")
-    return max(results.finish(spec, store, study.planned if study else planned, ran=ran), int(bool(refused)))
+    return max(_finish(spec, store, page, study.planned if study else planned, ran), int(bool(refused)))
 
 
 def _store(results: str) -> Store:
@@ -129,7 +134,14 @@ def _store(results: str) -> Store:
     return store
 
 
-def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, options: argparse.Namespace) -> int:
+def _run(
+    spec: Spec,
+    store: Store,
+    ours: tuple[SweepFolder, SweepFolder],
+    todo: list[Planned],
+    study: Study | None,
+    options: argparse.Namespace,
+) -> int:
     """Runs what is left; returns how many trials that were."""
     from engine.run import launch
 
@@ -137,7 +149,7 @@ def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, opt
     if study is not None:
         study.open()
     with launch.executor(spec, local=options.local, address=options.address) as by:
-        results.begin(spec, store)
+        begin(spec, *ours)
         left = sum(_left(item, store) for item in todo)
         more = f", {study.left} points to choose" if study and study.left else ""
         say(f"{spec.page}: {len(todo)} trials to run, {left} examples to measure{more}")
@@ -145,6 +157,21 @@ def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, opt
         with Progress(feed.most, left) as progress:
             launch.run_all(spec, store, feed, by, progress, options.max_concurrent)
     return feed.handed
+
+
+def _finish(spec: Spec, store: Store, page: SweepFolder, planned: list[Planned], ran: int) -> int:
+    """Writes the tables and, where anything is new, the report; returns the exit status."""
+    finish, drawing = Finish(spec, store, page, planned), Drawing()
+    if finish.write_tables(with_importance=catalogue.takes_importance(spec.sweep.figures or [])):
+        by_trial = {item.key: item for item in planned}
+        try:
+            drawing.undrawn = report.failures(report.build(store.location(spec.page), tell=drawing.lacking.append))
+            recipe_log.write(store, spec.page, page, lambda trial: histories(by_trial[trial], store))
+        except ReportError as error:  # rows that were there when the trials were looked at
+            drawing.lacking.append(str(error))
+        if not drawing.undrawn and not drawing.lacking:
+            finish.mark_reported()
+    return finish.say(drawing, ran=ran)
 
 
 def _left(item: Planned, store: Store) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from analysis.options import FigureOptions
 from analysis.results import ReportError, Results, recipe_labels, sentence, short_names
 from analysis.searches import standing
 from analysis.stats import SHARE
+from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,15 +46,14 @@ def unfit(columns: set[str]) -> str | None:
     return conditions_unfit(columns)
 
 
-def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
+def unsuited(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
-    varied = sweep.get("varied")
-    if varied is None:
+    if sweep.varied is None:
         return None
-    attack, others = _split(varied)
+    attack, others = _split(sweep.varied)
     if not attack:
         return f"{TWO}, and nothing of the attack varies but what it measures in"
-    if sweep.get("search") and others:
+    if sweep.search and others:
         return f"{TWO}, and those of a search differ in {', '.join(short_names(others))}"
     return None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from analysis.cube import caption
 from analysis.options import OBJECTIVE, FigureOptions
 from analysis.points import done, front, left_out, objectives, points
 from analysis.results import ReportError, Results
+from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ class Options(FigureOptions):
     )
 
 
-def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
+def unsuited(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     if len(objectives(sweep)) < 2:
         return "needs two objectives or more"

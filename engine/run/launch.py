@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from engine.run.workers import Surroundings
 from engine.search.early_stopping import Curves, Judge
 from engine.search.study import Study
 from engine.store.owned import clear_trial
+from engine.store.records import Epoch, TrialRecord, read_trial
 from engine.store.store import Store
 from engine.sweepfile.load import Spec
 from engine.sweepfile.yaml_lines import SpecError
@@ -88,11 +89,11 @@ class Feed:
         self.handed += 1
         return item
 
-    def take(self, planned: Planned, record: Mapping[str, Any]) -> None:
+    def take(self, planned: Planned, record: TrialRecord) -> None:
         """The record of a trial that has ended."""
-        self._reported |= record["status"] == "done"
-        if "unreported" in record and not self._reported:
-            self.refused = self._spec.unreported(record["unreported"], record["reports"])
+        self._reported |= record.status == "done"
+        if record.unreported is not None and not self._reported:
+            self.refused = self._spec.unreported(record.unreported, record.reports)
         if self._study is not None:
             self._study.take(planned, record)
 
@@ -104,11 +105,11 @@ class Feed:
     def curves(self) -> Curves:
         """The epochs of the trainings of earlier runs: a scheduler compares with them too."""
         there = self._study.planned if self._study else plan(self._spec)
-        found: Curves = {}
+        found: dict[str, Sequence[Epoch]] = {}
         for item in there:
             if item.classifier and status(item, self._store) in self._spec.ended and not self._fresh:
-                epochs = self._store.read_json(f"{item.folder}/trial.json").get("epochs") or []
-                found[item.classifier.key] = max(epochs, found.get(item.classifier.key, []), key=len)
+                record = read_trial(self._store, item.folder) or TrialRecord()
+                found[item.classifier.key] = max(record.epochs, found.get(item.classifier.key, ()), key=len)
         return found
 
 
@@ -137,7 +138,7 @@ def run_all(
         judge = Judge(*judging) if judging else None
         while (planned := feed.next()) is not None:
             said = partial(progress.update, planned.key, planned.trial.label)
-            record = run(planned, job, judged(planned, said, judge.stops) if judge else said)
+            record = TrialRecord.read(run(planned, job, judged(planned, said, judge.stops) if judge else said))
             feed.take(planned, record)
             progress.expect(feed.handed + feed.most)
             progress.finish(planned.key, planned.trial.label, record)

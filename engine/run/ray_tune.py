@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
 from functools import partial
 from shutil import rmtree
 from typing import Any, Protocol
@@ -27,6 +26,7 @@ from engine.run.context import Job, Report, judged
 from engine.run.progress import Progress
 from engine.run.trial import run
 from engine.search.early_stopping import Curves, Judge
+from engine.store.records import TrialRecord
 from engine.sweepfile.schema import Scheduler
 from engine.terminal import on_leaving
 
@@ -46,7 +46,7 @@ class Trials(Protocol):
 
     def next(self) -> Planned | None: ...
 
-    def take(self, planned: Planned, record: Mapping[str, Any]) -> None: ...
+    def take(self, planned: Planned, record: TrialRecord) -> None: ...
 
 
 class Ours:
@@ -84,7 +84,7 @@ class Ask(tune.search.Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error:
-            planned, record = self._ours.given[trial_id], {"status": "failed", "error": "its process died"}
+            planned, record = self._ours.given[trial_id], TrialRecord(status="failed", error="its process died")
             self._ours.feed.take(planned, record)
             self._ours.progress.finish(planned.key, planned.trial.label, record)
 
@@ -104,8 +104,9 @@ class Listener(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         planned, progress = trial.config["planned"], self._ours.progress
         if "record" in result:
-            self._ours.feed.take(planned, result["record"])
-            progress.finish(planned.key, planned.trial.label, result["record"])
+            record = TrialRecord.read(result["record"])
+            self._ours.feed.take(planned, record)
+            progress.finish(planned.key, planned.trial.label, record)
         else:
             progress.update(planned.key, planned.trial.label, result["progress"])
 

@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from engine.plan.plan import Planned, plan_one, trial_record
+from engine.plan.plan import Planned, plan_one
 from engine.search import study_file
 from engine.search.distributions import decoded, distributions, encoded, quiet
 from engine.store.owned import SweepFolder
+from engine.store.records import TrialRecord, read_trial
 from engine.store.store import Store, content_hash
 from engine.sweepfile.load import Spec
 from engine.sweepfile.messages import leaves, shown
@@ -64,7 +65,7 @@ class Study:
         self._spec, self._store, self._fresh = spec, store, fresh
         self._path = f"{spec.page}/search.json"
         self._folder = SweepFolder(store.within(spec.page), spec.name)
-        self._records: dict[str, Mapping[str, Any]] = {}
+        self._records: dict[str, TrialRecord] = {}
         self._file = study_file.file_of(spec, store)
         study_file.refuse_others(self._file, spec)
         saved: dict[str, Any] | None = None
@@ -113,7 +114,7 @@ class Study:
         self._tell(number)
         return point.trials
 
-    def take(self, planned: Planned, record: Mapping[str, Any]) -> None:
+    def take(self, planned: Planned, record: TrialRecord) -> None:
         """Takes the record of a trial that has ended; tells the study every point that ends with it."""
         self._records[planned.key] = record
         for number, point in enumerate(self.points):
@@ -149,7 +150,7 @@ class Study:
     def _outcome(self, point: Point) -> tuple[str, list[float] | None]:
         """The name of a point's state in the study, and its values."""
         records = [self._record(item) for item in point.trials]
-        states = [record["status"] if record else "running" for record in records]
+        states = [record.status if record else "running" for record in records]
         if point.refused or "failed" in states:
             return "FAIL", None
         if "running" in states:
@@ -163,8 +164,9 @@ class Study:
 
     def _values(self, point: Point, metric: str) -> list[float]:
         """One value for each seed; NaN from an earlier run that had another objective, and left none."""
-        summaries = [(self._record(item) or {}).get("summary") or {} for item in point.trials]
-        return [float("nan") if summary.get(metric) is None else float(summary[metric]) for summary in summaries]
+        records = [self._record(item) for item in point.trials]
+        values = [record.summary.get(metric) if record else None for record in records]
+        return [math.nan if value is None else float(value) for value in values]
 
     def _told(self, point: Point) -> dict[str, Any]:
         """What the dashboard shows of a point: its trials and, with several seeds, its objectives under each."""
@@ -175,11 +177,11 @@ class Study:
                 told[objective.metric] = f"{', '.join(f'{value:.4g}' for value in values)} over {len(values)} seeds"
         return told | ({"refused": point.refused} if point.refused else {})
 
-    def _record(self, item: Planned) -> Mapping[str, Any] | None:
+    def _record(self, item: Planned) -> TrialRecord | None:
         """A trial's record where it has ended and is not tried again."""
         if item.key not in self._records:
-            found = None if self._fresh else trial_record(item, self._store)
-            if found is None or found["status"] not in self._spec.ended:
+            found = None if self._fresh else read_trial(self._store, item.folder)
+            if found is None or found.status not in self._spec.ended:
                 return None
             self._records[item.key] = found
         return self._records[item.key]

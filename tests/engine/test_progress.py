@@ -21,12 +21,13 @@ from engine.run.executors import RayExecutor
 from engine.run.launch import Feed
 from engine.run.progress import Progress, summary_line
 from engine.run.workers import Surroundings
+from engine.store.records import TrialRecord
 from engine.store.store import Store
 from engine.sweepfile.load import load
 
-RECORD = {"status": "done", "summary": {"accuracy": 0.5}, "seconds": 1.0}
-STOPPED = {"status": "stopped", "epochs": [{}, {}]}
-FAILED = {"status": "failed", "error": "ValueError: no"}
+RECORD = TrialRecord(status="done", summary={"accuracy": 0.5}, seconds=1.0)
+STOPPED = TrialRecord(status="stopped", epochs=({}, {}))
+FAILED = TrialRecord(status="failed", error="ValueError: no")
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +215,7 @@ def test_a_label_cannot_steer_the_terminal() -> None:
             progress.update("a", "a\x1b]0;title\x07=\x9b31m1", {"phase": "training", "done": 3, "of": 20})
             if stream is not plain:
                 window.wait_for(lambda shown: "training" in shown)
-            progress.finish("a", "a\x1b]0;title\x07=\x9b31m1", {**FAILED, "error": "no\x1b[2J"})
+            progress.finish("a", "a\x1b]0;title\x07=\x9b31m1", TrialRecord(status="failed", error="no\x1b[2J"))
     window.wait_for(lambda shown: "failed" in shown)
     for written in (window.raw.decode(), plain.getvalue()):
         assert not {"\x1b]0", "\x07", "\x9b", "\x1b[2J"} & {

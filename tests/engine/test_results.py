@@ -14,7 +14,9 @@ from analysis import catalogue, report
 from analysis.results import Results
 from analysis.table import load as read
 from engine.plan.plan import Planned, plan
-from engine.results.finish import table
+from engine.results.records import Outcome
+from engine.results.table import table
+from engine.store.records import TrialRecord
 from engine.store.store import Store
 from engine.sweepfile import load
 
@@ -37,23 +39,26 @@ def results(**entries: Any) -> Results:
     """A sweep as if it had run: the n-th trial's accuracy is n."""
     loaded, items = planned(**entries)
     store = Store("results")
-    store.write_table("trials.parquet", table(loaded, items, ended(items)))
+    store.write_table("trials.parquet", table(loaded, ended(items)))
     for item in items:  # as if all of its examples were left out
         covered = pa.table({}).replace_schema_metadata({"ids": json.dumps(item.ids)})
         store.write_table(f"trials/{item.key}/rows/part-0.parquet", covered)
     return read("results")
 
 
-def ended(items: list[Planned]) -> list[dict[str, Any]]:
+def ended(items: list[Planned]) -> list[Outcome]:
     return [
-        {
-            "trial": item.key,
-            "status": "done",
-            "point": item.trial.point,
-            "config": item.trial.config.model_dump(mode="json"),
-            "summary": {"accuracy": float(number)},
-            "epochs": [{"epoch": 1, "loss": 1.0, "accuracy": 0.5}],
-        }
+        Outcome(
+            item,
+            TrialRecord(
+                status="done",
+                trial=item.key,
+                point=item.trial.point,
+                config=item.trial.config.model_dump(mode="json"),
+                summary={"accuracy": float(number)},
+                epochs=({"epoch": 1, "loss": 1.0, "accuracy": 0.5},),
+            ),
+        )
         for number, item in enumerate(items)
     ]
 
