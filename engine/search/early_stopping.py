@@ -48,7 +48,7 @@ def median(curve: Curve, others: Iterable[Curve], grace: int, least: int) -> boo
     return len(means) >= least and bool(max(curve) < np.median(means))
 
 
-class Judge:
+class Pruner:
     """Remembers the curves of all trainings of a search and decides which goes on.
 
     Args:

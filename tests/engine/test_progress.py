@@ -18,8 +18,8 @@ from engine.run import progress as module
 from engine.run import ray_tune
 from engine.run.context import Job
 from engine.run.executors import RayExecutor
-from engine.run.launch import Feed
 from engine.run.progress import Progress, summary_line
+from engine.run.trial_queue import TrialQueue
 from engine.run.workers import Surroundings
 from engine.store.records import TrialRecord
 from engine.store.store import Store
@@ -242,17 +242,17 @@ def test_what_tune_is_given_pickles_while_a_display_is_live(tmp_path: Path) -> N
     file = tmp_path / "x.yaml"
     file.write_text("task: evaluation\nfixed: {examples: 10, recipe: {dataset: digits, network: linear}}\nseeds: 2\n")
     spec, store = load(str(file), []), Store(str(tmp_path))
-    feed = Feed(spec, store, plan(spec))
+    queue = TrialQueue(spec, store, plan(spec))
     job = Job.of(spec, store, RayExecutor(), Surroundings())
     window = Window(80, 24)
     with Progress(trials=2, examples=20, stream=window.stream) as progress:
         window.wait_for(lambda shown: "trials" in shown)
-        search, listener, refused = ray_tune.given(ray_tune.Ours(feed, progress))
+        search, listener, refused = ray_tune.handles(ray_tune.Driver(queue, progress))
         config: dict[str, Any] = search.suggest("one")
-        for one in (search, listener, refused, partial(ray_tune.coordinator, job=job, judge=None), config):
+        for one in (search, listener, refused, partial(ray_tune.coordinator, job=job, pruner=None), config):
             small = ray.cloudpickle.dumps(one)
             assert b"Progress" not in small
-            assert b"Feed" not in small
+            assert b"TrialQueue" not in small
             pickle.loads(small)
 
         class Trial:
