@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.options import GENUINE, FigureOptions
+from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import SHARE, Bounds, Estimate, crossed_mean
-
-ORDER = (GENUINE, "adversarial", "random")
-"""Conditions are drawn in this order; any others follow."""
+from tasks.parts.measures.ladder import mean_height
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def select(
             raise ReportError(f"no rows of the {column} {wanted!r}; there are {', '.join(there) or 'none'}")
         keep &= (rows[column] == wanted).to_numpy()
     if options.only_found and {"condition", "found"} <= set(rows):  # without a search, no centre is missing
-        moved = (rows["condition"] != GENUINE).to_numpy()
+        moved = (rows["condition"] != results.baseline).to_numpy()
         for column in ("found", "correct"):
             if column in rows:
                 keep &= ~moved | rows[column].to_numpy(bool)
@@ -79,7 +77,7 @@ def left_out(results: Results, options: FigureOptions) -> str:
     rows = results.rows
     if not options.only_found or not {"condition", "found"} <= set(rows):
         return ""
-    moved = rows[(rows["condition"] != GENUINE).to_numpy()]
+    moved = rows[(rows["condition"] != results.baseline).to_numpy()]
     known = [column for column in ("found", "correct") if column in rows]
     if options.only_correct and "correct" in rows:
         moved = moved[moved["correct"].to_numpy(bool)]
@@ -92,7 +90,7 @@ def left_out(results: Results, options: FigureOptions) -> str:
     missed = (~searches).groupby(level=0, observed=True).agg(["sum", "size"])
     if not missed["sum"].any():
         return ""
-    names = " and ".join(name for name in conditions(rows) if name != GENUINE)
+    names = " and ".join(name for name in conditions(rows) if name != results.baseline)
     low, high = int(missed["sum"].min()), int(missed["sum"].max())
     of = spread(int(missed["size"].min()), int(missed["size"].max()), "example")
     how_many = f"{low} to {high}" if low < high else f"{low}"
@@ -128,11 +126,12 @@ def kinds(results: Results) -> list[str | None]:
 
 
 def conditions(rows: pd.DataFrame) -> list[str]:
-    """The conditions in the rows, the genuine one first; [""] where rows know no conditions."""
+    """The conditions in the rows, in the task's own order, else as they appear; [""] where rows know no conditions."""
     if "condition" not in rows:
         return [""]
-    there = [str(condition) for condition in rows["condition"].dropna().unique()]
-    return [name for name in ORDER if name in there] + [name for name in there if name not in ORDER]
+    there = rows["condition"].dropna().unique()
+    ordered = isinstance(there, pd.Categorical) and there.ordered
+    return [str(name) for name in (there.sort_values() if ordered else there)]
 
 
 def cubes(
@@ -188,10 +187,8 @@ def mean_over(cube: Cube, at: float | None = None) -> Cube:
                 f"radius {at:g} was not measured; there are {', '.join(f'{point:.3g}' for point in points)}"
             )
         one = values[:, :, nearest]
-    elif len(points) == 1:
-        one = values[:, :, 0]
     else:
-        one = np.trapezoid(values, points, axis=2) / (points[-1] - points[0])
+        one = mean_height(points, values)
     return Cube(one[:, :, None], cube.trials, cube.ids, np.zeros(1), cube.bounds)
 
 

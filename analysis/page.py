@@ -108,7 +108,7 @@ def _measured(results: Results, records: Mapping[str, TrialRecord]) -> list[tupl
         facts.append(("Seeds", f"{len(seeds)} ({results.replicates}: {', '.join(map(show, seeds))})"))
     if "id" in rows and len(rows):
         examples = rows["id"].nunique()
-        missed = _not_found(rows)
+        missed = _not_found(results)
         facts.append(("Examples", f"{examples:,} in {len(rows):,} rows{missed}"))
     seconds = pd.to_numeric(trials["seconds"], errors="coerce").sum()
     facts.append(("Computing time", f"{_duration(seconds)} over all trials"))
@@ -137,11 +137,13 @@ def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _not_found(rows: pd.DataFrame) -> str:
+def _not_found(results: Results) -> str:
     """How many adversarial searches around correctly classified images found nothing, in words."""
+    rows = results.rows
     if "found" not in rows or "condition" not in rows:
         return ""
-    searched = rows[(rows["condition"] == "adversarial") & rows.get("correct", True)].drop_duplicates(["trial", "id"])
+    moved = (rows["condition"] != results.baseline) & rows.get("correct", True)
+    searched = rows[moved].drop_duplicates(["trial", "id"])
     failed = int((~searched["found"].astype(bool)).sum())
     return (
         f"; {failed:,} of {len(searched):,} adversarial searches around correctly classified images found nothing"

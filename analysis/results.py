@@ -18,13 +18,6 @@ from engine.store.records import SweepRecord
 GENERIC = {"radius", "kind", "name", "type", "strength", "probability", "value", "scale", "size"}
 """Last parts of a dotted name that say nothing alone: `input_noise.radius` is called "input noise", not "radius"."""
 
-RADIUS_LABELS = {
-    "additive": "noise radius (pixel units)",
-    "sphere": "distance from the centre (pixel units)",
-    "multiplicative": "noise radius (relative to the pixel)",
-}
-"""Axis labels of the kinds of noise, where the noise is in pixel space."""
-
 OF_TRAINING = ("loss", "accuracy")
 """The metrics of an epoch that are of the images trained on."""
 
@@ -85,6 +78,12 @@ class Results:
             raise ReportError(f"no recipe {recipe!r}; there are {'; '.join(self.recipes)}")
         return recipe or self.recipes[0]
 
+    @property
+    def baseline(self) -> str | None:
+        """The condition that the others are compared with: the first of the task's, or, where it names none, of the rows."""
+        there = self.rows.get("condition", pd.Series(dtype=object)).dropna().unique()
+        return next(iter(self.sweep.conditions or map(str, there)), None)
+
     def values(self, setting: str) -> list[Any]:
         """The different values that finished trials give to a setting, in order."""
         done = self.trials.loc[self.trials["status"] == "done", f"config.{setting}"]
@@ -107,10 +106,11 @@ class Results:
         return setting.removeprefix("recipe.").replace(".", " ").replace("_", " ")
 
     def column_label(self, column: str, kind: str | None = None) -> str:
-        """The axis label of a row column; for the radius it depends on the kind of noise."""
+        """The axis label of a row column; that of a radius may depend on the kind of noise, where it is in pixel space."""
         spaces = set(self.trials.get("config.space", pd.Series(dtype=object)).dropna())
-        if column == "radius" and kind in RADIUS_LABELS and spaces <= {"pixel"}:
-            return RADIUS_LABELS[kind]
+        of_kind = self.sweep.by_kind.get(column, {})
+        if kind in of_kind and spaces <= {"pixel"}:
+            return of_kind[kind]
         return self.sweep.columns.get(column) or column.replace("_", " ")
 
     def length_label(self, column: str) -> str:

@@ -63,6 +63,11 @@ def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) 
     )
     frame = whole.to_pandas(strings_to_categorical=True, self_destruct=True)
     rows = _join(frame, done, [*varied, *([replicates] if replicates else [])])
+    if sweep.conditions and "condition" in rows:
+        there = list(rows["condition"].cat.categories)
+        order = [name for name in sweep.conditions if name in there]
+        order += [name for name in there if name not in order]
+        rows["condition"] = rows["condition"].cat.set_categories(order, ordered=True)
     return Results(sweep, trials, rows, varied, replicates, _scores(home, trials))
 
 

@@ -13,11 +13,11 @@ from analysis.cube import caption, conditions, cubes, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import SHARE
+from tasks.parts.measures.calibration import BINS, bin_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BINS = 15
 SINGLE = ("clean", "corruption")
 """Conditions drawn where none are named: in their rows each confidence is of one prediction, not a mean over several."""
 
@@ -55,7 +55,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     parts, dropped = [], False
     for condition in wanted:
         rows = select(results, options, condition=condition)
-        rows = rows.assign(bin=_bin(rows["confidence"], options.bins))
+        rows = rows.assign(bin=bin_of(rows["confidence"], options.bins))
         for recipe in [results.named(name) for name in options.recipes or results.recipes]:
             of_recipe = rows[rows["recipe"] == recipe]
             if of_recipe.empty:
@@ -86,11 +86,6 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "colour": told.title(results),
     }
     return frame
-
-
-def _bin(confidence: pd.Series, bins: int) -> Any:
-    """The bin of each confidence among so many of equal width: ((b / bins, (b + 1) / bins]; 0 belongs to the first."""
-    return (np.ceil(confidence.to_numpy(float) * bins) - 1).clip(0, bins - 1).astype(int)
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:

@@ -15,6 +15,7 @@ from engine.search.importance import importance
 from engine.store.records import SweepRecord, TrialRecord
 from engine.sweepfile.load import Spec, facts
 from engine.sweepfile.messages import inner_settings, settings_of
+from tasks.parts.columns import Column
 
 
 def table(spec: Spec, found: Sequence[Outcome], *, with_importance: bool = True) -> pa.Table:
@@ -62,6 +63,7 @@ def _sweep_record(
     spec: Spec, found: Sequence[Outcome], settings: Mapping[str, str], with_importance: bool
 ) -> SweepRecord:
     """What the sweep says of itself to its report."""
+    columns = {name: of if isinstance(of, Column) else Column(of) for name, of in spec.task.COLUMNS.items()}
     about: dict[str, Any] = {
         "name": spec.name,
         "task": spec.sweep.task,
@@ -72,7 +74,9 @@ def _sweep_record(
         **facts(spec.sweep),
         "epochs": any(outcome.record and outcome.record.epochs for outcome in found),
         "figures": spec.sweep.figures or (),
-        "columns": spec.task.COLUMNS,
+        "columns": columns,
+        "by_kind": {name: column.by_kind for name, column in columns.items() if column.by_kind},
+        "conditions": columns["condition"].values or None if "condition" in columns else None,
         "shares": getattr(spec.task, "SHARES", ()),
     }
     if spec.look:

@@ -188,6 +188,9 @@ class SweepRecord(Record):
         trials: of a quick look, the folder that has the trials; `look` are the settings that it changes.
         replicates: the setting that repeats a recipe (the seed).
         labels: settings in words; `columns` those of the rows, with their units.
+        by_kind: of a row column other words, for kinds of noise whose unit is another.
+        conditions: in the order of figures; the others are compared with the first. None where the
+            task names none.
         classes: names of the classes, in order.
         varied: dotted names of what varies; None where that is not known.
         search: what is searched, with the kind of its distribution; `objectives` is what for.
@@ -206,6 +209,8 @@ class SweepRecord(Record):
     replicates: str | None = None
     labels: Mapping[str, str] = {}
     columns: Mapping[str, str] = {}
+    by_kind: Mapping[str, Mapping[str, str]] = {}
+    conditions: tuple[str, ...] | None = None
     classes: tuple[str, ...] = ()
     varied: tuple[str, ...] | None = None
     objectives: tuple[Objective, ...] = ()
