@@ -148,7 +148,10 @@ def test_a_single_point_that_differs_is_no_crash_where_no_tree_draws_it(monkeypa
     assert all(0 < line.resamples < 30 for line in lines)
 
 
-@pytest.mark.parametrize("objective", ["", "objective: {metric: bowl, mode: min}\n"])
+OF_BOWL = "objective: {metric: bowl, mode: min}\n"
+
+
+@pytest.mark.parametrize("objective", ["", OF_BOWL, f"{OF_BOWL}figures: [parallel_coordinates]\n"])
 def test_a_search_of_more_settings_takes_the_records_of_before(
     objective: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,5 +166,9 @@ def test_a_search_of_more_settings_takes_the_records_of_before(
     assert "6 of 6 trials done" in said
     ran = int(said.split("; ")[-2].split()[0])
     assert 0 < ran < 6  # some were there
-    told = json.loads(pq.read_schema("results/s/trials.parquet").metadata[b"sweep"])["importance"]
-    assert [line["setting"] for line in told] == (["recipe.learning_rate", "x", "y"] if objective else [])
+    record = json.loads(pq.read_schema("results/s/trials.parquet").metadata[b"sweep"])
+    if "figures" in objective:  # none of them shows importances
+        assert "importance" not in record
+    else:
+        found = [line["setting"] for line in record["importance"]]
+        assert found == (["recipe.learning_rate", "x", "y"] if objective else [])

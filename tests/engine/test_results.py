@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from analysis import catalogue, report
-from analysis.results import Results
+from analysis.results import ReportError, Results
 from analysis.table import load as read
 from engine.plan.plan import Planned, plan
 from engine.results.records import Outcome
@@ -35,11 +35,11 @@ def planned(**entries: Any) -> tuple[load.Spec, list[Planned]]:
     return loaded, plan(loaded)
 
 
-def results(**entries: Any) -> Results:
+def results(*, with_importance: bool = True, **entries: Any) -> Results:
     """A sweep as if it had run: the n-th trial's accuracy is n."""
     loaded, items = planned(**entries)
     store = Store("results")
-    store.write_table("trials.parquet", table(loaded, ended(items)))
+    store.write_table("trials.parquet", table(loaded, ended(items), with_importance=with_importance))
     for item in items:  # as if all of its examples were left out
         covered = pa.table({}).replace_schema_metadata({"ids": json.dumps(item.ids)})
         store.write_table(f"trials/{item.key}/rows/part-0.parquet", covered)
@@ -123,3 +123,12 @@ def test_a_trial_of_several_networks_is_about_none() -> None:
     networks = [{"network": "mlp"}, {"network": "linear"}]
     found = results(task="transfer", fixed=FIXED | {"networks": networks})
     assert found.trials["classifier"].tolist() == [None]
+
+
+def test_importances_that_no_figure_asked_for_are_not_there() -> None:
+    search = {"recipe.network_options.width": {"int": [8, 64]}}
+    found = results(search=search, trials=6, objective={"metric": "accuracy"}, with_importance=False)
+    assert found.sweep.importance is None
+    chosen = catalogue.parse("importance", sweep=found.sweep)
+    with pytest.raises(ReportError, match="name importance among its figures, and run it again"):
+        chosen.module.compute(found, chosen.options)
