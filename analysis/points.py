@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.cube import counted
+from analysis.arrays import counted
 from analysis.results import ReportError, Results
 from analysis.summary import estimate
 from engine.store.records import SweepRecord

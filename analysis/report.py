@@ -22,8 +22,8 @@ if __name__ == "__main__":
 
 import yaml
 
-from analysis import catalogue, page, table
-from analysis.drawing import Drawn, draw, file_names
+from analysis import catalogue, sections, table
+from analysis.drawing import FigureResult, draw, file_names
 from analysis.results import ReportError, Results
 from analysis.summary import summarise
 from engine.store.owned import SweepFolder
@@ -87,7 +87,7 @@ def build(
     home = table.home_of(store, overview.sweep)
     records, picture = _records(home, results), partial(_augmented, home)
     whole = home is not store and home.exists("report.html")
-    html = page.render(results, drawn, summary, records, _spec(store), picture, whole)
+    html = sections.render(results, drawn, summary, records, _spec(store), picture, whole)
     folder.write("report.html", html.encode())
     return [store.location(file) for file in [*written, "summary.csv", "report.html"]]
 
@@ -112,16 +112,18 @@ def figure_files(figures: Sequence[Any]) -> list[str]:
     return [file for name in names for file in files_of(name)]
 
 
-def _draw(chosen: catalogue.Chosen, results: Results, name: str, folder: SweepFolder) -> Drawn:
+def _draw(chosen: catalogue.FigureChoice, results: Results, name: str, folder: SweepFolder) -> FigureResult:
     """A figure; one that cannot be written, since a file of the user's own is in its way, is as one that cannot be drawn."""
     try:
         folder.refuse(files_of(name))
     except UserError as error:
-        return Drawn(name, error=error.message, details=error.message)
+        return FigureResult(name, error=error.message, details=error.message)
     return draw(chosen, results, name)
 
 
-def _chosen(overview: Results, figures: Sequence[Any] | None) -> tuple[list[catalogue.Chosen], list[Drawn]]:
+def _chosen(
+    overview: Results, figures: Sequence[Any] | None
+) -> tuple[list[catalogue.FigureChoice], list[FigureResult]]:
     """The figures to draw, and those that a sweep asks for but this version cannot draw."""
     columns = list(overview.rows.columns)
     settings = [str(name).removeprefix("config.") for name in overview.trials if str(name).startswith("config.")]
@@ -136,11 +138,11 @@ def _chosen(overview: Results, figures: Sequence[Any] | None) -> tuple[list[cata
             if figures is not None:
                 raise ReportError(str(error)) from error
             name = catalogue.named(entry)
-            refused.append(Drawn(name, error=str(error), details=str(error)))
+            refused.append(FigureResult(name, error=str(error), details=str(error)))
     return chosen, refused
 
 
-def _write(folder: SweepFolder, drawn: Drawn) -> list[str]:
+def _write(folder: SweepFolder, drawn: FigureResult) -> list[str]:
     """Writes a figure's files, and removes those that an earlier report left under the same name."""
     failed = f"{drawn.details.rstrip()}\n".encode() if drawn.error is not None else None
     contents = dict(zip(files_of(drawn.name), (drawn.png, drawn.pdf, drawn.csv, failed), strict=True))
@@ -153,7 +155,7 @@ def _write(folder: SweepFolder, drawn: Drawn) -> list[str]:
 
 
 def _records(store: Store, results: Results) -> dict[str, TrialRecord]:
-    """What the trials that ran say of themselves, by trial; nothing for one that left nothing readable."""
+    """The records of the trials that ran, by trial; nothing for one that left nothing readable."""
     records = {}
     for trial in results.trials.loc[results.trials["status"] != "missing", "trial"]:
         with suppress(OSError):

@@ -80,7 +80,7 @@ class Results:
 
     @property
     def baseline(self) -> str | None:
-        """The condition that the others are compared with: the first of the task's, or, where it names none, of the rows."""
+        """The condition that the others are compared with: the task's first, else that of the rows."""
         there = self.rows.get("condition", pd.Series(dtype=object)).dropna().unique()
         return next(iter(self.sweep.conditions or map(str, there)), None)
 
@@ -106,11 +106,11 @@ class Results:
         return setting.removeprefix("recipe.").replace(".", " ").replace("_", " ")
 
     def column_label(self, column: str, kind: str | None = None) -> str:
-        """The axis label of a row column; that of a radius may depend on the kind of noise, where it is in pixel space."""
+        """The axis label of a row column; in pixel space it may depend on the kind of noise."""
         spaces = set(self.trials.get("config.space", pd.Series(dtype=object)).dropna())
-        of_kind = self.sweep.by_kind.get(column, {})
-        if kind in of_kind and spaces <= {"pixel"}:
-            return of_kind[kind]
+        of_kind = self.sweep.by_kind.get(column, {}).get(kind or "")
+        if of_kind is not None and spaces <= {"pixel"}:
+            return of_kind
         return self.sweep.columns.get(column) or column.replace("_", " ")
 
     def length_label(self, column: str) -> str:

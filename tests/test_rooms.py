@@ -52,7 +52,7 @@ SHARED = (
     "tasks.parts.measures.calibration",
     "tasks.parts.measures.ladder",
 )
-"""What all of analysis may know besides: what is written in records, and arithmetic that a task has too, without torch."""
+"""What all of analysis may know besides: records, and arithmetic without torch that tasks share."""
 MEMBERS = {
     "tasks": ("Config", "measure"),
     "tasks.parts.attacks": ("VERSION",),

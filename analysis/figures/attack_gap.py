@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import caption, conditions_unfit, counted, cubes, select
+from analysis.arrays import arrays, caption, counted, refuse_conditions, select
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results, recipe_labels, sentence, short_names
 from analysis.searches import standing
@@ -41,12 +41,12 @@ def needs(options: Options) -> list[str]:
     return ["id", "correct", "radius", options.found, *COSTS]
 
 
-def unfit(columns: set[str]) -> str | None:
+def why_not_rows(columns: set[str]) -> str | None:
     """Rows around several centres are no rows of a search."""
-    return conditions_unfit(columns)
+    return refuse_conditions(columns)
 
 
-def unsuited(sweep: SweepRecord, options: Options) -> str | None:
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     if sweep.varied is None:
         return None
@@ -87,7 +87,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             here = robust[(robust["column"] == column) & (robust["recipe"] == recipe)]
             if here["attack"].nunique() < 2:
                 continue
-            each = cubes(here, "robust", by="attack", bounds=SHARE)
+            each = arrays(here, "robust", by="attack", bounds=SHARE)
             each = {name: each[name] for name in trials["attack"].cat.categories if name in each}
             best = np.minimum.reduce([cube.values for cube in each.values()])  # NaN where an attack was not run
             if not np.isfinite(best).any():

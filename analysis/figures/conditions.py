@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import caption, conditions, cubes, kinds, select
+from analysis.arrays import arrays, caption, conditions, kinds, select
 from analysis.options import FigureOptions
 from analysis.paired import paired_difference
 from analysis.results import Results, sentence
@@ -48,7 +48,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         rows = select(results, options, kind=kind, recipe=recipe)
         examples.update(rows["id"].unique())
         bounds = results.bounds(options.y)
-        found = cubes(rows, options.y, options.along, bounds=bounds)
+        found = arrays(rows, options.y, options.along, bounds=bounds)
         curves = {name: cube.values for name, cube in found.items()}
         points = next(iter(found.values())).points
         common = np.all([np.isfinite(values) for values in curves.values()], axis=0)  # (S, N, R)

@@ -26,7 +26,7 @@ class Options(FigureOptions):
     """The options of `importance`; intervals and level are those that were computed when the search ended."""
 
 
-def unsuited(sweep: SweepRecord, options: Options) -> str | None:
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     if reason := no_search(sweep):
         return reason

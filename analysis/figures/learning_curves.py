@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import counted
+from analysis.arrays import counted
 from analysis.options import METRIC, FigureOptions
 from analysis.results import OF_TRAINING, ReportError, Results, epoch_metric, epochs_of, sentence
 from engine.store.records import SweepRecord
@@ -31,7 +31,7 @@ class Options(FigureOptions):
     )
 
 
-def unsuited(sweep: SweepRecord, options: Options) -> str | None:
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     return None if sweep.epochs else "needs trainings, and the trials have none"
 

@@ -26,7 +26,7 @@ class Options(FigureOptions):
     )
 
 
-def unsuited(sweep: SweepRecord, options: Options) -> str | None:
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     return no_search(sweep)
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside the trials: the resolved sweep and the table of trials. It says what came out.
+"""The end of a run: the resolved sweep, the table of trials, and what is said of what came out.
 
 They are in the sweep's page, which a quick look has of its own. What else is in that folder is the user's: see `engine.store.owned`.
 """
@@ -69,7 +69,7 @@ def begin(spec: Spec, home: SweepFolder, page: SweepFolder) -> None:
 
 
 class Finish:
-    """The end of a run: first the tables, then the report, which is drawn elsewhere, then what came out.
+    """The end of a run: the tables, then the report, which is drawn elsewhere, then what came out.
 
     Args:
         page: the folder of the sweep's page.
@@ -121,7 +121,7 @@ class Finish:
         more = "".join(f", {number} {what}" for what, number in others.items() if number)
         counts = f"{self._done} of {len(self.outcomes)} trials done{more}; {ran} run now"
         say(f"{self._spec.page}: {counts}; {self._shown()}", sys.stdout)
-        asked = drawing.undrawn and self._spec.sweep.figures  # one drawn by default may have nothing to show
+        asked = drawing.undrawn and self._spec.sweep.figures  # by default it may have nothing to show
         return 1 if failed or asked or wrong or drawing.lacking else 0
 
     def _shown(self) -> str:

@@ -19,8 +19,9 @@ from tasks.parts.columns import Column
 
 
 def table(spec: Spec, found: Sequence[Outcome], *, with_importance: bool = True) -> pa.Table:
-    """One line a trial: `trial`, `status`, `seconds`, `error`, `examples` that it covers, `config.<name>` and `summary.<name>`.
+    """One line a trial.
 
+    `trial`, `status`, `seconds`, `error`, `examples` that it covers, `config.<name>`, `summary.<name>`.
     `classifier` is the key of the network that a trial is about, None where it is about several:
     trials may share one. The names are those of all settings, and of what varies inside one
     (`recipe.network_options.width`).
@@ -88,7 +89,7 @@ def _sweep_record(
 
 
 def _at(config: Mapping[str, JsonValue], path: str) -> JsonValue:
-    """The value at a dotted path; None where a task's own validation has taken away what varies inside a setting."""
+    """The value at a dotted path; None where the task's own validation has taken it away."""
     value: JsonValue = dict(config)
     for name in path.split("."):
         value = value.get(name) if isinstance(value, dict) else None

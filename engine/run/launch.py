@@ -1,4 +1,4 @@
-"""Running the trials of a sweep: with Ray Tune over a cluster (`engine.run.ray_tune`), or in this process (`engine.run.local`)."""
+"""Running the trials of a sweep: with Ray Tune over a cluster, or in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from engine.sweepfile.load import Spec
 
 @contextmanager
 def executor(spec: Spec, *, local: bool, address: str | None) -> Iterator[LocalExecutor | RayExecutor]:
-    """The executor for this run: the local process, or Ray (the cluster at `address`, or one started for this run).
+    """The executor for this run: the local process, or Ray.
+
+    Args:
+        address: of a cluster; one is started for this run where None.
 
     Raises:
         SpecError: the sweep asks for GPUs or CPUs that no node has; no cluster answers at the address.

@@ -70,13 +70,13 @@ def no_gpu(spec: Spec, have: str) -> SpecError:
 
 
 def _say_at_a_terminal(text: str) -> None:
-    """What takes some seconds is said at a terminal; elsewhere a mistake that comes of it stays one line."""
+    """Says what takes some seconds at a terminal alone; elsewhere an error stays one line."""
     if dimensions(sys.stderr) is not None:
         say(text)
 
 
 def _ping(address: str) -> None:
-    """Tries a `host:port` address before Ray does, which takes a minute and many lines to give up."""
+    """Tries a `host:port` address before Ray, which takes a minute and many lines to give up."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
         return  # auto, or a name that only Ray knows

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class TrialQueue:
-    """Queue of trials: the planned ones first, then those that the search proposes. Finished records are passed back to the search.
+    """Queue of trials: the planned ones first, then those that the search proposes.
+
+    Finished records are passed back to the search.
 
     Attributes:
         started: how many trials were given out.

@@ -1,4 +1,4 @@
-"""How the next point of a search is chosen: Optuna's samplers, a fresh one for each point, seeded by the point's number."""
+"""Optuna's samplers: a fresh one for each point of a search, seeded by the point's number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.sweepfile.schema import Searcher
 
 
 class OrderedNSGAII(optuna.samplers.NSGAIISampler):
-    """Sorts a generation's parents by trial number, so that a resumed study proposes the same points as an uninterrupted one."""
+    """Sorts parents by trial number: a resumed study proposes the same points as an uninterrupted one."""
 
     def select_parent(self, study: optuna.Study, generation: int) -> list[optuna.trial.FrozenTrial]:
         return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)

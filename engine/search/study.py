@@ -68,7 +68,7 @@ class Study:
         self._path = f"{spec.page}/search.json"
         self._folder = SweepFolder(store.within(spec.page), spec.name)
         self._records: dict[str, TrialRecord] = {}
-        self._running: dict[int, optuna.Trial] = {}  # Optuna's trial of each point that has not ended, by number
+        self._running: dict[int, optuna.Trial] = {}  # by number, of the points that have not ended
         self._file = study_file.file_of(spec, store)
         study_file.refuse_others(self._file, spec)
         saved: dict[str, Any] | None = None

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudySummary
+from optuna.study import StudyDirection, StudySummary
 from pydantic import JsonValue
 from sqlalchemy import URL
 
@@ -58,21 +58,22 @@ def begun(
     *,
     fresh: bool = False,
 ) -> optuna.Study:
-    """The study of that name; a new one in place of one that was begun otherwise, or is to be forgotten (`fresh`).
+    """The study of that name; a new one in place of one that was begun otherwise.
 
     Args:
         identity: what decides which study it is.
+        fresh: forget the one that is there.
     """
-    directions = ["maximize" if objective.mode == "max" else "minimize" for objective in objectives]
+    names = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+    directions = [names[objective.mode] for objective in objectives]
 
     def created() -> optuna.Study:
         return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
 
     study = created()
-    same_directions = [direction.name.lower() for direction in study.directions] == directions
-    if study.user_attrs.get(IDENTITY) == identity and same_directions and not fresh:
+    if study.user_attrs.get(IDENTITY) == identity and study.directions == directions and not fresh:
         return study
-    if IDENTITY in study.user_attrs or not same_directions or fresh:
+    if IDENTITY in study.user_attrs or study.directions != directions or fresh:
         optuna.delete_study(study_name=name, storage=storage)
         study = created()
     study.set_user_attr(IDENTITY, identity)
@@ -81,7 +82,7 @@ def begun(
 
 
 def refuse_others(file: Path | None, spec: Spec) -> None:
-    """Refuses a file that is no storage, or that holds a study of something else; nothing is written to find that out.
+    """Refuses a file that is no storage, or that holds another study; nothing is written to find out.
 
     Raises:
         SpecError: with the line of the storage.

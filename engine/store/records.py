@@ -1,4 +1,4 @@
-"""What trials and sweeps say of themselves, as types: `trial.json`, and the metadata of `trials.parquet`.
+"""The records of trials (`trial.json`) and sweeps (in the metadata of `trials.parquet`), as types.
 
 Files of other versions are read too. A field that is missing, or holds something else than it
 should, has its default; one that is unknown is passed over.
@@ -139,7 +139,7 @@ class TrialRecord(Record):
 
 
 def read_trial(store: Store, folder: str) -> TrialRecord | None:
-    """The record in a trial's folder; None where there is none, or, which is told, none that is whole."""
+    """The record in a trial's folder; None where there is none or, which is said, it is cut."""
     found = store.record(f"{folder}/trial.json", "status")
     return None if found is None else TrialRecord.read(found)
 
@@ -156,7 +156,7 @@ class Objective(Record):
 
 
 class EarlyStopping(Record):
-    """What stops the trainings of a sweep early: the name of the rule, and the metric of an epoch that it looks at."""
+    """What stops trainings early: the name of the rule, and the metric of an epoch that it looks at."""
 
     name: str
     metric: str

@@ -1,4 +1,4 @@
-"""What a task says of its row columns, besides their names: words with a unit, and what figures need to know."""
+"""What a task says of its row columns: words with a unit, and what figures need to know."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ from test_figure_contract import _labels_stay_inside_and_apart
 
 from analysis import catalogue, style
 from analysis.drawing import draw, from_csv
-from analysis.page import render
 from analysis.points import front, points
 from analysis.results import ReportError, Results
+from analysis.sections import render
 from analysis.stats import SHARE, over_seeds
 from analysis.summary import summarise
 from analysis.table import load

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from linear_sweeps import NOISE, OPTIMISER, RADII, SEED, grid, rows, write
 
-from analysis.cube import conditions
+from analysis.arrays import conditions
 from analysis.results import ReportError
 from analysis.table import load, overview
 from engine.store.store import Store

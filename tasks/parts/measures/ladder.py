@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def mean_height(points: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
-    """The mean height of each curve: the area under it, by trapezoids, divided by the length of the ladder.
+    """The mean height of each curve: the area under it (trapezoids) over the length of the ladder.
 
     Args:
         points: (R,) ascending.

@@ -15,7 +15,7 @@ from tasks.parts.measures.ladder import mean_height
 
 
 @dataclass(frozen=True)
-class Cube:
+class MeasuredArray:
     """One column of the rows as an array.
 
     Attributes:
@@ -109,7 +109,7 @@ def subsets(rows: pd.DataFrame) -> str:
     return "Each recipe is judged on those that it classifies correctly: recipes are compared on different subsets."
 
 
-def conditions_unfit(columns: set[str]) -> str | None:
+def refuse_conditions(columns: set[str]) -> str | None:
     """For a figure of searches, each with one result an example and radius: why rows by condition are none."""
     return (
         "the rows are measured around several centres (condition); it takes those of a search"
@@ -126,18 +126,18 @@ def kinds(results: Results) -> list[str | None]:
 
 
 def conditions(rows: pd.DataFrame) -> list[str]:
-    """The conditions in the rows, in the task's own order, else as they appear; [""] where rows know no conditions."""
+    """The conditions in the rows, in the task's own order, else as they appear; [""] if there are none."""
     if "condition" not in rows:
         return [""]
-    there = rows["condition"].dropna().unique()
-    ordered = isinstance(there, pd.Categorical) and there.ordered
-    return [str(name) for name in (there.sort_values() if ordered else there)]
+    there, kind = rows["condition"].dropna().unique(), rows["condition"].dtype
+    ordered = isinstance(kind, pd.CategoricalDtype) and kind.ordered
+    return [str(name) for name in (kind.categories if ordered else there) if name in there]
 
 
-def cubes(
+def arrays(
     rows: pd.DataFrame, column: str, along: str = "radius", by: str | None = "condition", *, bounds: Bounds = None
-) -> dict[str, Cube]:
-    """One cube for each value of the column `by`, all on the same axes, so that they can be subtracted.
+) -> dict[str, MeasuredArray]:
+    """One array for each value of the column `by`, on the same axes, so that they can be subtracted.
 
     Args:
         bounds: what the column's values lie between (`Results.bounds`); of a column of truth values that is known.
@@ -157,11 +157,11 @@ def cubes(
     if not np.isfinite(values).any():
         raise ReportError(f"the column {column} holds no number")
     if by is None or by not in rows:
-        return {"": Cube(_means(cell, values, shape), names, ids, points, bounds)}
+        return {"": MeasuredArray(_means(cell, values, shape), names, ids, points, bounds)}
     found = {}
     for name in conditions(rows) if by == "condition" else [str(value) for value in rows[by].dropna().unique()]:
         here = (rows[by] == name).to_numpy()
-        found[name] = Cube(_means(cell[here], values[here], shape), names, ids, points, bounds)
+        found[name] = MeasuredArray(_means(cell[here], values[here], shape), names, ids, points, bounds)
     return found
 
 
@@ -173,7 +173,7 @@ def _means(cell: NDArray[np.int64], values: NDArray[np.float64], shape: tuple[in
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
 
 
-def mean_over(cube: Cube, at: float | None = None) -> Cube:
+def mean_over(cube: MeasuredArray, at: float | None = None) -> MeasuredArray:
     """One number an example: at the point `at`, or averaged over the ladder (normalised area under the curve).
 
     Raises:
@@ -189,7 +189,7 @@ def mean_over(cube: Cube, at: float | None = None) -> Cube:
         one = values[:, :, nearest]
     else:
         one = mean_height(points, values)
-    return Cube(one[:, :, None], cube.trials, cube.ids, np.zeros(1), cube.bounds)
+    return MeasuredArray(one[:, :, None], cube.trials, cube.ids, np.zeros(1), cube.bounds)
 
 
 def counted(n: int, word: str) -> str:

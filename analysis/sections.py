@@ -18,8 +18,8 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis import augmented, style
-from analysis.cube import counted
-from analysis.drawing import Drawn
+from analysis.arrays import counted
+from analysis.drawing import FigureResult
 from analysis.results import Results, epoch_metric, epochs_of, in_order, is_number, show
 from analysis.summary import scalars
 from engine.store.records import TrialRecord
@@ -33,14 +33,14 @@ LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib", "pyarrow")
 
 def render(
     results: Results,
-    drawn: Sequence[Drawn],
+    drawn: Sequence[FigureResult],
     summary: pd.DataFrame,
     records: Mapping[str, TrialRecord],
     spec: str,
     picture: Callable[[str], bytes | None] = lambda _: None,
     whole: bool = False,
 ) -> str:
-    """The page.
+    """The report as one page of HTML.
 
     Args:
         drawn: the figures, failed ones too.
@@ -196,7 +196,7 @@ def _cell(line: pd.Series, name: str) -> tuple[str, str]:
     return f"{mean:{form}}", "" if math.isnan(low) else f"{low:{form}} {to} {high:{form}}"
 
 
-def _figure(drawn: Drawn) -> dict[str, Any]:
+def _figure(drawn: FigureResult) -> dict[str, Any]:
     image = base64.b64encode(drawn.png).decode() if drawn.png is not None else None
     title = drawn.name.replace("_", " ").replace("-", " ")
     broad = drawn.png is not None and int.from_bytes(drawn.png[16:20], "big") > BROAD  # a PNG tells its width there
