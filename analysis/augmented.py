@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from analysis.results import Results, is_number, plain
+from analysis.results import Results, plain
 from analysis.stats import SHARE, over_seeds
+from engine.store.records import Augmentation, TrialRecord
 
 MEASURES = {
     "augmented": "share of examples augmented",
@@ -25,7 +26,7 @@ MEASURES = {
     "margin_after": "margin after",
 }
 """What an epoch says of the augmentation, in words."""
-Records = Mapping[str, Mapping[str, Any]]
+Records = Mapping[str, TrialRecord]
 
 
 TILE = 96
@@ -45,13 +46,13 @@ def effects(results: Results, records: Records) -> list[dict[str, Any]]:
     """
     found = []
     for recipe, trials in _recipes(results):
-        last = [epochs[-1] for epochs in (records.get(trial, {}).get("epochs") for trial in trials["trial"]) if epochs]
-        last = [epoch for epoch in last if is_number(epoch.get("augmented"))]
+        last = [records[trial].epochs[-1] for trial in trials["trial"] if trial in records and records[trial].epochs]
+        last = [epoch for epoch in last if "augmented" in epoch]
         if not last:
             continue
         line: dict[str, Any] = {"recipe": recipe, "seeds": len(last)}
         for name in MEASURES:
-            values = [float(epoch[name]) if is_number(epoch.get(name)) else float("nan") for epoch in last]
+            values = [float(epoch.get(name, float("nan"))) for epoch in last]
             one = over_seeds(values, bounds=None if name.startswith("margin") else SHARE)
             line[name], line[f"{name}.low"], line[f"{name}.high"] = one.mean[0], one.low[0], one.high[0]
         found.append(line)
@@ -67,33 +68,30 @@ def pictures(results: Results, records: Records, read: Callable[[str, str], byte
     found = []
     for recipe, trials in _recipes(results):
         for trial in trials["trial"]:
-            told, image = _of_trial(trial, records.get(trial, {}), read)
-            if told is not None and image is not None:
+            shown = records[trial].augmentation if trial in records else None
+            image = _picture_of(shown, trial, read) if shown is not None else None
+            if shown is not None and image is not None:
                 seed = (
                     plain(trials.loc[trials["trial"] == trial, f"config.{results.replicates}"].iloc[0])
                     if (results.replicates)
                     else None
                 )
-                found.append(_picture(results, recipe, seed, told, image))
+                found.append(_picture(results, recipe, seed, shown, image))
                 break
         if len(found) == PICTURES:
             break
     return found
 
 
-def _of_trial(
-    trial: str, record: Mapping[str, Any], read: Callable[[str, str], bytes | None]
-) -> tuple[Mapping[str, Any] | None, bytes | None]:
-    """What a trial tells of its picture, and the picture with its frames; None and None where it has none."""
-    notes = (record.get("attachments") or {}).get("augmentation")
-    if isinstance(notes, Mapping):
-        sheet = read(trial, "attachments/augmentation.png")
-        return notes, None if sheet is None else framed(sheet, notes["marks"])
-    told = record.get("augmented")  # of an earlier version, whose picture has its frames already
-    return (told, read(trial, "augmented.png")) if isinstance(told, Mapping) else (None, None)
+def _picture_of(shown: Augmentation, trial: str, read: Callable[[str, str], bytes | None]) -> bytes | None:
+    """A trial's picture with its frames."""
+    if not shown.marks:  # of an earlier version, whose picture has its frames already
+        return read(trial, "augmented.png")
+    sheet = read(trial, "attachments/augmentation.png")
+    return None if sheet is None else framed(sheet, shown.marks)
 
 
-def framed(sheet: bytes, marks: list[list[str | None]]) -> bytes:
+def framed(sheet: bytes, marks: Sequence[Sequence[str | None]]) -> bytes:
     """The tiles of a sheet, magnified, each in the frame of its mark (`FRAMES`) and with white around it.
 
     Args:
@@ -126,31 +124,33 @@ def _recipes(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(recipe), trials[trials["recipe"] == recipe]
 
 
-def _picture(results: Results, recipe: str, seed: Any, told: Mapping[str, Any], image: bytes) -> dict[str, Any]:
-    columns = list(told["columns"])
-    hidden = told["space"] != "pixel"
-    changed = sum(column["moved_to"] != column["predicted"] for column in columns)
-    rows = [("true class", [results.class_name(column["label"]) for column in columns])]
-    rows.append(("predicted before", [results.class_name(column["predicted"]) for column in columns]))
-    rows.append(("predicted after", [results.class_name(column["moved_to"]) for column in columns]))
-    rows.append(("margin before", [f"{column['margin_before']:.2f}" for column in columns]))
-    rows.append(("margin after", [f"{column['margin_after']:.2f}" for column in columns]))
+def _picture(results: Results, recipe: str, seed: Any, shown: Augmentation, image: bytes) -> dict[str, Any]:
+    columns, name = shown.columns, results.class_name
+    hidden = shown.space != "pixel"
+    differs = [column.moved_to != column.predicted for column in columns]
+    rows = [
+        ("true class", [name(column.label) for column in columns]),
+        ("predicted before", [name(column.predicted) for column in columns]),
+        ("predicted after", [name(column.moved_to) for column in columns]),
+        ("margin before", [f"{column.margin_before:.2f}" for column in columns]),
+        ("margin after", [f"{column.margin_after:.2f}" for column in columns]),
+    ]
     if hidden:
-        rows.append(("moved by", [f"{column['distance']:.2f}" for column in columns]))
-        rows.append(("distance to nearest", [f"{column['distances'][0]:.2f}" for column in columns]))
-        rows.append(
-            ("classes of nearest", [", ".join(map(results.class_name, one["neighbour_labels"])) for one in columns])
-        )
+        rows += [
+            ("moved by", [f"{column.distance:.2f}" for column in columns]),
+            ("distance to nearest", [f"{column.distances[0]:.2f}" for column in columns]),
+            ("classes of nearest", [", ".join(map(name, column.neighbour_labels)) for column in columns]),
+        ]
     return {
         "recipe": recipe,
         "seed": seed,
-        "space": told["space"],
+        "space": shown.space,
         "hidden": hidden,
-        "largest": told.get("largest"),
+        "largest": shown.largest,
         "image": base64.b64encode(image).decode(),
-        "names": list(told["rows"]),
+        "names": shown.rows,
         "columns": len(columns),
-        "changed": changed,
-        "differs": [column["moved_to"] != column["predicted"] for column in columns],
+        "changed": sum(differs),
+        "differs": differs,
         "rows": rows,
     }

@@ -13,12 +13,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from analysis.options import FigureOptions
+from engine.store.records import SweepRecord
 
 FOLDER = Path(__file__).parent / "figures"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class FigureChoice:
     """A figure with its options: one entry of a sweep's `figures:`."""
 
     name: str
@@ -30,14 +31,14 @@ class Chosen:
         """The row columns that the figure takes."""
         return list(self.module.needs(self.options))
 
-    def unfit(self, columns: Iterable[str]) -> str | None:
+    def why_not_rows(self, columns: Iterable[str]) -> str | None:
         """Why rows with these columns cannot be drawn, though they may have those that it needs; None if they can."""
-        judge = getattr(self.module, "unfit", None)
+        judge = getattr(self.module, "why_not_rows", None)
         return judge(set(columns)) if judge else None
 
-    def unsuited(self, sweep: Mapping[str, Any] | None) -> str | None:
+    def why_not_sweep(self, sweep: SweepRecord | None) -> str | None:
         """Why a sweep cannot be drawn with these options, whatever its rows; None if it can, or where nothing is known of it."""
-        judge = getattr(self.module, "unsuited", None)
+        judge = getattr(self.module, "why_not_sweep", None)
         return judge(sweep, self.options) if judge and sweep is not None else None
 
 
@@ -65,8 +66,8 @@ def parse(
     entry: Any,
     columns: Iterable[str] | None = None,
     settings: Iterable[str] | None = None,
-    sweep: Mapping[str, Any] | None = None,
-) -> Chosen:
+    sweep: SweepRecord | None = None,
+) -> FigureChoice:
     """Checks an entry of a sweep's `figures:` list.
 
     Args:
@@ -83,15 +84,15 @@ def parse(
     """
     name, given = _split(entry)
     module = find(name)
-    chosen = Chosen(name, module, _options(name, module, given))
+    chosen = FigureChoice(name, module, _options(name, module, given))
     if columns is not None:
         there = list(columns)
         for column in chosen.needs:
             if column not in there:
                 raise ValueError(f"figure {name}: no row column {column!r}; there are {_among(column, there)}")
-        if reason := chosen.unfit(there):
+        if reason := chosen.why_not_rows(there):
             raise ValueError(f"figure {name}: {reason}")
-    if reason := chosen.unsuited(sweep):
+    if reason := chosen.why_not_sweep(sweep):
         raise ValueError(f"figure {name}: {reason}")
     known = {"setting": settings, **_told(sweep)}
     for option, field in type(chosen.options).model_fields.items():
@@ -104,7 +105,7 @@ def parse(
     return chosen
 
 
-def fitting(columns: Iterable[str], sweep: Mapping[str, Any] | None = None) -> list[Chosen]:
+def fitting(columns: Iterable[str], sweep: SweepRecord | None = None) -> list[FigureChoice]:
     """Every figure, with its default options, that rows with these columns can be drawn as.
 
     Args:
@@ -112,17 +113,26 @@ def fitting(columns: Iterable[str], sweep: Mapping[str, Any] | None = None) -> l
     """
     there = set(columns)
     every = [parse(name) for name in names()]
-    every = [chosen for chosen in every if there.issuperset(chosen.needs) and chosen.unfit(there) is None]
+    every = [chosen for chosen in every if there.issuperset(chosen.needs) and chosen.why_not_rows(there) is None]
     if sweep is None:
-        return [chosen for chosen in every if not hasattr(chosen.module, "unsuited")]
-    return [chosen for chosen in every if chosen.unsuited(sweep) is None]
+        return [chosen for chosen in every if not hasattr(chosen.module, "why_not_sweep")]
+    return [chosen for chosen in every if chosen.why_not_sweep(sweep) is None]
 
 
-def _told(sweep: Mapping[str, Any] | None) -> dict[str, list[str] | None]:
+def takes_importance(figures: Sequence[Any]) -> bool:
+    """Whether a sweep's `figures:` show the importance of settings; where there are none, all are drawn.
+
+    >>> takes_importance([]), takes_importance(["recipes"]), takes_importance(["recipes", {"importance": {}}])
+    (True, False, True)
+    """
+    return not figures or any(getattr(parse(entry).module, "TAKES_IMPORTANCE", False) for entry in figures)
+
+
+def _told(sweep: SweepRecord | None) -> dict[str, Sequence[str] | None]:
     """The names that a sweep tells, by what options call them; None for those that it does not tell."""
     if sweep is None:
         return {}
-    return {"objective": [entry["metric"] for entry in sweep.get("objectives") or []], "metric": sweep.get("metrics")}
+    return {"objective": [one.metric for one in sweep.objectives], "metric": sweep.metrics}
 
 
 def _split(entry: Any) -> tuple[str, dict[str, Any]]:

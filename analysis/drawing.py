@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis import style
-from analysis.catalogue import Chosen
+from analysis.catalogue import FigureChoice
 from analysis.results import ReportError, Results
 
 
 @dataclass(frozen=True)
-class Drawn:
+class FigureResult:
     """A figure in three forms, or why there is none.
 
     Attributes:
@@ -36,19 +36,19 @@ class Drawn:
     details: str = ""
 
 
-def draw(chosen: Chosen, results: Results, name: str) -> Drawn:
+def draw(chosen: FigureChoice, results: Results, name: str) -> FigureResult:
     """Computes and draws one figure. Never raises: whatever goes wrong is told in the result."""
     try:
         frame = chosen.module.compute(results, chosen.options)
         figure = chosen.module.draw(frame, chosen.options)
         png, pdf, csv = style.save(figure, "png"), style.save(figure, "pdf"), as_csv(frame)
     except ReportError as error:
-        return Drawn(name, error=str(error), details=str(error))
+        return FigureResult(name, error=str(error), details=str(error))
     except Exception as error:  # a defect in one figure must not take the others along
         said = str(error).strip().splitlines()
         line = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-        return Drawn(name, error=line, details=traceback.format_exc())
-    return Drawn(name, frame.attrs.get("caption", ""), png, pdf, csv)
+        return FigureResult(name, error=line, details=traceback.format_exc())
+    return FigureResult(name, frame.attrs.get("caption", ""), png, pdf, csv)
 
 
 def as_csv(frame: pd.DataFrame) -> bytes:
@@ -78,7 +78,7 @@ def from_csv(content: bytes) -> pd.DataFrame:
     return frame
 
 
-def file_names(chosen: Sequence[Chosen]) -> list[str]:
+def file_names(chosen: Sequence[FigureChoice]) -> list[str]:
     """A file name for each figure: its own, counted where one is drawn more than once (`recipes`, `recipes-2`)."""
     seen: Counter[str] = Counter()
     names = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.cube import select
+from analysis.arrays import select
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
 

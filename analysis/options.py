@@ -15,9 +15,6 @@ OBJECTIVE: dict[str, Any] = {"names": "objective"}
 METRIC: dict[str, Any] = {"names": "metric"}
 """Marks an option that names a metric of an epoch of training."""
 
-GENUINE = "genuine"
-"""The condition that the others are compared with."""
-
 
 class FigureOptions(BaseModel):
     """The options of every figure; unknown ones are refused."""

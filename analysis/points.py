@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.cube import counted
+from analysis.arrays import counted
 from analysis.results import ReportError, Results
 from analysis.summary import estimate
+from engine.store.records import SweepRecord
 
 
-def objectives(sweep: Mapping[str, Any]) -> dict[str, str]:
+def objectives(sweep: SweepRecord) -> dict[str, str]:
     """Objective -> mode (max or min)."""
-    return {entry["metric"]: entry["mode"] for entry in sweep.get("objectives") or []}
+    return {objective.metric: objective.mode for objective in sweep.objectives}
 
 
-def no_search(sweep: Mapping[str, Any]) -> str | None:
+def no_search(sweep: SweepRecord) -> str | None:
     """Why a sweep is not a search with an objective, or None."""
-    if not sweep.get("search"):
+    if not sweep.search:
         return "is of a search, and the sweep has none"
     return None if objectives(sweep) else "needs an objective, and the sweep has none"
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -21,11 +22,12 @@ if __name__ == "__main__":
 
 import yaml
 
-from analysis import catalogue, page, table
-from analysis.drawing import Drawn, draw, file_names
+from analysis import catalogue, sections, table
+from analysis.drawing import FigureResult, draw, file_names
 from analysis.results import ReportError, Results
 from analysis.summary import summarise
 from engine.store.owned import SweepFolder
+from engine.store.records import TrialRecord, read_trial
 from engine.store.store import Store
 from engine.terminal import say
 from tasks.parts.settings import UserError
@@ -67,14 +69,14 @@ def build(
     """
     store = table.open_store(results_uri)
     overview = table.overview(results_uri)
-    folder = SweepFolder(store, str(overview.sweep.get("name") or ""))
+    folder = SweepFolder(store, overview.sweep.name)
     for line in table.incomplete(overview):
         tell(line)
     chosen, refused = _chosen(overview, figures)
     names = file_names(chosen)
     told = [f"figures/{name}{FAILED}" for name in [*names, *(one.name for one in refused)]]
     folder.refuse(["summary.csv", "report.html", *told])
-    if figures or overview.sweep.get("figures"):
+    if figures or overview.sweep.figures:
         folder.refuse(file for name in names for file in files_of(name))
     needed = {column for one in chosen for need in one.needs for column in (need, f"{need}_se")}
     results = table.load(results_uri, sorted(needed.union(ALWAYS))) if chosen else overview
@@ -85,7 +87,7 @@ def build(
     home = table.home_of(store, overview.sweep)
     records, picture = _records(home, results), partial(_attached, home)
     whole = home is not store and home.exists("report.html")
-    html = page.render(results, drawn, summary, records, _spec(store), picture, whole)
+    html = sections.render(results, drawn, summary, records, _spec(store), picture, whole)
     folder.write("report.html", html.encode())
     return [store.location(file) for file in [*written, "summary.csv", "report.html"]]
 
@@ -104,20 +106,28 @@ def files_of(name: str) -> list[str]:
     return [f"figures/{name}{ending}" for ending in (*PICTURES, FAILED)]
 
 
-def _draw(chosen: catalogue.Chosen, results: Results, name: str, folder: SweepFolder) -> Drawn:
+def figure_files(figures: Sequence[Any]) -> list[str]:
+    """The files that the figures of a sweep's `figures:` may have."""
+    names = file_names([catalogue.parse(entry) for entry in figures])
+    return [file for name in names for file in files_of(name)]
+
+
+def _draw(chosen: catalogue.FigureChoice, results: Results, name: str, folder: SweepFolder) -> FigureResult:
     """A figure; one that cannot be written, since a file of the user's own is in its way, is as one that cannot be drawn."""
     try:
         folder.refuse(files_of(name))
     except UserError as error:
-        return Drawn(name, error=error.message, details=error.message)
+        return FigureResult(name, error=error.message, details=error.message)
     return draw(chosen, results, name)
 
 
-def _chosen(overview: Results, figures: Sequence[Any] | None) -> tuple[list[catalogue.Chosen], list[Drawn]]:
+def _chosen(
+    overview: Results, figures: Sequence[Any] | None
+) -> tuple[list[catalogue.FigureChoice], list[FigureResult]]:
     """The figures to draw, and those that a sweep asks for but this version cannot draw."""
     columns = list(overview.rows.columns)
     settings = [str(name).removeprefix("config.") for name in overview.trials if str(name).startswith("config.")]
-    entries = overview.sweep.get("figures") if figures is None else figures
+    entries = overview.sweep.figures if figures is None else figures
     if not entries:
         return catalogue.fitting(columns, overview.sweep), []
     chosen, refused = [], []
@@ -128,11 +138,11 @@ def _chosen(overview: Results, figures: Sequence[Any] | None) -> tuple[list[cata
             if figures is not None:
                 raise ReportError(str(error)) from error
             name = catalogue.named(entry)
-            refused.append(Drawn(name, error=str(error), details=str(error)))
+            refused.append(FigureResult(name, error=str(error), details=str(error)))
     return chosen, refused
 
 
-def _write(folder: SweepFolder, drawn: Drawn) -> list[str]:
+def _write(folder: SweepFolder, drawn: FigureResult) -> list[str]:
     """Writes a figure's files, and removes those that an earlier report left under the same name."""
     failed = f"{drawn.details.rstrip()}\n".encode() if drawn.error is not None else None
     contents = dict(zip(files_of(drawn.name), (drawn.png, drawn.pdf, drawn.csv, failed), strict=True))
@@ -144,15 +154,13 @@ def _write(folder: SweepFolder, drawn: Drawn) -> list[str]:
     return list(written)
 
 
-def _records(store: Store, results: Results) -> dict[str, dict[str, Any]]:
-    """What the trials that ran say of themselves, by trial; empty for one that left nothing readable."""
+def _records(store: Store, results: Results) -> dict[str, TrialRecord]:
+    """The records of the trials that ran, by trial; nothing for one that left nothing readable."""
     records = {}
     for trial in results.trials.loc[results.trials["status"] != "missing", "trial"]:
-        try:
-            record = store.read_json(f"trials/{trial}/trial.json")
-        except (OSError, ValueError):
-            record = {}
-        records[str(trial)] = record if isinstance(record, dict) else {}
+        with suppress(OSError):
+            if (record := read_trial(store, f"trials/{trial}")) is not None:
+                records[str(trial)] = record
     return records
 
 

@@ -13,16 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.stats import SHARE, Bounds
+from engine.store.records import SweepRecord
 
 GENERIC = {"radius", "kind", "name", "type", "strength", "probability", "value", "scale", "size"}
 """Last parts of a dotted name that say nothing alone: `input_noise.radius` is called "input noise", not "radius"."""
-
-RADIUS_LABELS = {
-    "additive": "noise radius (pixel units)",
-    "sphere": "distance from the centre (pixel units)",
-    "multiplicative": "noise radius (relative to the pixel)",
-}
-"""Axis labels of the kinds of noise, where the noise is in pixel space."""
 
 OF_TRAINING = ("loss", "accuracy")
 """The metrics of an epoch that are of the images trained on."""
@@ -53,7 +47,7 @@ class Results:
     """The results of one sweep.
 
     Attributes:
-        sweep: what the sweep says of itself (`name`, `task`, `about`, `labels`, `classes`, `figures`, `columns`, ...).
+        sweep: what the sweep says of itself.
         trials: one line a trial, with its `config.*` and `summary.*` columns and the `recipe` it is one seed of.
         rows: the rows of the finished trials, with `trial`, `recipe` and `config.<name>` for what varies.
         varied: dotted names of the settings that vary, the seed left out.
@@ -61,7 +55,7 @@ class Results:
         scores: what the scalars of finished trials are made of, by trial; empty for trials of earlier versions.
     """
 
-    sweep: Mapping[str, Any]
+    sweep: SweepRecord
     trials: pd.DataFrame
     rows: pd.DataFrame
     varied: tuple[str, ...]
@@ -84,6 +78,12 @@ class Results:
             raise ReportError(f"no recipe {recipe!r}; there are {'; '.join(self.recipes)}")
         return recipe or self.recipes[0]
 
+    @property
+    def baseline(self) -> str | None:
+        """The condition that the others are compared with: the task's first, else that of the rows."""
+        there = self.rows.get("condition", pd.Series(dtype=object)).dropna().unique()
+        return next(iter(self.sweep.conditions or map(str, there)), None)
+
     def values(self, setting: str) -> list[Any]:
         """The different values that finished trials give to a setting, in order."""
         done = self.trials.loc[self.trials["status"] == "done", f"config.{setting}"]
@@ -100,17 +100,18 @@ class Results:
 
     def setting_label(self, setting: str) -> str:
         """The axis label of a setting: the sweep's own words where it has them."""
-        given = (self.sweep.get("labels") or {}).get(setting)
+        given = self.sweep.labels.get(setting)
         if given and given != setting:
             return given
         return setting.removeprefix("recipe.").replace(".", " ").replace("_", " ")
 
     def column_label(self, column: str, kind: str | None = None) -> str:
-        """The axis label of a row column; for the radius it depends on the kind of noise."""
+        """The axis label of a row column; in pixel space it may depend on the kind of noise."""
         spaces = set(self.trials.get("config.space", pd.Series(dtype=object)).dropna())
-        if column == "radius" and kind in RADIUS_LABELS and spaces <= {"pixel"}:
-            return RADIUS_LABELS[kind]
-        return (self.sweep.get("columns") or {}).get(column) or column.replace("_", " ")
+        of_kind = self.sweep.by_kind.get(column, {}).get(kind or "")
+        if of_kind is not None and spaces <= {"pixel"}:
+            return of_kind
+        return self.sweep.columns.get(column) or column.replace("_", " ")
 
     def length_label(self, column: str) -> str:
         """The axis label of the `radius` or `distance` of a search: its norm, where all have the same, and its unit."""
@@ -130,7 +131,7 @@ class Results:
 
         Of results that do not tell, everything that was measured decides.
         """
-        shares = self.sweep.get("shares")
+        shares = self.sweep.shares
         if shares is not None:
             return SHARE if any(fnmatchcase(name, pattern) for pattern in shares) else None
         found = self.rows[name] if name in self.rows else self.trials.get(f"summary.{name}", pd.Series(dtype=float))
@@ -140,8 +141,8 @@ class Results:
 
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where the sweep names none."""
-        classes = self.sweep.get("classes") or []
-        return str(classes[label]) if 0 <= label < len(classes) else str(label)
+        classes = self.sweep.classes
+        return classes[label] if 0 <= label < len(classes) else str(label)
 
 
 def epochs_of(trial: pd.Series) -> list[dict[str, Any]]:

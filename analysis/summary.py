@@ -17,8 +17,8 @@ LEVEL = 0.95
 def scalars(results: Results) -> list[str]:
     """The names of the trials' scalars, the sweep's objective first."""
     names = [str(name).removeprefix("summary.") for name in results.trials if str(name).startswith("summary.")]
-    objective = (results.sweep.get("objective") or {}).get("metric")
-    return sorted(names, key=lambda name: name != objective)
+    objective = results.sweep.objective
+    return sorted(names, key=lambda name: objective is None or name != objective.metric)
 
 
 def summarise(results: Results) -> pd.DataFrame:
@@ -44,9 +44,9 @@ def summarise(results: Results) -> pd.DataFrame:
             one = estimate(results, trials, name, LEVEL)
             line |= {name: one.mean[0], f"{name}.low": one.low[0], f"{name}.high": one.high[0]}
         lines.append(line)
-    frame, objective = pd.DataFrame(lines), results.sweep.get("objective")
-    if results.sweep.get("search") and objective and objective["metric"] in frame:
-        by = frame[objective["metric"]] * (1 if objective["mode"] == "min" else -1)
+    frame, objective = pd.DataFrame(lines), results.sweep.objective
+    if results.sweep.search and objective and objective.metric in frame:
+        by = frame[objective.metric] * (1 if objective.mode == "min" else -1)
         order = pd.DataFrame({"incomplete": frame["seeds"] < frame["trials"], "by": by})
         return frame.loc[order.sort_values(["incomplete", "by"], kind="stable").index].reset_index(drop=True)
     return frame

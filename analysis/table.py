@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.results import ReportError, Results, Scores, plain, recipe_labels
+from engine.store.records import SweepRecord
 from engine.store.scores import COUNT, FILE
 from engine.store.store import Damaged, Store, column_names, parts_of, read_parts, unfit_name
 
@@ -63,12 +63,17 @@ def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) 
     )
     frame = whole.to_pandas(strings_to_categorical=True, self_destruct=True)
     rows = _join(frame, done, [*varied, *([replicates] if replicates else [])])
+    if sweep.conditions and "condition" in rows:
+        there = list(rows["condition"].cat.categories)
+        order = [name for name in sweep.conditions if name in there]
+        order += [name for name in there if name not in order]
+        rows["condition"] = rows["condition"].cat.set_categories(order, ordered=True)
     return Results(sweep, trials, rows, varied, replicates, _scores(home, trials))
 
 
 def incomplete(results: Results) -> list[str]:
     """A line for each finished trial that is left out, since rows of it are missing."""
-    name = results.sweep.get("name") or "the sweep"
+    name = results.sweep.name or "the sweep"
     lacking = results.trials.loc[results.trials["status"] == "incomplete", "lacks"]
     return [f"{name}: {lacks}; it is left out, run the sweep again" for lacks in lacking]
 
@@ -123,7 +128,7 @@ def open_store(results: str | os.PathLike[str]) -> Store:
     return store
 
 
-def home_of(store: Store, sweep: Mapping[str, Any]) -> Store:
+def home_of(store: Store, sweep: SweepRecord) -> Store:
     """The store of the folder that has a sweep's `trials`: its own, or, of a quick look, that of the sweep beside it.
 
     Args:
@@ -133,11 +138,10 @@ def home_of(store: Store, sweep: Mapping[str, Any]) -> Store:
     Raises:
         ReportError: what it names is no folder beside its own, or there are no trials.
     """
-    name = sweep.get("trials")
-    if name is None:
+    if sweep.trials is None:
         return store
     try:
-        home = store.beside(str(name))
+        home = store.beside(sweep.trials)
     except ValueError as error:
         raise ReportError(f"{store.uri}: trials.parquet does not tell where its trials are: {error}") from error
     if not home.exists("trials"):
@@ -145,10 +149,10 @@ def home_of(store: Store, sweep: Mapping[str, Any]) -> Store:
     return home
 
 
-def _trials(store: Store) -> tuple[dict[str, Any], pd.DataFrame, tuple[str, ...], str | None]:
+def _trials(store: Store) -> tuple[SweepRecord, pd.DataFrame, tuple[str, ...], str | None]:
     try:
         table = store.read_table("trials.parquet")
-        sweep = json.loads((table.schema.metadata or {})[b"sweep"])
+        sweep = SweepRecord.read(json.loads((table.schema.metadata or {})[b"sweep"]))
     except KeyError as error:
         raise ReportError(f"{store.uri}: trials.parquet does not say which sweep it belongs to") from error
     except (pa.ArrowInvalid, ValueError) as error:
@@ -161,11 +165,10 @@ def _trials(store: Store) -> tuple[dict[str, Any], pd.DataFrame, tuple[str, ...]
         counts = ", ".join(f"{count} {status}" for status, count in trials["status"].value_counts().items())
         raise ReportError(f"{store.uri}: no trial is finished ({counts or 'there are no trials'})")
     _leave_out(home_of(store, sweep), trials)
-    replicates = sweep.get("replicates")
-    replicates = replicates if f"config.{replicates}" in trials else None
-    varied = tuple(name for name in _leaves(sweep.get("varied") or [], trials) if name != replicates)
+    replicates = sweep.replicates if f"config.{sweep.replicates}" in trials else None
+    varied = tuple(name for name in _leaves(sweep.varied or (), trials) if name != replicates)
     settings = trials[[f"config.{name}" for name in varied]].set_axis(list(varied), axis=1)
-    labels, order = recipe_labels(settings, fallback=str(sweep.get("name") or "all trials"))
+    labels, order = recipe_labels(settings, fallback=sweep.name or "all trials")
     trials["recipe"] = pd.Categorical(labels, categories=order, ordered=True)
     return sweep, trials, varied, replicates
 

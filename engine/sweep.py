@@ -6,21 +6,29 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from engine import terminal
 
 if __name__ == "__main__":
     terminal.prepare()  # the imports below take seconds
 
+from analysis import catalogue, recipe_log, report
+from analysis.results import ReportError
 from engine.plan.plan import Artifact, Planned, exists, missing, outdated, plan, status
-from engine.results import finish as results
+from engine.results.finish import Drawing, Finish, begin, folders
+from engine.results.records import refuse_unreported
 from engine.run.progress import Progress
-from engine.search.study import Study
+from engine.run.trial import histories
+from engine.store.owned import SweepFolder
 from engine.store.store import Store
 from engine.sweepfile.load import Spec, load
 from engine.sweepfile.yaml_lines import SpecError
 from engine.terminal import say
 from tasks.parts.settings import UserError
+
+if TYPE_CHECKING:
+    from engine.search.study import Study
 
 EXAMPLES = """\
 examples:
@@ -93,28 +101,34 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     if options.local and options.address:
         raise SpecError("--local and --address exclude each other")
     store = _store(options.results)
-    results.folders(spec, store)
+    home, page = folders(spec, store, report.figure_files(spec.sweep.figures or []))
     planned = plan(spec)
-    study = Study(spec, store, fresh=options.fresh) if spec.sweep.studied else None
+    study = _study(spec, store, fresh=options.fresh) if spec.sweep.studied else None
     known = study.planned if study else planned
     if not options.fresh:
-        results.refuse_unreported(spec, store, known if spec.sweep.adaptive else planned)
+        refuse_unreported(spec, store, known if spec.sweep.adaptive else planned)
     todo = [item for item in known if options.fresh or status(item, store) not in spec.ended]
     if options.dry_run:
         _show(spec, known, todo, store, fresh=options.fresh)
-        if study and study.left:
-            _tell(f"{study.left} more points are chosen as the search goes on")
+        if study and study.remaining:
+            _tell(f"{study.remaining} more points are chosen as the search goes on")
         return 0
     if again := outdated([item for item in todo if status(item, store) == "new"], store):
         say(f"{spec.page}: {again} trials were measured with other data, weights or code, and are measured anew")
     ran = 0
-    if todo or (study and study.left):
-        ran = _run(spec, store, todo, study, options)
+    if todo or (study and study.remaining):
+        ran = _run(spec, store, (home, page), todo, study, options)
         say("drawing the report ...")
     refused = study.refused if study else []
     for said in refused:
         say(f"failed: a point that was chosen makes no trial: {said}")
-    return max(results.finish(spec, store, study.planned if study else planned, ran=ran), int(bool(refused)))
+    return max(_finish(spec, store, page, study.planned if study else planned, ran), int(bool(refused)))
+
+
+def _study(spec: Spec, store: Store, *, fresh: bool) -> Study:
+    from engine.search.study import Study  # with Optuna, which takes a second
+
+    return Study(spec, store, fresh=fresh)
 
 
 def _store(results: str) -> Store:
@@ -129,22 +143,45 @@ def _store(results: str) -> Store:
     return store
 
 
-def _run(spec: Spec, store: Store, todo: list[Planned], study: Study | None, options: argparse.Namespace) -> int:
+def _run(
+    spec: Spec,
+    store: Store,
+    ours: tuple[SweepFolder, SweepFolder],
+    todo: list[Planned],
+    study: Study | None,
+    options: argparse.Namespace,
+) -> int:
     """Runs what is left; returns how many trials that were."""
     from engine.run import launch
+    from engine.run.trial_queue import TrialQueue
 
-    feed = launch.Feed(spec, store, todo, study, fresh=options.fresh)
+    queue = TrialQueue(spec, store, todo, study, fresh=options.fresh)
     if study is not None:
         study.open()
-    with launch.hands(spec, local=options.local, address=options.address) as hands:
-        results.begin(spec, store)
+    with launch.executor(spec, local=options.local, address=options.address) as by:
+        begin(spec, *ours)
         left = sum(_left(item, store) for item in todo)
-        more = f", {study.left} points to choose" if study and study.left else ""
+        more = f", {study.remaining} points to choose" if study and study.remaining else ""
         say(f"{spec.page}: {len(todo)} trials to run, {left} examples to measure{more}")
-        left += (feed.most - len(todo)) * len(plan(spec)[0].ids) if more else 0
-        with Progress(feed.most, left) as progress:
-            launch.run_all(spec, store, feed, hands, progress, options.max_concurrent)
-    return feed.handed
+        left += (queue.remaining - len(todo)) * len(plan(spec)[0].ids) if more else 0
+        with Progress(queue.remaining, left) as progress:
+            launch.run_all(spec, store, queue, by, progress, options.max_concurrent)
+    return queue.started
+
+
+def _finish(spec: Spec, store: Store, page: SweepFolder, planned: list[Planned], ran: int) -> int:
+    """Writes the tables and, where anything is new, the report; returns the exit status."""
+    finish, drawing = Finish(spec, store, page, planned), Drawing()
+    if finish.write_tables(with_importance=catalogue.takes_importance(spec.sweep.figures or [])):
+        by_trial = {item.key: item for item in planned}
+        try:
+            drawing.undrawn = report.failures(report.build(store.location(spec.page), tell=drawing.lacking.append))
+            recipe_log.write(store, spec.page, page, lambda trial: histories(by_trial[trial], store))
+        except ReportError as error:  # rows that were there when the trials were looked at
+            drawing.lacking.append(str(error))
+        if not drawing.undrawn and not drawing.lacking:
+            finish.mark_reported()
+    return finish.say(drawing, ran=ran)
 
 
 def _left(item: Planned, store: Store) -> int:

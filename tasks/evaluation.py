@@ -24,6 +24,7 @@ from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.data import load as data
 from tasks.parts.measures.calibration import BINS, expected_calibration_error
+from tasks.parts.measures.ladder import mean_height
 from tasks.parts.noise.corruptions import Corruption, corrupted
 from tasks.parts.noise.input_noise import moved
 from tasks.parts.randomness import BLOCK, normal
@@ -237,7 +238,7 @@ def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
         radii = np.array([0.0, *curves.columns])
         heights = np.concatenate([np.ones((len(curves), 1)), curves.to_numpy()], axis=1)
         found["noise_accuracy"] = noise["accuracy"]
-        found["flatness_genuine"] = pd.Series(np.trapezoid(heights, radii, axis=1) / radii[-1], index=curves.index)
+        found["flatness_genuine"] = pd.Series(mean_height(radii, heights), index=curves.index)
     if "corruption" in by_condition:
         damaged = by_condition["corruption"]
         found["corruption_accuracy"] = damaged["accuracy"]

@@ -22,10 +22,12 @@ from tasks.parts.artifacts import adversarial_examples
 from tasks.parts.artifacts.adversarial_examples import AdversarialExamples
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.columns import Column
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.data import load as data
 from tasks.parts.geometry.balls import norm_of
 from tasks.parts.measures.flatness import Cell, Statistics, at_centres, statistics
+from tasks.parts.measures.ladder import mean_height
 from tasks.parts.noise.input_noise import Kind
 from tasks.parts.noise.random_control import randomly_moved
 from tasks.parts.settings import NonNegative, Probability, Several, UserError
@@ -38,12 +40,19 @@ COLUMNS = {
     "label": "true class",
     "predicted": "class predicted at the genuine image",
     "correct": "genuine image is classified correctly",
-    "condition": "centre of the noise",
+    "condition": Column("centre of the noise", values=("genuine", "adversarial", "random")),
     "found": "adversarial search succeeded",
     "distance": "distance of the centre from the genuine image (pixel units, the attack's norm)",
     "centre": "class predicted at the centre",
     "kind": "kind of noise",
-    "radius": "noise radius (pixel units; multiplicative: relative)",
+    "radius": Column(
+        "noise radius (pixel units; multiplicative: relative)",
+        by_kind={
+            "additive": "noise radius (pixel units)",
+            "sphere": "distance from the centre (pixel units)",
+            "multiplicative": "noise radius (relative to the pixel)",
+        },
+    ),
     "samples": "noise samples",
     "p_true": "mean probability of the true class",
     "p_true_se": "standard error of p_true",
@@ -294,7 +303,7 @@ def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
         for kind in config.kinds:  # their radii are in different units
             curves = around[around["kind"] == kind].pivot(index="id", columns="radius", values="persistence")
             name = f"flatness_{condition}" + (f"_{kind}" if len(config.kinds) > 1 else "")
-            found[name] = pd.Series(_area(curves.columns.to_numpy(float), curves.to_numpy()), index=curves.index)
+            found[name] = pd.Series(mean_height(curves.columns, curves), index=curves.index)
     return found
 
 
@@ -319,10 +328,3 @@ def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
             None if by_chance <= by_search else f"it fools {by_chance:.1%}, the search {by_search:.1%}"
         )
     return held
-
-
-def _area(radii: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The mean heights (N,) of curves (N, R)."""
-    if len(radii) < 2:
-        return values.reshape(len(values))
-    return np.trapezoid(values, radii, axis=1) / (radii[-1] - radii[0])

@@ -8,8 +8,8 @@ class Options(FigureOptions)        frozen; every option has a default; unknown 
 def needs(options)                  the row columns it takes, as a list
 def compute(results, options)       the numbers that are drawn, as a tidy data frame with mean, low, high, n
 def draw(frame, options)            a Matplotlib figure of that frame and nothing else
-unfit(columns)                  optional: why rows with these columns are not meant, though they have what it needs, or None
-unsuited(sweep, options)        optional: why a sweep cannot be drawn, by what it says of itself (`search`, ...), or None
+why_not_rows(columns)               optional: why rows with these columns are not meant, though they have what it needs, or None
+why_not_sweep(sweep, options)       optional: why a sweep cannot be drawn, by what it says of itself (`search`, ...), or None
 ```
 
 `compute` keeps the order in which things are to be drawn. It leaves the words in `frame.attrs`: `caption` (what is

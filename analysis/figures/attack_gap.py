@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import caption, conditions_unfit, counted, cubes, select
+from analysis.arrays import arrays, caption, counted, refuse_conditions, select
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results, recipe_labels, sentence, short_names
 from analysis.searches import standing
 from analysis.stats import SHARE
+from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,20 +41,19 @@ def needs(options: Options) -> list[str]:
     return ["id", "correct", "radius", options.found, *COSTS]
 
 
-def unfit(columns: set[str]) -> str | None:
+def why_not_rows(columns: set[str]) -> str | None:
     """Rows around several centres are no rows of a search."""
-    return conditions_unfit(columns)
+    return refuse_conditions(columns)
 
 
-def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
-    varied = sweep.get("varied")
-    if varied is None:
+    if sweep.varied is None:
         return None
-    attack, others = _split(varied)
+    attack, others = _split(sweep.varied)
     if not attack:
         return f"{TWO}, and nothing of the attack varies but what it measures in"
-    if sweep.get("search") and others:
+    if sweep.search and others:
         return f"{TWO}, and those of a search differ in {', '.join(short_names(others))}"
     return None
 
@@ -87,7 +87,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             here = robust[(robust["column"] == column) & (robust["recipe"] == recipe)]
             if here["attack"].nunique() < 2:
                 continue
-            each = cubes(here, "robust", by="attack", bounds=SHARE)
+            each = arrays(here, "robust", by="attack", bounds=SHARE)
             each = {name: each[name] for name in trials["attack"].cat.categories if name in each}
             best = np.minimum.reduce([cube.values for cube in each.values()])  # NaN where an attack was not run
             if not np.isfinite(best).any():

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import style, telling
-from analysis.cube import caption, conditions, cubes, select
+from analysis import encoding, style
+from analysis.arrays import arrays, caption, conditions, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import SHARE
+from tasks.parts.measures.calibration import BINS, bin_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BINS = 15
 SINGLE = ("clean", "corruption")
 """Conditions drawn where none are named: in their rows each confidence is of one prediction, not a mean over several."""
 
@@ -51,61 +51,56 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     """
     present = conditions(results.rows)
     wanted = options.conditions or [name for name in SINGLE if name in present] or present
-    told = telling.roles(results, options.by)
+    channels = encoding.assign_channels(results, options.by)
     parts, dropped = [], False
     for condition in wanted:
         rows = select(results, options, condition=condition)
-        rows = rows.assign(bin=_bin(rows["confidence"], options.bins))
+        rows = rows.assign(bin=bin_of(rows["confidence"], options.bins))
         for recipe in [results.named(name) for name in options.recipes or results.recipes]:
             of_recipe = rows[rows["recipe"] == recipe]
             if of_recipe.empty:
                 continue
-            right = cubes(of_recipe, "accuracy", along="bin", by=None, bounds=SHARE)[""]
-            sure = cubes(of_recipe, "confidence", along="bin", by=None)[""]
+            right = arrays(of_recipe, "accuracy", along="bin", by=None, bounds=SHARE)[""]
+            sure = arrays(of_recipe, "confidence", along="bin", by=None)[""]
             estimate = right.estimate(options)
             share = of_recipe["bin"].value_counts(normalize=True).reindex(right.points).to_numpy()
             place = {"bin": right.points.astype(int), "x": np.nanmean(sure.values, axis=(0, 1)), "share": share}
-            part = pd.DataFrame({"condition": condition, **told.of(results, recipe), **place, **estimate.columns()})
+            part = pd.DataFrame({"condition": condition, **channels.of(results, recipe), **place, **estimate.columns()})
             dropped |= bool((part["n"] < options.least).any())
             parts.append(part[part["n"] >= options.least])
     frame = pd.concat(parts, ignore_index=True)
     if frame.empty:
         raise ReportError(f"no bin has {options.least} examples; see least")
-    many = frame["recipe"].nunique() > telling.CROWD
+    many = frame["recipe"].nunique() > encoding.CROWD
     words = [
         f"Accuracy against mean confidence in {options.bins} bins of equal width. On the dotted line a classifier is right as often as it "
         "says; below it, it is overconfident.",
         f"Bins with fewer than {options.least} examples are left out." if dropped else "",
-        told.untold(),
+        channels.hidden_words(),
         caption(frame, options, "Intervals (in the table of numbers)" if many else "Bands"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
         "x": "confidence",
         "mean": "accuracy",
-        "colour": told.title(results),
+        "colour": channels.title(results),
     }
     return frame
-
-
-def _bin(confidence: pd.Series, bins: int) -> Any:
-    """The bin of each confidence among so many of equal width: ((b / bins, (b + 1) / bins]; 0 belongs to the first."""
-    return (np.ceil(confidence.to_numpy(float) * bins) - 1).clip(0, bins - 1).astype(int)
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
     """One panel for each condition."""
     with style.paper():
-        frame = telling.named(frame)
+        frame = encoding.named(frame)
         frame["dash"] = frame["column"].str.cat(frame["dash"], sep=", ").str.strip(", ")
         present = list(dict.fromkeys(frame["condition"]))
-        order, numeric = telling.colours(frame)
+        order, numeric = encoding.colours(frame)
         dashes = list(dict.fromkeys(frame["dash"]))
         width = style.COLUMN if len(present) == 1 else style.DOUBLE
-        height = 2.7 + telling.legend_height(width, order, dashes)
+        height = 2.7 + encoding.legend_height(width, order, dashes)
         figure, axes = style.panels(1, len(present), width=width, height=height, sharex=True, sharey=True)
-        crowded = frame["recipe"].nunique() > telling.FEW
-        many = frame["recipe"].nunique() > telling.CROWD
+        crowded = frame["recipe"].nunique() > encoding.FEW
+        many = frame["recipe"].nunique() > encoding.CROWD
         handles: dict[Any, Any] = {}
         for ax, condition in zip(axes[0], present, strict=True):
             ax.plot([0, 1], [0, 1], linestyle=":", color=style.GREY, linewidth=0.8, zorder=1)
@@ -126,5 +121,5 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         axes[0, 0].set_xlim(low - 0.02, 1.02)
         axes[0, 0].set_ylim(-0.03, 1.03)
         axes[0, 0].set_ylabel(frame.attrs.get("mean", "accuracy"))
-        telling.legend(figure, handles, order, dashes, frame.attrs.get("colour") or None)
+        encoding.legend(figure, handles, order, dashes, frame.attrs.get("colour") or None)
     return figure

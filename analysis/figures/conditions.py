@@ -9,8 +9,8 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import caption, conditions, cubes, kinds, select
-from analysis.options import GENUINE, FigureOptions
+from analysis.arrays import arrays, caption, conditions, kinds, select
+from analysis.options import FigureOptions
 from analysis.paired import paired_difference
 from analysis.results import Results, sentence
 from analysis.stats import crossed_mean
@@ -48,7 +48,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         rows = select(results, options, kind=kind, recipe=recipe)
         examples.update(rows["id"].unique())
         bounds = results.bounds(options.y)
-        found = cubes(rows, options.y, options.along, bounds=bounds)
+        found = arrays(rows, options.y, options.along, bounds=bounds)
         curves = {name: cube.values for name, cube in found.items()}
         points = next(iter(found.values())).points
         common = np.all([np.isfinite(values) for values in curves.values()], axis=0)  # (S, N, R)
@@ -60,10 +60,11 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             parts.append(
                 pd.DataFrame({**labels, "what": "mean", "condition": name, **estimate.columns(), "p_holm": np.nan})
             )
-        if GENUINE not in curves:
+        base = results.baseline
+        if base not in curves:
             continue
-        for name in [name for name in curves if name != GENUINE]:
-            estimate, test = paired_difference(curves[GENUINE], curves[name], level=options.level, bounds=bounds)
+        for name in [name for name in curves if name != base]:
+            estimate, test = paired_difference(curves[base], curves[name], level=options.level, bounds=bounds)
             parts.append(
                 pd.DataFrame(
                     {**labels, "what": "difference", "condition": name, **estimate.columns(), "p_holm": test.p_holm}

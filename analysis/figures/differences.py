@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import Cube, caption, conditions, cubes, kinds, left_out, mean_over, select
+from analysis.arrays import MeasuredArray, arrays, caption, conditions, kinds, left_out, mean_over, select
 from analysis.options import FigureOptions
 from analysis.paired import of_difference
 from analysis.results import ReportError, Results, sentence, show
@@ -62,7 +62,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             if others:
                 values = values - base[0].reindex(index=values.index, columns=values.columns)
             between = of_difference(bounds) if others else bounds
-            cube = Cube(values.to_numpy()[:, :, None], trials, values.columns.to_numpy(), np.zeros(1), between)
+            cube = MeasuredArray(values.to_numpy()[:, :, None], trials, values.columns.to_numpy(), np.zeros(1), between)
             estimate = cube.estimate(options)
             where = {"condition": condition, "recipe": recipe, "x": _said(results, recipe, baseline) or recipe}
             parts.append(pd.DataFrame({**where, **estimate.columns()}))
@@ -100,7 +100,7 @@ def _by_condition(
         return {}
     seeds = results.trials.set_index("trial")[f"config.{results.replicates}"] if results.replicates else None
     found = {}
-    for condition, cube in cubes(of_recipe, options.y, options.along).items():
+    for condition, cube in arrays(of_recipe, options.y, options.along).items():
         single = mean_over(cube)
         index = ["" if seeds is None else str(seeds[trial]) for trial in single.trials]
         found[condition] = pd.DataFrame(single.values[:, :, 0], index=index, columns=single.ids), single.trials

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import style, telling
-from analysis.cube import Cube, caption, conditions_unfit, cubes, select, subsets
+from analysis import encoding, style
+from analysis.arrays import MeasuredArray, arrays, caption, refuse_conditions, select, subsets
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import SHARE
@@ -48,9 +48,9 @@ def needs(options: Options) -> list[str]:
     return ["id", "correct", "radius", "found"]
 
 
-def unfit(columns: set[str]) -> str | None:
+def why_not_rows(columns: set[str]) -> str | None:
     """Rows around several centres are no rows of a search."""
-    return conditions_unfit(columns)
+    return refuse_conditions(columns)
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     """
     rows = select(results, options)
     rows = rows[rows["correct"].to_numpy(bool)]
-    told = telling.lines(results, options.by or _attack(results))
+    channels = encoding.lines(results, options.by or _attack(results))
     parts, missed = [], []
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
@@ -75,7 +75,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             continue
         exact = _by_length(of_recipe, ladder.points[-1], options.points)
         estimate = (exact or ladder).estimate(options)
-        labels = {**told.of(results, recipe), "known": EVERYWHERE if exact else AT_RADII}
+        labels = {**channels.of(results, recipe), "known": EVERYWHERE if exact else AT_RADII}
         parts.append(pd.DataFrame({**labels, "x": (exact or ladder).points, **estimate.columns()}))
     if not parts:
         raise ReportError("no search found anything")
@@ -96,15 +96,15 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         else "",
         f"Not fooled within the largest radius: {none}.",
         subsets(rows),
-        told.untold(),
+        channels.hidden_words(),
         caption(frame, options, "Bands and bars" if frame["known"].nunique() > 1 else _marks(frame)),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
         "x": results.length_label("distance"),
         "mean": "share of examples fooled",
-        "colour": told.title(results),
-        "own_x": telling.is_norm(told.column),
+        "colour": channels.title(results),
+        "own_x": encoding.is_norm(channels.column),
     }
     return frame
 
@@ -119,9 +119,9 @@ def _marks(frame: pd.DataFrame) -> str:
     return "Bars" if frame["known"].iloc[0] == AT_RADII else "Bands"
 
 
-def _by_radius(rows: pd.DataFrame) -> Cube:
+def _by_radius(rows: pd.DataFrame) -> MeasuredArray:
     """Whether each example is fooled within each radius or a smaller one; within 0 none is."""
-    cube = cubes(rows, "found", by=None)[""]
+    cube = arrays(rows, "found", by=None)[""]
     known = np.isfinite(cube.values)
     fooled = np.maximum.accumulate(np.where(known, cube.values, 0), axis=2)
     nowhere = np.where(known.any(axis=2, keepdims=True), 0.0, np.nan)
@@ -129,7 +129,7 @@ def _by_radius(rows: pd.DataFrame) -> Cube:
     return replace(cube, values=values, points=np.concatenate([[0.0], cube.points]))
 
 
-def _by_length(rows: pd.DataFrame, end: float, points: int) -> Cube | None:
+def _by_length(rows: pd.DataFrame, end: float, points: int) -> MeasuredArray | None:
     """Whether each example is fooled within each of some lengths up to `end`; None where the lengths are not all known."""
     if not set(ENDS) <= set(rows):
         return None
@@ -142,7 +142,7 @@ def _by_length(rows: pd.DataFrame, end: float, points: int) -> Cube | None:
     smallest = length.to_numpy(float)
     grid = _grid(smallest[np.isfinite(smallest)], end, points)
     values = np.where(np.isnan(smallest)[:, :, None], np.nan, smallest[:, :, None] <= grid)
-    return Cube(values, length.index.to_numpy(object), length.columns.to_numpy(), grid, SHARE)
+    return MeasuredArray(values, length.index.to_numpy(object), length.columns.to_numpy(), grid, SHARE)
 
 
 def _grid(distances: Any, end: float, points: int) -> Any:
@@ -159,17 +159,17 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     from matplotlib.patches import Patch
 
     with style.paper():
-        frame = telling.named(frame)
-        laid = telling.layout(frame)
+        frame = encoding.named(frame)
+        laid = encoding.layout(frame)
         order, dashes = laid.order, laid.dashes
         bracketed = frame["known"] == AT_RADII
-        crowded = {column: here["recipe"].nunique() > telling.CROWD for column, here in frame.groupby("column")}
+        crowded = {column: here["recipe"].nunique() > encoding.CROWD for column, here in frame.groupby("column")}
         hatched = bool((bracketed & ~frame["column"].map(crowded)).any())
         lines = list(dict.fromkeys(frame.loc[frame["known"] == EVERYWHERE, "colour"]))
         if hatched:  # the legend has one entry more
             width, height = laid.figure.get_size_inches()
             others = (dashes, [*dashes, HATCHED])
-            before, after = (telling.legend_height(width, order, labels) for labels in others)
+            before, after = (encoding.legend_height(width, order, labels) for labels in others)
             laid.figure.set_figheight(height + after - before)
         handles: dict[Any, Any] = {}
         for column, ax in laid.panels:
@@ -199,7 +199,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 more[dash] = Line2D([], [], **{"color": style.GREY, **_of_dash(place), **marker})
         if hatched:
             more[HATCHED] = Patch(facecolor="none", edgecolor=style.GREY, hatch="////", linewidth=0)
-        telling.legend(laid.figure, handles, order, [], frame.attrs.get("colour") or None, more)
+        encoding.legend(laid.figure, handles, order, [], frame.attrs.get("colour") or None, more)
     return laid.figure
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import Cube, caption, conditions, cubes, kinds, left_out, mean_over, select
+from analysis.arrays import MeasuredArray, arrays, caption, conditions, kinds, left_out, mean_over, select
 from analysis.options import SETTING, FigureOptions
 from analysis.paired import of_difference
 from analysis.results import ReportError, Results, recipe_labels, sentence, short_names, show
@@ -69,11 +69,11 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     compared = {results.setting_of(recipe, options.against) for recipe in controls} if options.against else set()
     others = [name for name in differing if name != x and (name != options.against or len(compared) > 1)]
     lines = _lines(results, others)
-    singles: dict[str, dict[str, Cube]] = {}
+    singles: dict[str, dict[str, MeasuredArray]] = {}
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
         if not of_recipe.empty:
-            found = cubes(of_recipe, options.y, options.along, bounds=results.bounds(options.y))
+            found = arrays(of_recipe, options.y, options.along, bounds=results.bounds(options.y))
             singles[recipe] = {condition: mean_over(cube, options.radius) for condition, cube in found.items()}
     parts = []
     for recipe, of_conditions in singles.items():
@@ -192,7 +192,7 @@ def _controls(results: Results, options: Options, x: str | None) -> dict[str, st
     return {recipe: control[places[recipe]] for recipe in compared if places[recipe] in control}
 
 
-def _minus(results: Results, single: Cube, control: Cube) -> Cube:
+def _minus(results: Results, single: MeasuredArray, control: MeasuredArray) -> MeasuredArray:
     """The differences of the same examples under the same seeds; NaN where either was not measured."""
     first, second = (
         pd.DataFrame(cube.values[:, :, 0], index=_seed_names(results, cube.trials), columns=cube.ids)
@@ -200,7 +200,7 @@ def _minus(results: Results, single: Cube, control: Cube) -> Cube:
     )
     differences = first - second.reindex(index=first.index, columns=first.columns)
     values = differences.to_numpy()[:, :, None]
-    return Cube(values, single.trials, single.ids, single.points, of_difference(single.bounds))
+    return MeasuredArray(values, single.trials, single.ids, single.points, of_difference(single.bounds))
 
 
 def _seed_names(results: Results, trials: Any) -> list[str]:

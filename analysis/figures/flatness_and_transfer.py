@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import caption, counted, cubes
+from analysis.arrays import arrays, caption, counted
 from analysis.networks import COLUMNS, RANDOM, networks, transfers
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
@@ -91,7 +91,7 @@ def _estimates(pairs: pd.DataFrame, options: Options) -> pd.DataFrame:
     bins = ((within.rank() - 0.5) / within.transform("size") * options.bins).astype(int)
     binned = pairs.assign(bin=bins)
     flatness = binned.groupby(["id", "bin"])["flatness"].mean().groupby("bin").mean().reindex(range(options.bins))
-    cube = cubes(binned, "fooled", along="bin", by=None, bounds=SHARE)[""]
+    cube = arrays(binned, "fooled", along="bin", by=None, bounds=SHARE)[""]
     estimate = cube.estimate(options)
     frame = pd.DataFrame(
         {"bin": cube.points.astype(int) + 1, "x": flatness.loc[list(cube.points)].to_numpy(), **estimate.columns()}

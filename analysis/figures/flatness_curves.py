@@ -10,7 +10,7 @@ from pydantic import Field
 from scipy import special
 
 from analysis import style
-from analysis.cube import Cube, caption, conditions, counted, cubes, kinds, select
+from analysis.arrays import MeasuredArray, arrays, caption, conditions, counted, kinds, select
 from analysis.options import FigureOptions
 from analysis.results import Results, sentence
 from analysis.stats import Estimate, wilson
@@ -46,14 +46,14 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     rows = select(results, options, kind=kind, recipe=recipe)
     condition = options.condition or conditions(rows)[0]
     rows = select(results, options, kind=kind, recipe=recipe, condition=condition or None)
-    whole = cubes(rows, options.y, options.along, by=None, bounds=results.bounds(options.y))[""]
+    whole = arrays(rows, options.y, options.along, by=None, bounds=results.bounds(options.y))[""]
     overall = whole.estimate(options)
     labels = rows.drop_duplicates("id").set_index("id")["label"].reindex(whole.ids).to_numpy()
     parts = [_examples(rows, whole, options)]
     averages = {}
     for label in np.unique(labels):
         here = labels == label
-        cube = Cube(whole.values[:, here], whole.trials, whole.ids[here], whole.points, whole.bounds)
+        cube = MeasuredArray(whole.values[:, here], whole.trials, whole.ids[here], whole.points, whole.bounds)
         averages[results.class_name(int(label))] = cube.estimate(options)
     for name in _chosen(averages, options.classes):
         parts.append(_frame("class", name, whole.points, averages[name]))
@@ -139,7 +139,7 @@ def _chosen(averages: dict[str, Estimate], count: int) -> list[str]:
     return [name for name in averages if name in picked]
 
 
-def _examples(rows: pd.DataFrame, cube: Cube, options: Options) -> pd.DataFrame:
+def _examples(rows: pd.DataFrame, cube: MeasuredArray, options: Options) -> pd.DataFrame:
     """Single examples, averaged over seeds, each with the interval of its own noise samples where the rows know it."""
     with np.errstate(invalid="ignore"):
         known = np.isfinite(cube.values)
@@ -150,9 +150,11 @@ def _examples(rows: pd.DataFrame, cube: Cube, options: Options) -> pd.DataFrame:
     ranked = complete[np.argsort(means[complete].mean(1), kind="stable")]
     picked = ranked[np.unique(np.linspace(0, len(ranked) - 1, min(options.examples, len(ranked))).round().astype(int))]
     kept = rows[rows["id"].isin(cube.ids[picked])]
-    low, high = _sampling(kept, Cube(cube.values[:, picked], cube.trials, cube.ids[picked], cube.points), options)
+    low, high = _sampling(
+        kept, MeasuredArray(cube.values[:, picked], cube.trials, cube.ids[picked], cube.points), options
+    )
     size = len(cube.points)
-    order = np.argsort(np.argsort(cube.ids[picked]))  # cubes of `kept` have their ids ascending
+    order = np.argsort(np.argsort(cube.ids[picked]))  # arrays of `kept` have their ids ascending
     return pd.DataFrame(
         {
             "level": "example",
@@ -167,17 +169,17 @@ def _examples(rows: pd.DataFrame, cube: Cube, options: Options) -> pd.DataFrame:
     )
 
 
-def _sampling(rows: pd.DataFrame, cube: Cube, options: Options) -> tuple[Any, Any]:
+def _sampling(rows: pd.DataFrame, cube: MeasuredArray, options: Options) -> tuple[Any, Any]:
     """(N, R) ends of the intervals for the number of noise samples, ids ascending; NaN where rows do not tell."""
-    mean = cubes(rows, options.y, options.along, by=None)[""].values
+    mean = arrays(rows, options.y, options.along, by=None)[""].values
     seeds = np.isfinite(mean).sum(0)
     if f"{options.y}_se" in rows:
-        variance = cubes(rows.assign(square=rows[f"{options.y}_se"] ** 2), "square", options.along, by=None)[""].values
+        variance = arrays(rows.assign(square=rows[f"{options.y}_se"] ** 2), "square", options.along, by=None)[""].values
         half = special.ndtri(0.5 + options.level / 2) * np.sqrt(np.nansum(variance, 0)) / seeds
         centre = np.nansum(mean, 0) / seeds
         return centre - half, centre + half
     if "samples" in rows and options.y in ("accuracy", "persistence"):
-        samples = np.nan_to_num(cubes(rows, "samples", options.along, by=None)[""].values)
+        samples = np.nan_to_num(arrays(rows, "samples", options.along, by=None)[""].values)
         low, high = wilson(np.nansum(mean * samples, 0).round(), samples.sum(0), options.level)
         exact = cube.points == 0 if options.along == "radius" else np.zeros(len(cube.points), bool)
         centre = np.nansum(mean, 0) / seeds  # without noise nothing is sampled

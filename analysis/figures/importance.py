@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -11,20 +10,27 @@ from analysis import style
 from analysis.options import FigureOptions
 from analysis.points import left_out, no_search, points
 from analysis.results import ReportError, Results
+from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+TAKES_IMPORTANCE = True
+"""The run of a sweep computes the importances where a figure that says this is drawn."""
+FEW = "needs five complete points or more, with different values"
+UNKNOWN = "the sweep has computed no importances; name importance among its figures, and run it again"
 
 
 class Options(FigureOptions):
     """The options of `importance`; intervals and level are those that were computed when the search ended."""
 
 
-def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     if reason := no_search(sweep):
         return reason
-    return None if sweep.get("importance", True) else "needs five complete points or more, with different values"
+    return FEW if sweep.importance == () else None
 
 
 def needs(options: Options) -> list[str]:
@@ -34,10 +40,10 @@ def needs(options: Options) -> list[str]:
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
     """One line an objective and setting, the largest first: `objective`, `x` (setting), `mean`, `low`, `high`, `n` points, `seeds`."""
-    told = results.sweep.get("importance") or []
-    if not told:
-        raise ReportError("importances need five complete points or more, with different values")
-    frame = pd.DataFrame(told)
+    found = results.sweep.importance
+    if not found:
+        raise ReportError(UNKNOWN if found is None else f"it {FEW}")
+    frame = pd.DataFrame([one.model_dump() for one in found])
     frame["x"] = frame["setting"].map(results.setting_label)
     order = frame.groupby("setting")["mean"].mean().rank(ascending=False)
     frame = frame.sort_values("setting", key=lambda names: names.map(order), kind="stable", ignore_index=True)

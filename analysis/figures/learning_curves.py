@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +9,10 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import counted
+from analysis.arrays import counted
 from analysis.options import METRIC, FigureOptions
 from analysis.results import OF_TRAINING, ReportError, Results, epoch_metric, epochs_of, sentence
+from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,9 +31,9 @@ class Options(FigureOptions):
     )
 
 
-def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
-    return None if sweep.get("epochs", True) else "needs trainings, and the trials have none"
+    return None if sweep.epochs else "needs trainings, and the trials have none"
 
 
 def needs(options: Options) -> list[str]:
@@ -54,8 +54,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     known = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if "epoch" not in known:
         raise ReportError("no trial has trained one classifier for an epoch")
-    scheduler = results.sweep.get("scheduler") or {}
-    wanted = [options.metric] if options.metric else [scheduler.get("metric"), "validation_accuracy", "accuracy"]
+    scheduler = results.sweep.scheduler
+    wanted = [options.metric or (scheduler.metric if scheduler else None)]
+    wanted += [] if options.metric else ["validation_accuracy", "accuracy"]
     metric = next((name for name in wanted if name in known), None)
     if metric is None:
         there = [str(name) for name in known if name not in ("trial", "recipe", "status", "epoch")]
@@ -66,7 +67,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     counts = frame.drop_duplicates("trial")["status"].value_counts()
     stopped = int(counts.get("stopped", 0))
     rule = {"asha": "asynchronous successive halving", "median": "the median stopping rule"}.get(
-        str(scheduler.get("name")), "a scheduler"
+        scheduler.name if scheduler else "", "a scheduler"
     )
     spared = frame["x"].max() * len(frame["trial"].unique()) - len(frame) if stopped else 0
     label, n = epoch_metric(metric), int(counts.sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from analysis import style
 from analysis.options import OBJECTIVE, FigureOptions
 from analysis.points import left_out, no_search, objectives, points
 from analysis.results import ReportError, Results, in_order, is_number, plain, show
+from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,7 @@ class Options(FigureOptions):
     )
 
 
-def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     return no_search(sweep)
 
@@ -51,7 +51,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     colour = (rank - 1) / max(1, rank.count() - 1)
     parts = []
     for place, axis in enumerate([*results.varied, *modes]):
-        log = (results.sweep.get("search") or {}).get(axis) == "loguniform"
+        log = results.sweep.search.get(axis) == "loguniform"
         parts.append(
             pd.DataFrame(
                 {

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import caption
+from analysis.arrays import caption
 from analysis.options import OBJECTIVE, FigureOptions
 from analysis.points import done, front, left_out, objectives, points
 from analysis.results import ReportError, Results
+from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ class Options(FigureOptions):
     )
 
 
-def unsuited(sweep: Mapping[str, Any], options: Options) -> str | None:
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
     """Why a sweep cannot be drawn, or None."""
     if len(objectives(sweep)) < 2:
         return "needs two objectives or more"
@@ -53,7 +53,7 @@ def needs(options: Options) -> list[str]:
 def compute(results: Results, options: Options) -> pd.DataFrame:
     """One line a point: `recipe`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `front`, `n`, `seeds`; the front's in order."""
     modes = objectives(results.sweep)
-    if reason := unsuited(results.sweep, options):
+    if reason := why_not_sweep(results.sweep, options):
         raise ReportError(reason)
     x = options.x or next(name for name in modes if name != options.y)
     y = options.y or next(name for name in modes if name != x)

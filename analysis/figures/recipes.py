@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import Field
 
-from analysis import style, telling
-from analysis.cube import caption, conditions, counted, cubes, kinds, left_out, select
+from analysis import encoding, style
+from analysis.arrays import arrays, caption, conditions, counted, kinds, left_out, select
+from analysis.encoding import FEW, LISTED
 from analysis.options import SETTING, FigureOptions
 from analysis.results import Results, sentence
-from analysis.telling import FEW, LISTED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,14 +39,14 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     """One line a curve and point: `condition`, `recipe`, `colour`, `column`, `dash`, `x`, `mean`, `low`, `high`, ..."""
     kind = options.kind or kinds(results)[0]
     rows = select(results, options, kind=kind)
-    told = telling.roles(results, options.by)
+    channels = encoding.assign_channels(results, options.by)
     parts = []
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
         if of_recipe.empty:
             continue
-        tells = told.of(results, recipe)
-        for condition, cube in cubes(of_recipe, options.y, options.along, bounds=results.bounds(options.y)).items():
+        tells = channels.of(results, recipe)
+        for condition, cube in arrays(of_recipe, options.y, options.along, bounds=results.bounds(options.y)).items():
             estimate = cube.estimate(options)
             parts.append(pd.DataFrame({"condition": condition, **tells, "x": cube.points, **estimate.columns()}))
     frame = pd.concat(parts, ignore_index=True)
@@ -58,7 +58,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     words = [
         f"{y} against {results.column_label(options.along, kind)} for "
         f"{count}{f', measured with {kind} noise' if kind else ''}; each curve is the mean over examples and seeds.",
-        told.untold(),
+        channels.hidden_words(),
         left_out(results, options),
         caption(frame, options, "Bands"),
     ]
@@ -66,7 +66,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "caption": " ".join(filter(None, words)),
         "x": results.column_label(options.along, kind),
         "mean": results.column_label(options.y),
-        "colour": told.title(results),
+        "colour": channels.title(results),
     }
     return frame
 
@@ -83,7 +83,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         width = style.COLUMN if len(grid[0]) == 1 else style.DOUBLE
         height = 2.5 if len(grid) == 1 else 1.55
         figure, axes = style.panels(len(grid), len(grid[0]), width=width, height=height, sharex=True, sharey=True)
-        colours, numeric = telling.colours(frame)
+        colours, numeric = encoding.colours(frame)
         dashes = list(dict.fromkeys(frame["dash"].fillna("")))
         handles: dict[Any, Any] = {}
         for ax, (condition, column) in zip(axes.flat, [cell for line in grid for cell in line], strict=True):
@@ -107,5 +107,5 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         else:
             axes[0, 0].set_ylabel(style.wrap(label, 1.7))
         style.probability_axis(axes[0, 0], frame["mean"])
-        telling.legend(figure, handles, colours, dashes, frame.attrs.get("colour") or None)
+        encoding.legend(figure, handles, colours, dashes, frame.attrs.get("colour") or None)
     return figure

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import style, telling
-from analysis.cube import caption, conditions_unfit, cubes, select, subsets
+from analysis import encoding, style
+from analysis.arrays import arrays, caption, refuse_conditions, select, subsets
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, show
 
@@ -39,9 +39,9 @@ def needs(options: Options) -> list[str]:
     return ["id", "correct", "radius", "found", *COSTS]
 
 
-def unfit(columns: set[str]) -> str | None:
+def why_not_rows(columns: set[str]) -> str | None:
     """Rows around several centres are no rows of a search."""
-    return conditions_unfit(columns)
+    return refuse_conditions(columns)
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     """
     rows = select(results, options)
     rows = rows[rows["correct"].to_numpy(bool)]
-    told = telling.lines(results, options.by)
+    channels = encoding.lines(results, options.by)
     radii = _radii(rows, options.radius)
     parts = []
     for recipe in results.recipes:
@@ -60,12 +60,12 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         if of_recipe.empty:
             continue
         reached = of_recipe[of_recipe["radius"].to_numpy(float) == radii[recipe]]
-        estimate = cubes(reached, "found", along="", by=None)[""].estimate(options)
+        estimate = arrays(reached, "found", along="", by=None)[""].estimate(options)
         spent = of_recipe.groupby(["trial", "id"], observed=True)[list(COSTS)].max()
         for what in COSTS:
             low, median, high = np.quantile(spent[what].to_numpy(float), (0.25, 0.5, 0.75))
             costs = {"x": median, "x_low": low, "x_high": high}
-            parts.append(pd.DataFrame({"what": what, **told.of(results, recipe), **costs, **estimate.columns()}))
+            parts.append(pd.DataFrame({"what": what, **channels.of(results, recipe), **costs, **estimate.columns()}))
     if not parts:
         raise ReportError("no example is classified correctly")
     frame = pd.concat(parts, ignore_index=True).sort_values("what", ascending=False, kind="stable", ignore_index=True)
@@ -77,14 +77,14 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "Along the horizontal axis: median and quartiles over examples and seeds, which is their spread and no interval "
         "of confidence.",
         subsets(rows),
-        told.untold(),
+        channels.hidden_words(),
         caption(frame, options, "Vertical bars"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
         "x": COSTS,
         "mean": "share of examples fooled",
-        "colour": told.title(results),
+        "colour": channels.title(results),
     }
     return frame
 
@@ -115,17 +115,17 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     from matplotlib.lines import Line2D
 
     with style.paper():
-        frame = telling.named(frame)
+        frame = encoding.named(frame)
         whats = [
             what for what in dict.fromkeys(frame["what"]) if (frame.loc[frame["what"] == what, "x_high"] > 0).any()
         ]
         whats = whats or list(dict.fromkeys(frame["what"]))[:1]
         width = style.COLUMN if len(whats) == 1 else style.DOUBLE
-        order, numeric = telling.colours(frame)
+        order, numeric = encoding.colours(frame)
         groups = list(dict.fromkeys(frame["column"].str.cat(frame["dash"], sep=", ").str.strip(", ")))
         if frame.groupby("colour")["recipe"].nunique().max() == 1:
             groups = []  # the colour tells all
-        height = 2.6 + telling.legend_height(width, order, groups)
+        height = 2.6 + encoding.legend_height(width, order, groups)
         figure, axes = style.panels(1, len(whats), width=width, height=height, sharey=True)
         wide = any(_wide(frame[frame["what"] == what]) for what in whats)
         handles: dict[Any, Any] = {}
@@ -148,7 +148,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             for place, group in enumerate(groups):
                 marker = style.MARKERS[place % len(style.MARKERS)]
                 more[group] = Line2D([], [], color=style.GREY, linestyle="", marker=marker, markerfacecolor="none")
-        telling.legend(figure, handles, order, [], frame.attrs.get("colour") or None, more)
+        encoding.legend(figure, handles, order, [], frame.attrs.get("colour") or None, more)
     return figure
 
 

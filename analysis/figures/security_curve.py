@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import style, telling
-from analysis.cube import caption, conditions_unfit, counted, cubes, select
+from analysis import encoding, style
+from analysis.arrays import arrays, caption, counted, refuse_conditions, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import Results
 from analysis.searches import standing
@@ -36,9 +36,9 @@ def needs(options: Options) -> list[str]:
     return ["id", "correct", "radius", options.found, *([options.random] if options.random is not None else [])]
 
 
-def unfit(columns: set[str]) -> str | None:
+def why_not_rows(columns: set[str]) -> str | None:
     """Rows around several centres are no rows of a search."""
-    return conditions_unfit(columns)
+    return refuse_conditions(columns)
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
@@ -48,7 +48,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     was found. At radius 0 that is the accuracy.
     """
     rows = select(results, options)
-    told = telling.lines(results, options.by)
+    channels = encoding.lines(results, options.by)
     parts = []
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
@@ -60,9 +60,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             robust = standing(of_recipe, column)
             if not np.isfinite(robust["robust"]).any():  # a control that was not tried
                 continue
-            cube = cubes(robust, "robust", by=None, bounds=SHARE)[""]
+            cube = arrays(robust, "robust", by=None, bounds=SHARE)[""]
             estimate = cube.estimate(options)
-            labels = {"what": what, **told.of(results, recipe), "x": cube.points}
+            labels = {"what": what, **channels.of(results, recipe), "x": cube.points}
             parts.append(pd.DataFrame({**labels, **estimate.columns()}))
     frame = pd.concat(parts, ignore_index=True)
     frame = frame[frame["n"] > 0].reset_index(drop=True)
@@ -74,15 +74,15 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "in the table of numbers)."
         if control
         else "",
-        told.untold(),
+        channels.hidden_words(),
         caption(frame, options, "Bands"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
         "x": results.length_label("radius"),
         "mean": "robust accuracy",
-        "colour": told.title(results),
-        "own_x": telling.is_norm(told.column),
+        "colour": channels.title(results),
+        "own_x": encoding.is_norm(channels.column),
     }
     return frame
 
@@ -92,14 +92,14 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     from matplotlib.lines import Line2D
 
     with style.paper():
-        frame = telling.named(frame)
-        laid = telling.layout(frame)
+        frame = encoding.named(frame)
+        laid = encoding.layout(frame)
         order, dashes = laid.order, laid.dashes
         own = bool(frame.attrs.get("own_x"))
         handles: dict[Any, Any] = {}
         for column, ax in laid.panels:
             here = frame[frame["column"] == column]
-            crowded = here["recipe"].nunique() > telling.CROWD
+            crowded = here["recipe"].nunique() > encoding.CROWD
             for (what, _, colour, dash), line in here.groupby(["what", "recipe", "colour", "dash"], sort=False):
                 how = style.look(order.index(colour), len(order), laid.numeric)
                 if what == "random":
@@ -111,7 +111,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                     how["linestyle"] = style.DASHES[dashes.index(dash) % len(style.DASHES)]
                 if crowded:
                     how |= {"marker": "", "linewidth": 0.8}
-                alpha = 0.03 if crowded else 0.14 if here["recipe"].nunique() <= telling.FEW else 0.08
+                alpha = 0.03 if crowded else 0.14 if here["recipe"].nunique() <= encoding.FEW else 0.08
                 style.curve(ax, line["x"], line["mean"], line["low"], line["high"], alpha=alpha, **how)
                 handles.setdefault(colour, ax.lines[-1])
             ax.set_title(column)
@@ -121,5 +121,5 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         laid.panels[0][1].set_ylabel(frame.attrs.get("mean", "robust accuracy"))
         control = Line2D([], [], color=style.GREY, linestyle=":", linewidth=0.8)
         more = {"random direction": control} if (frame["what"] == "random").any() else {}
-        telling.legend(laid.figure, handles, order, dashes, frame.attrs.get("colour") or None, more)
+        encoding.legend(laid.figure, handles, order, dashes, frame.attrs.get("colour") or None, more)
     return laid.figure

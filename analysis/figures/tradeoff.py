@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pydantic import Field
 
-from analysis import style, telling
-from analysis.cube import caption, conditions, counted, cubes, select
+from analysis import encoding, style
+from analysis.arrays import arrays, caption, conditions, counted, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
 
@@ -47,7 +47,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     up = options.up or ("attack" if "attack" in others else others[-1] if others else None)
     if up is None:
         raise ReportError(f"up: there is no condition besides {options.across}")
-    told = telling.roles(results, options.by)
+    channels = encoding.assign_channels(results, options.by)
     flat, steep = (select(results, options, condition=name) for name in (options.across, up))
     parts = []
     for recipe in results.recipes:
@@ -55,23 +55,23 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         if any(rows.empty for rows in both):
             continue
         bounds = results.bounds(options.y)
-        x, y = (cubes(rows, options.y, along="", by=None, bounds=bounds)[""].estimate(options) for rows in both)
+        x, y = (arrays(rows, options.y, along="", by=None, bounds=bounds)[""].estimate(options) for rows in both)
         place = {"x": x.mean, "x_low": x.low, "x_high": x.high}
-        parts.append(pd.DataFrame({**told.of(results, recipe), **place, **y.columns()}))
+        parts.append(pd.DataFrame({**channels.of(results, recipe), **place, **y.columns()}))
     if not parts:
         raise ReportError(f"no recipe was measured under both {options.across} and {up}")
     frame = pd.concat(parts, ignore_index=True)
     label = options.y.replace("_", " ")
     words = [
         f"{counted(len(frame), 'recipe').capitalize()}: {label} ({up}) against {label} ({options.across}), means over examples and seeds.",
-        told.untold(),
+        channels.hidden_words(),
         caption(frame, options, "Bars both ways"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
         "x": f"{label} ({options.across})",
         "mean": f"{label} ({up})",
-        "colour": told.title(results),
+        "colour": channels.title(results),
     }
     return frame
 
@@ -81,15 +81,15 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     from matplotlib.lines import Line2D
 
     with style.paper():
-        frame = telling.named(frame)
+        frame = encoding.named(frame)
         columns = list(dict.fromkeys(frame["column"]))
         width = style.COLUMN if len(columns) == 1 else style.DOUBLE
-        order, numeric = telling.colours(frame)
+        order, numeric = encoding.colours(frame)
         groups = list(dict.fromkeys(frame["dash"]))
-        height = 2.6 + telling.legend_height(width, order, groups)
+        height = 2.6 + encoding.legend_height(width, order, groups)
         figure, axes = style.panels(1, len(columns), width=width, height=height, sharex=True, sharey=True)
         handles: dict[Any, Any] = {}
-        crowded = len(frame) / len(columns) > telling.CROWD
+        crowded = len(frame) / len(columns) > encoding.CROWD
         for ax, column in zip(axes[0], columns, strict=True):
             for _, point in frame[frame["column"] == column].iterrows():
                 how = style.look(order.index(point["colour"]), len(order), numeric)
@@ -104,7 +104,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             for place, group in enumerate(groups)
             if len(groups) > 1
         }
-        telling.legend(figure, handles, order, [], frame.attrs.get("colour") or None, more)
+        encoding.legend(figure, handles, order, [], frame.attrs.get("colour") or None, more)
     return figure
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from analysis import style
-from analysis.cube import spread
+from analysis.arrays import spread
 from analysis.networks import COLUMNS, RANDOM, by_example, count, jointly, networks, sources, transfers
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results

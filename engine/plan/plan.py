@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from engine.plan.identity import of_artifact, of_task
 from engine.store.arrays import ARRAYS
+from engine.store.records import read_trial
 from engine.store.store import Damaged, Store, content_hash, parts_of
 from engine.sweepfile.load import Spec, Trial
 from tasks.parts.artifacts.common.kind import Kind, kind_of
@@ -101,17 +102,12 @@ def plan_one(spec: Spec, trial: Trial) -> Planned:
 
 def status(planned: Planned, store: Store) -> Status:
     """How far a trial is; one that has ended and lacks rows of an example is only begun."""
-    told = trial_record(planned, store)
-    if told is None:
+    record = read_trial(store, planned.folder)
+    if record is None:
         return "begun" if store.names(f"{planned.folder}/rows") else "new"
-    if told["status"] == "done":
-        return "done" if _has_rows(planned, told, store) else "begun"
-    return "stopped" if told["status"] == "stopped" else "failed"
-
-
-def trial_record(planned: Planned, store: Store) -> dict[str, Any] | None:
-    """What a trial that has ended says of itself; None where there is nothing, or nothing whole."""
-    return store.record(f"{planned.folder}/trial.json", "status")
+    if record.status == "done":
+        return "done" if _has_rows(planned, record.parts, store) else "begun"
+    return record.status
 
 
 def outdated(planned: Sequence[Planned], store: Store) -> int:
@@ -123,15 +119,14 @@ def outdated(planned: Sequence[Planned], store: Store) -> int:
     before = []
     for folder, keys in known.items():
         others = (key for key in store.names(folder) if key not in keys)
-        records = (store.record(f"{folder}/{key}/trial.json", "config") for key in others)
-        before += [record["config"] for record in records if record and record.get("status") == "done"]
+        records = (read_trial(store, f"{folder}/{key}") for key in others)
+        before += [record.config for record in records if record and record.status == "done"]
     return sum(item.trial.config.model_dump(mode="json") in before for item in planned) if before else 0
 
 
-def _has_rows(planned: Planned, told: Mapping[str, Any], store: Store) -> bool:
-    """Whether the rows of all examples of a trial are there: one listing where it has told of its `parts`, else a look into each."""
-    parts, there = told.get("parts"), store.sizes(f"{planned.folder}/rows")
-    if isinstance(parts, dict) and parts and parts.items() <= there.items():
+def _has_rows(planned: Planned, parts: Mapping[str, int], store: Store) -> bool:
+    """Whether the rows of all examples of a trial are there: one listing where its record has `parts`, else a look into each."""
+    if parts and parts.items() <= store.sizes(f"{planned.folder}/rows").items():
         return True
     return not missing(planned.folder, planned.ids, store)
 

@@ -38,7 +38,9 @@ def make_all(artifacts: Mapping[str, Artifact], job: Job, logs: Mapping[str, Log
     """
     absent = {key: a for key, a in artifacts.items() if not a.kind.per_example and not exists(a, job.store)}
     alone = {key for key, a in absent.items() if any(need.kind.per_example for need in a.chain())}
-    while len(absent.keys() - alone) > 1 and job.hands.slots > 1:  # in waves: what starts from another comes after it
+    while (
+        len(absent.keys() - alone) > 1 and job.executor.slots > 1
+    ):  # in waves: what starts from another comes after it
         ready = [
             a for key, a in absent.items() if key not in alone and all(n.key not in absent for n in a.needs.values())
         ]
@@ -58,7 +60,7 @@ def handed(needs: Mapping[str, Artifact], job: Job) -> list[Any]:
         Damaged: one of their files cannot be read.
     """
     handles = [Handle(need.kind, need.request, need.key) for need in needs.values()]
-    return [list(needs), handles, *(job.hands.put(shared(need, job.store)) for need in needs.values())]
+    return [list(needs), handles, *(job.executor.put(shared(need, job.store)) for need in needs.values())]
 
 
 def shared(artifact: Artifact, store: Store) -> Shared:
@@ -76,7 +78,7 @@ def shared(artifact: Artifact, store: Store) -> Shared:
 def _at_once(absent: Sequence[Artifact], job: Job, logs: Mapping[str, Log], report: Report) -> None:
     """Makes whole things side by side; what they say is passed on by this thread, in which alone a trial may report."""
     said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    with ThreadPoolExecutor(min(len(absent), job.hands.slots)) as pool:
+    with ThreadPoolExecutor(min(len(absent), job.executor.slots)) as pool:
         running: set[Future[None]] = {
             pool.submit(_whole, artifact, job, logs[artifact.key], said.put) for artifact in absent
         }
@@ -112,7 +114,7 @@ def _make(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     handle = Handle(kind, artifact.request, artifact.key)
     made = Made()
     needs = handed(artifact.needs, job)
-    with closing(job.hands.stream(make_whole, handle, job.context, (job.store, folder), *needs)) as messages:
+    with closing(job.executor.stream(make_whole, handle, job.context, (job.store, folder), *needs)) as messages:
         for made in messages:  # a scheduler may stop it
             for step in made.steps:
                 numbers = {name: value for name, value in step.items() if name != "of"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.plan.plan import Planned, missing
-from engine.run.executors import Here, OverRay, chunks
+from engine.run.executors import LocalExecutor, RayExecutor, chunks
 from engine.run.workers import RunContext
 from engine.store.store import Store, parts_of
 from engine.sweepfile.load import Spec
@@ -33,16 +33,16 @@ class Job:
     page: str
     """The folder of the TensorBoard log, among others."""
     store: Store
-    hands: Here | OverRay
+    executor: LocalExecutor | RayExecutor
     context: RunContext
     chunk: int | None
     metrics: tuple[str, ...] = ()
     """The objectives."""
 
     @staticmethod
-    def of(spec: Spec, store: Store, hands: Here | OverRay, context: RunContext) -> Job:
+    def of(spec: Spec, store: Store, executor: LocalExecutor | RayExecutor, context: RunContext) -> Job:
         metrics = tuple(objective.metric for objective in spec.sweep.objectives)
-        return Job(spec.task.__name__, spec.page, store, hands, context, spec.sweep.resources.chunk, metrics)
+        return Job(spec.task.__name__, spec.page, store, executor, context, spec.sweep.resources.chunk, metrics)
 
 
 class Stopped(Exception):
@@ -93,10 +93,10 @@ def complete(
         function: from a chunk of ids, and `of`, to a table of rows.
     """
     todo = missing(folder, ids, job.store, mend=True)
-    size = job.chunk or chunk_size(len(ids), job.hands.slots)
+    size = job.chunk or chunk_size(len(ids), job.executor.slots)
     done = len(ids) - len(todo)
     report({"phase": phase, "done": done, "of": len(ids)})
-    for piece, rows in job.hands.scatter(function, chunks(todo, size), *of):
+    for piece, rows in job.executor.scatter(function, chunks(todo, size), *of):
         job.store.write_table(f"{folder}/rows/{part_name(piece)}", rows)
         done += len(piece)
         report({"phase": phase, "done": done, "of": len(ids)})

@@ -33,7 +33,7 @@ def chunks(ids: Sequence[int], size: int) -> list[list[int]]:
     return [list(islice(rest, length)) for length in sizes]
 
 
-class Here:
+class LocalExecutor:
     """Work in this process, one piece after the other: for debugging, tests and machines without Ray."""
 
     slots = 1
@@ -52,7 +52,7 @@ class Here:
 
 
 @dataclass(frozen=True)
-class OverRay:
+class RayExecutor:
     """Work as Ray remote tasks.
 
     Attributes:

@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, TextIO, cast
@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.segment import ControlType, Segment
 from rich.text import Text
 
+from engine.store.records import TrialRecord
 from engine.terminal import ERASE, dimensions, movable, on_leaving, printable, say, shortened
 
 PLAIN_EVERY = 10.0
@@ -91,7 +92,7 @@ class Progress:
                 self._advance(max(0, report["done"] - before["done"]))
         self._show()
 
-    def finish(self, key: str, label: str, record: dict[str, Any]) -> None:
+    def finish(self, key: str, label: str, record: TrialRecord) -> None:
         """Takes the record of a trial that has ended."""
         _, last = self._running.pop(key, (label, {}))
         share = self._shares.setdefault(key, self._average)
@@ -99,11 +100,11 @@ class Progress:
         measuring = last.get("phase") == "measuring"
         left = last["of"] - last["done"] if measuring else share
         self._bars.advance(self._work, left + A_TRIAL)
-        if measuring and record["status"] == "done":  # the last reports of a trial may be left out
+        if measuring and record.status == "done":  # the last reports of a trial may be left out
             self._bars.advance(self._measured, left)
-        if record["status"] == "failed":
+        if record.status == "failed":
             self._failed += 1
-            self._line(f"failed: {label}: {record['error']}")
+            self._line(f"failed: {label}: {record.error}")
         else:
             start = f"[{self._done}/{self.trials}] {label}: "
             columns, _ = dimensions(self.stream) or (None, None)
@@ -277,15 +278,15 @@ def _erased() -> Control:
     return control
 
 
-def _outcome(record: dict[str, Any], columns: int | None) -> str:
+def _outcome(record: TrialRecord, columns: int | None) -> str:
     """What became of a trial that did not fail: the first few scalars, fewer where else the line would be wrapped."""
-    if record["status"] == "stopped":
-        return f"stopped after epoch {len(record['epochs'])}"
-    told = [f"{summary_line(record['summary'], most)} ({record['seconds']:.1f} s)" for most in (4, 3, 2, 1)]
+    if record.status == "stopped":
+        return f"stopped after epoch {len(record.epochs)}"
+    told = [f"{summary_line(record.summary, most)} ({record.seconds or 0:.1f} s)" for most in (4, 3, 2, 1)]
     return next((line for line in told if columns is None or len(line) <= columns), told[-1])
 
 
-def summary_line(summary: dict[str, float | None], most: int = 4) -> str:
+def summary_line(summary: Mapping[str, float | None], most: int = 4) -> str:
     """The first few scalars of a trial."""
     known = [f"{name} {value:.4g}" for name, value in summary.items() if value is not None]
     return ", ".join(known[:most])

@@ -7,17 +7,16 @@ is ours, by what is in the store; Tune's own state goes to a folder that is thro
 Tune pickles all that it is given: the trainable for the workers, and the rest into its own state, before the first trial and
 again and again. What belongs to this process (the display with its terminal, the study with its database) cannot be pickled,
 and is never to be looked for in a copy. So the classes below stand at the top of a module, where pickle finds them by name,
-and reach this process through `Ours`, which leaves everything behind when it is pickled.
+and reach this process through `Driver`, which leaves everything behind when it is pickled.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
 from functools import partial
 from shutil import rmtree
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray import tune
@@ -26,7 +25,9 @@ from engine.plan.plan import Planned
 from engine.run.context import Job, Report, judged
 from engine.run.progress import Progress
 from engine.run.trial import run
-from engine.search.early_stopping import Curves, Judge
+from engine.run.trial_queue import TrialQueue
+from engine.search.early_stopping import Curves, Pruner
+from engine.store.records import TrialRecord
 from engine.sweepfile.schema import Scheduler
 from engine.terminal import on_leaving
 
@@ -35,58 +36,48 @@ REPORT_EVERY = 0.5
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
 
 
-class Trials(Protocol):
-    """The trials of a run, as `engine.run.launch.Feed`."""
-
-    refused: Any
-    handed: int
-
-    @property
-    def most(self) -> int: ...
-
-    def next(self) -> Planned | None: ...
-
-    def take(self, planned: Planned, record: Mapping[str, Any]) -> None: ...
-
-
-class Ours:
+class Driver:
     """What of this process Tune's search algorithm, callback and stopper work on; they share one. A copy made by pickle is empty.
 
     Attributes:
-        given: the trials that Tune has, by its own names for them.
+        started: the trials that Tune has, by its own names for them.
     """
 
-    def __init__(self, feed: Trials, progress: Progress):
-        self.feed, self.progress = feed, progress
-        self.given: dict[str, Planned] = {}
+    def __init__(self, queue: TrialQueue, progress: Progress):
+        self.queue, self.progress = queue, progress
+        self.started: dict[str, Planned] = {}
+
+    def finish(self, planned: Planned, record: TrialRecord) -> None:
+        """Takes the record of a trial that has ended."""
+        self.queue.finish(planned, record)
+        self.progress.finish(planned.key, planned.trial.label, record)
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         return object, ()
 
-    def __deepcopy__(self, memo: Any) -> Ours:
+    def __deepcopy__(self, memo: Any) -> Driver:
         return self  # it stays in this process
 
 
-class Ask(tune.search.Searcher):
-    """Gives Tune the trials of the feed, and the feed what became of those whose process died."""
+class QueueSearcher(tune.search.Searcher):
+    """Gives Tune the trials of the queue, and the queue what became of those whose process died."""
 
-    def __init__(self, ours: Ours) -> None:
+    def __init__(self, driver: Driver) -> None:
         super().__init__()
-        self._ours = ours
+        self._driver = driver
 
     def suggest(self, trial_id: str) -> Any:
-        planned = self._ours.feed.next()
-        self._ours.progress.expect(self._ours.feed.handed + self._ours.feed.most)
+        queue = self._driver.queue
+        planned = queue.next()
+        self._driver.progress.expect(queue.started + queue.remaining)
         if planned is None:
             return self.FINISHED
-        self._ours.given[trial_id] = planned
+        self._driver.started[trial_id] = planned
         return {"planned": planned}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error:
-            planned, record = self._ours.given[trial_id], {"status": "failed", "error": "its process died"}
-            self._ours.feed.take(planned, record)
-            self._ours.progress.finish(planned.key, planned.trial.label, record)
+            self._driver.finish(self._driver.started[trial_id], TrialRecord(status="failed", error="its process died"))
 
     def save(self, checkpoint_path: str) -> None:
         pass  # resuming is ours
@@ -95,77 +86,81 @@ class Ask(tune.search.Searcher):
         pass
 
 
-class Listener(tune.Callback):
+class ReportCallback(tune.Callback):
     """Passes on what the trials say."""
 
-    def __init__(self, ours: Ours) -> None:
-        self._ours = ours
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-        planned, progress = trial.config["planned"], self._ours.progress
+        planned = trial.config["planned"]
         if "record" in result:
-            self._ours.feed.take(planned, result["record"])
-            progress.finish(planned.key, planned.trial.label, result["record"])
+            self._driver.finish(planned, TrialRecord.read(result["record"]))
         else:
-            progress.update(planned.key, planned.trial.label, result["progress"])
+            self._driver.progress.update(planned.key, planned.trial.label, result["progress"])
 
 
-class Refused(tune.Stopper):
+class RefusalStopper(tune.Stopper):
     """Ends a run that makes no sense."""
 
-    def __init__(self, ours: Ours) -> None:
-        self._ours = ours
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._ours.feed.refused is not None
+        return self._driver.queue.refused is not None
 
 
-def coordinator(config: dict[str, Any], job: Job, judge: Any) -> None:
+def coordinator(config: dict[str, Any], job: Job, pruner: Any) -> None:
     """What Tune runs of a trial, in a process of its own."""
     # Nested, since Tune gives names such as `done` at the top a meaning of its own.
-    said = _throttled(lambda progress: tune.report({"progress": progress}))
-    if judge is not None:
-        said = judged(config["planned"], said, lambda *epoch: ray.get(judge.stops.remote(*epoch)))
-    tune.report({"record": run(config["planned"], job, said)})
+    report = _throttled(lambda progress: tune.report({"progress": progress}))
+    if pruner is not None:
+        report = judged(config["planned"], report, lambda *epoch: ray.get(pruner.stops.remote(*epoch)))
+    tune.report({"record": run(config["planned"], job, report).to_json()})
 
 
 def run_all(
-    job: Job, feed: Trials, judging: tuple[Scheduler, Curves] | None, progress: Progress, at_once: int, retries: int
+    job: Job,
+    queue: TrialQueue,
+    stopping: tuple[Scheduler, Curves] | None,
+    progress: Progress,
+    at_once: int,
+    retries: int,
 ) -> None:
-    """Runs the trials of the feed, so many at once.
+    """Runs the trials of the queue, so many at once.
 
     Args:
-        judging: who stops trainings, and the trainings of earlier runs.
+        stopping: what stops trainings early, and the trainings of earlier runs.
         retries: how often a trial is started again whose process died.
     """
-    judge = None
-    if judging:  # one for all trials, on the head node like them
-        judge = ray.remote(num_cpus=0, resources=ON_THE_HEAD)(Judge).remote(*judging)
+    pruner = None
+    if stopping:  # one pruner for all trials, on the head node like them
+        pruner = ray.remote(num_cpus=0, resources=ON_THE_HEAD)(Pruner).remote(*stopping)
     with tempfile.TemporaryDirectory(prefix="inputscape-tune-") as folder, on_leaving(partial(rmtree, folder, True)):
-        search, listener, refused = given(Ours(feed, progress))
-        trainable = tune.with_parameters(coordinator, job=job, judge=judge)
+        searcher, callback, stopper = handles(Driver(queue, progress))
+        trainable = tune.with_parameters(coordinator, job=job, pruner=pruner)
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 0, **ON_THE_HEAD}),
             tune_config=tune.TuneConfig(
-                search_alg=search, num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
+                search_alg=searcher, num_samples=-1, max_concurrent_trials=at_once, reuse_actors=True
             ),
             run_config=tune.RunConfig(
                 name=job.page,
                 storage_path=folder,
                 verbose=0,
-                stop=refused,
-                callbacks=[listener],
+                stop=stopper,
+                callbacks=[callback],
                 failure_config=tune.FailureConfig(max_failures=retries),
             ),
         ).fit()
 
 
-def given(ours: Ours) -> tuple[Ask, Listener, Refused]:
+def handles(driver: Driver) -> tuple[QueueSearcher, ReportCallback, RefusalStopper]:
     """What Tune is given that works on this process."""
-    return Ask(ours), Listener(ours), Refused(ours)
+    return QueueSearcher(driver), ReportCallback(driver), RefusalStopper(driver)
 
 
 def _throttled(report: Report) -> Report:

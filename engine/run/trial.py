@@ -22,6 +22,7 @@ from engine.run.artifacts import handed, make_all
 from engine.run.context import Job, Report, Stopped, Unreported, complete, devices, versions
 from engine.run.tensorboard import Board, live
 from engine.run.workers import measure
+from engine.store.records import TrialRecord, write_trial
 from engine.store.scores import FILE, by_example
 from engine.store.store import Damaged, Store, read_parts
 from tasks.parts.finite import NotFinite
@@ -31,14 +32,14 @@ from tasks.parts.settings import UserError
 Result = TypeVar("Result")
 
 
-def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
+def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
     """Runs a trial and stores its `trial.json`, also when it fails; returns that record.
 
     The record of an earlier run goes first: a trial that is killed has none.
     """
     started = time.time()
     job.store.delete(f"{planned.folder}/trial.json")
-    record: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "trial": planned.key,
         "task": job.task,
         "point": planned.trial.point,
@@ -47,24 +48,22 @@ def run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
         "started": started,
     }
     try:
-        record |= _run(planned, job, report)
-        record["status"] = "done"
+        fields |= _run(planned, job, report) | {"status": "done"}
     except Stopped as stopped:
-        record |= {"status": "stopped", "epochs": stopped.epochs}
+        fields |= {"status": "stopped", "epochs": stopped.epochs}
     except Exception as error:
-        record["status"] = "failed"
-        record["error"] = _line(error)
-        record["traceback"] = traceback.format_exc()
-        record |= {"unreported": error.metric, "reports": error.reports} if isinstance(error, Unreported) else {}
+        fields |= {"status": "failed", "error": _line(error), "traceback": traceback.format_exc()}
+        fields |= {"unreported": error.metric, "reports": error.reports} if isinstance(error, Unreported) else {}
     try:
         about = _about(planned, job.store)
     except Exception:  # a store that fails now must not cost the trial its record
         about = {}
-    record.setdefault("epochs", about.get("history", []))
-    record["attachments"] = about.get("attachments", {})
-    record["devices"] = devices(planned.folder, job.store)
-    record["seconds"] = time.time() - started
-    job.store.write_json(f"{planned.folder}/trial.json", record)
+    fields.setdefault("epochs", about.get("history", []))
+    fields["attachments"] = about.get("attachments", {})
+    fields["devices"] = devices(planned.folder, job.store)
+    fields["seconds"] = time.time() - started
+    record = TrialRecord.model_validate(fields)
+    write_trial(job.store, planned.folder, record)
     return record
 
 

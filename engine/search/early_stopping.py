@@ -8,15 +8,15 @@ started is cancelled, and what it reached is stored.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from engine.store.records import Epoch
 from engine.sweepfile.schema import Scheduler
 
 Curve = Sequence[float]
 """A value an epoch; larger is better."""
-Curves = dict[str, list[dict[str, Any]]]
+Curves = Mapping[str, Sequence[Epoch]]
 """The epochs of trainings, by network."""
 
 
@@ -48,18 +48,18 @@ def median(curve: Curve, others: Iterable[Curve], grace: int, least: int) -> boo
     return len(means) >= least and bool(max(curve) < np.median(means))
 
 
-class Judge:
+class Pruner:
     """Remembers the curves of all trainings of a search and decides which goes on.
 
     Args:
         curves: the epochs of trainings that ended before, by network (`trial.json` has them).
     """
 
-    def __init__(self, scheduler: Scheduler, curves: Mapping[str, Sequence[Mapping[str, Any]]]):
+    def __init__(self, scheduler: Scheduler, curves: Curves):
         self._scheduler = scheduler
         self._curves = {network: [self._value(epoch) for epoch in epochs] for network, epochs in curves.items()}
 
-    def stops(self, network: str, epoch: Mapping[str, Any], epochs: int) -> bool:
+    def stops(self, network: str, epoch: Epoch, epochs: int) -> bool:
         """Takes an epoch of a network's training, of `epochs` in all, and says whether it is the last."""
         number = int(epoch["epoch"])
         curve = [*self._curves.get(network, [])[: number - 1], self._value(epoch)]  # a training may begin again
@@ -71,5 +71,5 @@ class Judge:
             return asha(curve, others, self._scheduler.grace, self._scheduler.reduction)
         return median(curve, others, self._scheduler.grace, self._scheduler.least)
 
-    def _value(self, epoch: Mapping[str, Any]) -> float:
+    def _value(self, epoch: Epoch) -> float:
         return self._scheduler.sign * float(epoch.get(self._scheduler.metric, np.nan))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from engine.plan.plan import Planned
 from engine.search.distributions import distributions, encoded, quiet
+from engine.store.records import Importance, TrialRecord
 from engine.sweepfile.load import Spec
 from engine.sweepfile.schema import Sweep
 
@@ -19,18 +21,16 @@ TREES, TREES_OF_A_RESAMPLE = 64, 8
 other points would change."""
 
 
-def importance(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def importance(spec: Spec, planned: Sequence[Planned], records: Sequence[TrialRecord | None]) -> list[Importance]:
     """How much of an objective's variance over the searched space each setting explains: fANOVA (Hutter et al., 2014), by Optuna.
 
     Args:
         planned: the trials. A record may be of an earlier sweep, which searched other settings, so points are those planned.
-        records: of these trials, in their order (`trial.json`).
+        records: of these trials, in their order; None for one that has not ended.
 
     Returns:
-        For each objective and setting: `objective`, `setting`, `mean`, percentile interval (95 %) `low` and `high` over resamples of
-        the points, `n` points, `seeds` of a point at most, `resamples`. The interval is as the resamples give it: the mean, which is
-        of all points, may lie outside. Nothing for an objective with fewer than five complete points (all seeds done, with all
-        objectives), or the same at all.
+        One for each objective and setting. None for an objective with fewer than five complete
+        points (all seeds done, with all objectives), or the same value at all of them.
     """
     sweep = spec.sweep
     if not sweep.objectives:
@@ -39,7 +39,7 @@ def importance(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]
     n, seeds = len(complete), max((len(summaries) for _, summaries in complete), default=0)
     params = [encoded(sweep, values) for values, _ in complete]
     random = np.random.default_rng(0)
-    lines: list[dict[str, Any]] = []
+    found: list[Importance] = []
     for objective in sweep.objectives:
         values = [float(np.mean([summary[objective.metric] for summary in summaries])) for _, summaries in complete]
         whole = _explained(sweep, params, values, TREES) if n >= 5 else None
@@ -53,28 +53,36 @@ def importance(spec: Spec, planned: list[Planned], records: list[dict[str, Any]]
         drawn = [one for one in resampled if one is not None]
         for name, mean in whole.items() if drawn else ():
             low, high = map(float, np.quantile([one[name] for one in drawn], (0.025, 0.975)))
-            told = {"mean": mean, "low": low, "high": high, "n": n, "seeds": seeds, "resamples": len(drawn)}
-            lines.append({"objective": objective.metric, "setting": name, **told})
-    return lines
+            found.append(
+                Importance(
+                    objective=objective.metric,
+                    setting=name,
+                    mean=mean,
+                    low=low,
+                    high=high,
+                    n=n,
+                    seeds=seeds,
+                    resamples=len(drawn),
+                )
+            )
+    return found
 
 
 def _complete(
-    spec: Spec, planned: list[Planned], records: list[dict[str, Any]]
+    spec: Spec, planned: Sequence[Planned], records: Sequence[TrialRecord | None]
 ) -> list[tuple[dict[str, Any], list[dict[str, float]]]]:
     """The searched values of each point whose seeds are all done and have all objectives, and their summaries."""
     seed, metrics = spec.task.Config.replicates, [objective.metric for objective in spec.sweep.objectives]
-    points: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+    points: dict[str, tuple[dict[str, Any], list[dict[str, float]]]] = {}
     for item, record in zip(planned, records, strict=True):
         values = {name: value for name, value in item.trial.point.items() if name != seed}
-        _, of = points.setdefault(json.dumps(values, sort_keys=True), (values, []))
-        of.append(record)
+        _, summaries = points.setdefault(json.dumps(values, sort_keys=True), (values, []))
+        found = record.summary if record is not None and record.status == "done" else {}
+        summaries.append({metric: value for metric in metrics if (value := found.get(metric)) is not None})
     return [
-        (values, [record["summary"] for record in of])
-        for values, of in points.values()
-        if all(
-            record["status"] == "done" and all(record["summary"].get(metric) is not None for metric in metrics)
-            for record in of
-        )
+        (values, summaries)
+        for values, summaries in points.values()
+        if all(len(summary) == len(metrics) for summary in summaries)
     ]
 
 

@@ -18,19 +18,21 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from engine.plan.plan import Planned, plan_one, trial_record
+import optuna
+from optuna.trial import TrialState
+
+from engine.plan.plan import Planned, plan_one
 from engine.search import study_file
 from engine.search.distributions import decoded, distributions, encoded, quiet
+from engine.search.samplers import sampler
 from engine.store.owned import SweepFolder
-from engine.store.store import Store, content_hash
+from engine.store.records import TrialRecord, read_trial
+from engine.store.store import Store
 from engine.sweepfile.load import Spec
 from engine.sweepfile.messages import leaves, shown
 from tasks.parts.settings import UserError
-
-if TYPE_CHECKING:
-    import optuna
 
 NEW = "put that back, or begin a new study with --fresh or in other --results"
 
@@ -61,15 +63,17 @@ class Study:
     """
 
     def __init__(self, spec: Spec, store: Store, *, fresh: bool = False):
+        quiet()
         self._spec, self._store, self._fresh = spec, store, fresh
         self._path = f"{spec.page}/search.json"
         self._folder = SweepFolder(store.within(spec.page), spec.name)
-        self._records: dict[str, Mapping[str, Any]] = {}
+        self._records: dict[str, TrialRecord] = {}
+        self._running: dict[int, optuna.Trial] = {}  # by number, of the points that have not ended
         self._file = study_file.file_of(spec, store)
         study_file.refuse_others(self._file, spec)
         saved: dict[str, Any] | None = None
         if not fresh:
-            saved = store.record(self._path, "study", "points") or self._adopted()
+            saved = store.record(self._path, "study", "points") or self._recovered()
         if saved:
             self._refuse_changes(saved["study"])
         self._new = not saved
@@ -86,34 +90,29 @@ class Study:
         return [point.refused for point in self.points[: self._spec.sweep.trials] if point.refused]
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """How many points are still to be chosen."""
         return max(0, (self._spec.sweep.trials or 0) - len(self.points))
 
     def ask(self) -> list[Planned]:
         """Chooses a point; returns its trials (none where its settings do not go together)."""
-        import optuna
-
         sweep, number = self._spec.sweep, len(self.points)
         if sweep.adaptive:
-            self._study.sampler = self._sampler(number)
-            self._study.ask(distributions(sweep))
-            trial = self._study.get_trials(deepcopy=False)[number]
-            point = self._point(self._decoded(trial.params), dict(trial.system_attrs))
+            self._study.sampler = sampler(sweep.searcher, number)
+            trial = self._running[number] = self._study.ask(distributions(sweep))
+            system = dict(self._study.get_trials(deepcopy=False)[number].system_attrs)
+            point = self._point(self._decoded(trial.params), system)
+            trial.set_user_attr("trials", [item.key for item in point.trials])
         else:
-            point = self._point(
-                {name: d.draw(name, number, sweep.searcher.seed) for name, d in sweep.search.items()}, {}
-            )
-            self._study.add_trial(self._frozen(point))
+            drawn = {name: d.draw(name, number, sweep.searcher.seed) for name, d in sweep.search.items()}
+            point = self._point(drawn, {})
+            self._add(self._study, [point])
         self.points.append(point)
         self._save()
-        if sweep.adaptive:
-            handle = optuna.trial.Trial(self._study, trial._trial_id)
-            handle.set_user_attr("trials", [item.key for item in point.trials])
         self._tell(number)
         return point.trials
 
-    def take(self, planned: Planned, record: Mapping[str, Any]) -> None:
+    def finish(self, planned: Planned, record: TrialRecord) -> None:
         """Takes the record of a trial that has ended; tells the study every point that ends with it."""
         self._records[planned.key] = record
         for number, point in enumerate(self.points):
@@ -126,60 +125,56 @@ class Study:
             self._save()
         assert self._study is not None
 
-    def withdraw(self) -> None:
+    def rollback(self) -> None:
         """Forgets a study that began in this run, whose objective no trial reports: once that is mended it can begin."""
-        import optuna
-
         if self._new:
             self._folder.remove(["search.json"])
             optuna.delete_study(study_name=self._spec.page, storage=self._storage)
 
     def _tell(self, number: int) -> None:
-        import optuna
-
         state, values = self._outcome(self.points[number])
-        trial = self._study.get_trials(deepcopy=False)[number]
-        if state == "RUNNING" or trial.state.is_finished():
+        if state is TrialState.RUNNING or number not in self._running:
             return
-        handle = optuna.trial.Trial(self._study, trial._trial_id)
+        trial = self._running.pop(number)
         for name, value in self._told(self.points[number]).items():
-            handle.set_user_attr(name, value)
-        self._study.tell(number, values, state=optuna.trial.TrialState[state])
+            trial.set_user_attr(name, value)
+        self._study.tell(trial, values, state=state)
 
-    def _outcome(self, point: Point) -> tuple[str, list[float] | None]:
-        """The name of a point's state in the study, and its values."""
+    def _outcome(self, point: Point) -> tuple[TrialState, list[float] | None]:
+        """A point's state in the study, and its values where it is complete."""
         records = [self._record(item) for item in point.trials]
-        states = [record["status"] if record else "running" for record in records]
+        states = [record.status if record else "running" for record in records]
         if point.refused or "failed" in states:
-            return "FAIL", None
+            return TrialState.FAIL, None
         if "running" in states:
-            return "RUNNING", None
+            return TrialState.RUNNING, None
         if "stopped" in states:
-            return "PRUNED", None
+            return TrialState.PRUNED, None
         values = [self._values(point, objective.metric) for objective in self._spec.sweep.objectives]
         if not all(map(math.isfinite, itertools.chain(*values))):
-            return "FAIL", None
-        return "COMPLETE", [statistics.fmean(of) for of in values]
+            return TrialState.FAIL, None
+        return TrialState.COMPLETE, [statistics.fmean(of) for of in values]
 
     def _values(self, point: Point, metric: str) -> list[float]:
         """One value for each seed; NaN from an earlier run that had another objective, and left none."""
-        summaries = [(self._record(item) or {}).get("summary") or {} for item in point.trials]
-        return [float("nan") if summary.get(metric) is None else float(summary[metric]) for summary in summaries]
+        records = [self._record(item) for item in point.trials]
+        values = [record.summary.get(metric) if record else None for record in records]
+        return [math.nan if value is None else float(value) for value in values]
 
     def _told(self, point: Point) -> dict[str, Any]:
         """What the dashboard shows of a point: its trials and, with several seeds, its objectives under each."""
         told: dict[str, Any] = {"trials": [item.key for item in point.trials]}
-        if len(point.trials) > 1 and self._outcome(point)[0] == "COMPLETE":
+        if len(point.trials) > 1 and self._outcome(point)[0] is TrialState.COMPLETE:
             for objective in self._spec.sweep.objectives:
                 values = self._values(point, objective.metric)
                 told[objective.metric] = f"{', '.join(f'{value:.4g}' for value in values)} over {len(values)} seeds"
         return told | ({"refused": point.refused} if point.refused else {})
 
-    def _record(self, item: Planned) -> Mapping[str, Any] | None:
+    def _record(self, item: Planned) -> TrialRecord | None:
         """A trial's record where it has ended and is not tried again."""
         if item.key not in self._records:
-            found = None if self._fresh else trial_record(item, self._store)
-            if found is None or found["status"] not in self._spec.ended:
+            found = None if self._fresh else read_trial(self._store, item.folder)
+            if found is None or found.status not in self._spec.ended:
                 return None
             self._records[item.key] = found
         return self._records[item.key]
@@ -232,52 +227,47 @@ class Study:
 
     @cached_property
     def _study(self) -> optuna.Study:
-        """The study in its storage, holding what the points and their trials' records say."""
-        import optuna
+        """The study in its storage, holding what the points and their trials' records say.
 
-        quiet()
-        study = self._created()
+        It is filled anew where it holds something else, and where points of it were under way when
+        a run was killed: Optuna gives the trial of such a point to no other process.
+        """
+        study = self._begun()
         wanted = [self._frozen(point) for point in self.points]
-        if [(t.state, t.params, t.values) for t in study.get_trials()] != [
+        held = study.get_trials()
+        ended = all(trial.state.is_finished() for trial in held)
+        if not ended or [(t.state, t.params, t.values) for t in held] != [
             (t.state, t.params, t.values) for t in wanted
         ]:
-            optuna.delete_study(study_name=self._spec.page, storage=self._storage)
-            study = self._created()
-            study.add_trials(wanted)
+            study = self._begun(fresh=True)
+            self._add(study, self.points)
         return study
 
     @cached_property
-    def _storage(self) -> Any:
+    def _storage(self) -> optuna.storages.BaseStorage:
         try:
             return study_file.opened(self._file)
         except Exception as error:  # of SQLAlchemy, of the file system, of Optuna for a file of another version
             raise study_file.unusable(self._spec, self._file, error) from None
 
-    def _created(self) -> optuna.Study:
-        """The study in its storage; a new one in place of one that was begun otherwise, or is to be forgotten."""
-        import optuna
-
+    def _begun(self, *, fresh: bool = False) -> optuna.Study:
         name, objectives = self._spec.page, self._spec.sweep.objectives
-        maximise, minimise = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
-        directions = [maximise if objective.mode == "max" else minimise for objective in objectives]
-        if name in optuna.get_all_study_names(self._storage):
-            study = optuna.load_study(study_name=name, storage=self._storage)
-            same = study.user_attrs.get(study_file.IDENTITY) == self._identity and study.directions == directions
-            if same and not self._fresh:
-                return study
-            optuna.delete_study(study_name=name, storage=self._storage)
-        study = optuna.create_study(study_name=name, storage=self._storage, directions=directions)
-        study.set_user_attr(study_file.IDENTITY, self._identity)
-        study.set_metric_names([objective.metric for objective in objectives])
-        return study
+        return study_file.begun(self._storage, name, self._identity, objectives, fresh=fresh or self._fresh)
+
+    def _add(self, study: optuna.Study, points: list[Point]) -> None:
+        """Enters points into the study; those that have not ended wait there, and `ask` takes them up."""
+        frozen = [self._frozen(point) for point in points]
+        study.add_trials(frozen)
+        for trial in frozen:
+            if trial.state is TrialState.WAITING:
+                taken = study.ask()
+                self._running[taken.number] = taken
 
     def _frozen(self, point: Point) -> optuna.trial.FrozenTrial:
         """A point as the study is to hold it."""
-        import optuna
-
         state, values = self._outcome(point)
         return optuna.trial.create_trial(
-            state=optuna.trial.TrialState[state],
+            state=TrialState.WAITING if state is TrialState.RUNNING else state,
             values=values,
             params=encoded(self._spec.sweep, point.values),
             distributions=distributions(self._spec.sweep),
@@ -285,33 +275,13 @@ class Study:
             user_attrs=self._told(point),
         )
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        import optuna
-
-        searcher = self._spec.sweep.searcher
-        seed = int(content_hash([searcher.seed, number])[:8], 16)
-        if searcher.name == "nsga2":
-
-            class InOrder(optuna.samplers.NSGAIISampler):
-                """Has a generation's parents in the order of their numbers also when it has just selected them, not only when it looks
-                up which they were: a study that is filled anew goes on as the old one would have."""
-
-                def select_parent(self, study: Any, generation: int) -> list[optuna.trial.FrozenTrial]:
-                    return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
-
-            return InOrder(population_size=searcher.population, seed=seed)
-        return optuna.samplers.TPESampler(n_startup_trials=searcher.startup, seed=seed, constant_liar=True)
-
     def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
         return {name: decoded(drawn, params[name]) for name, drawn in self._spec.sweep.search.items()}
 
-    def _adopted(self) -> dict[str, Any] | None:
+    def _recovered(self) -> dict[str, Any] | None:
         """The points of the study in the storage, where the results have none: they were moved, or deleted."""
         if self._file is None or not self._file.exists():
             return None
-        import optuna
-
-        quiet()
         if self._spec.page not in optuna.get_all_study_names(self._storage):
             return None
         study = optuna.load_study(study_name=self._spec.page, storage=self._storage)

@@ -1,42 +1,27 @@
-"""The file that a study is kept in, SQLite or a journal."""
+"""The file that a study is kept in, SQLite or a journal, and the study in it."""
 
 from __future__ import annotations
 
 import json
 import os
-import sqlite3
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection, StudySummary
+from pydantic import JsonValue
+from sqlalchemy import URL
 
 from engine.store.store import Store
 from engine.sweepfile.load import Spec
+from engine.sweepfile.schema import Objective
 from engine.sweepfile.yaml_lines import SpecError
 
 IDENTITY = "study"
 """The user attribute in which a study of ours keeps what decides which it is."""
-_HELD = f"""
-    SELECT study_name,
-    (SELECT value_json FROM study_user_attributes AS told WHERE told.study_id = studies.study_id AND key = '{IDENTITY}'),
-    (SELECT count(*) FROM trials WHERE trials.study_id = studies.study_id)
-    FROM studies
-"""
-
-
-@dataclass(frozen=True)
-class Held:
-    """A study that is in a storage: its name, what it says of itself, and how many points it has."""
-
-    name: str
-    identity: Any
-    points: int
-
-    @property
-    def foreign(self) -> bool:
-        """Whether it was made by something else; one without points, which a killed run may leave, has nothing to lose."""
-        return self.points > 0 and not (isinstance(self.identity, dict) and "sweep" in self.identity)
 
 
 def file_of(spec: Spec, store: Store) -> Path | None:
@@ -55,50 +40,89 @@ def file_of(spec: Spec, store: Store) -> Path | None:
     return folder / spec.page / file
 
 
-def opened(file: Path | None) -> Any:
+def opened(file: Path | None) -> BaseStorage:
     """The storage of Optuna's that a study in the file has: SQLite for *.db, else a journal; in memory for None."""
-    import optuna
-    from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy import URL
-
     if file is None:
-        return optuna.storages.InMemoryStorage()
+        return InMemoryStorage()
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".db":
-        return optuna.storages.RDBStorage(URL.create("sqlite", database=str(file)).render_as_string())
-    return optuna.storages.JournalStorage(JournalFileBackend(str(file)))
+        return RDBStorage(URL.create("sqlite", database=str(file)).render_as_string())
+    return JournalStorage(JournalFileBackend(str(file)))
+
+
+def begun(
+    storage: BaseStorage,
+    name: str,
+    identity: Mapping[str, JsonValue],
+    objectives: Sequence[Objective],
+    *,
+    fresh: bool = False,
+) -> optuna.Study:
+    """The study of that name; a new one in place of one that was begun otherwise.
+
+    Args:
+        identity: what decides which study it is.
+        fresh: forget the one that is there.
+    """
+    names = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+    directions = [names[objective.mode] for objective in objectives]
+
+    def created() -> optuna.Study:
+        return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+
+    study = created()
+    if study.user_attrs.get(IDENTITY) == identity and study.directions == directions and not fresh:
+        return study
+    if IDENTITY in study.user_attrs or study.directions != directions or fresh:
+        optuna.delete_study(study_name=name, storage=storage)
+        study = created()
+    study.set_user_attr(IDENTITY, identity)
+    study.set_metric_names([objective.metric for objective in objectives])
+    return study
 
 
 def refuse_others(file: Path | None, spec: Spec) -> None:
-    """A storage holds the study of one sweep, and is a storage; no study is written to find that out."""
+    """Refuses a file that is no storage, or that holds another study; nothing is written to find out.
+
+    Raises:
+        SpecError: with the line of the storage.
+    """
     if file is None or not file.exists() or (file.is_file() and file.stat().st_size == 0):
         return
     if file.is_dir():
         raise spec.source.error("storage", f"{file} is a folder")
     try:
-        if file.suffix == ".db":
-            # To read what a killed run has left, SQLite first rolls it back.
-            mode = "rw" if os.access(file, os.W_OK) else "ro"
-            with closing(sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", uri=True)) as database:
-                held = [Held(name, json.loads(told or "null"), count) for name, told, count in database.execute(_HELD)]
-        else:
-            with file.open() as lines:
-                if "op_code" not in json.loads(next(lines)):
-                    raise ValueError("no journal of Optuna's")
-            import optuna
-
-            summaries = optuna.get_all_study_summaries(opened(file), include_best_trial=False)
-            held = [Held(of.study_name, of.user_attrs.get(IDENTITY), of.n_trials) for of in summaries]
+        studies = _studies(file)
     except Exception as error:
         raise unusable(spec, file, error) from None
-    for study in held:
-        sweep = study.name.partition("@")[0]  # the quick looks at a sweep may share its file
-        if study.foreign or sweep != spec.name:
-            what = f"a study {study.name} that is of no sweep" if study.foreign else f"the study of the sweep {sweep}"
+    for study in studies:
+        sweep = study.study_name.partition("@")[0]  # the quick looks at a sweep may share its file
+        identity = study.user_attrs.get(IDENTITY)
+        ours = isinstance(identity, dict) and "sweep" in identity
+        # One without points, which a killed run may leave, has nothing to lose.
+        foreign = study.n_trials > 0 and not ours
+        if foreign or sweep != spec.name:
+            what = f"a study {study.study_name} that is of no sweep" if foreign else f"the study of the sweep {sweep}"
             raise spec.source.error("storage", f"{file} holds {what}; give {spec.name} a file of its own")
+
+
+def _studies(file: Path) -> list[StudySummary]:
+    """The studies in a file, which is left as it is."""
+    if file.suffix == ".db":
+        # To read what a killed run has left, SQLite first rolls it back.
+        query = {"mode": "rw" if os.access(file, os.W_OK) else "ro", "uri": "true"}
+        url = URL.create("sqlite", database=f"file:{quote(str(file))}", query=query)
+        storage: BaseStorage = RDBStorage(url.render_as_string(), skip_table_creation=True)
+    else:
+        with file.open() as lines:
+            if "op_code" not in json.loads(next(lines)):
+                raise ValueError("no journal of Optuna's")
+        storage = opened(file)
+    return optuna.get_all_study_summaries(storage, include_best_trial=False)
 
 
 def unusable(spec: Spec, file: Path | None, error: Exception) -> SpecError:
     """What to tell the user of an error of SQLAlchemy, the file system or Optuna."""
-    said = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).strip().splitlines()
-    return spec.source.error("storage", f"{file} cannot be used: {said[0] if said else type(error).__name__}")
+    cause = error.__cause__ or error  # Optuna passes on errors of SQLAlchemy as the causes of its own
+    said = str(getattr(cause, "orig", None) or getattr(cause, "strerror", None) or cause).strip().splitlines()
+    return spec.source.error("storage", f"{file} cannot be used: {said[0] if said else type(cause).__name__}")

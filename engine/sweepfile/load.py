@@ -41,6 +41,7 @@ from typing import Any
 
 import tasks
 from analysis import catalogue
+from engine.store.records import SweepRecord
 from engine.store.store import unfit_name
 from engine.sweepfile.messages import (
     WHOLE,
@@ -547,7 +548,7 @@ def facts(sweep: Sweep) -> dict[str, Any]:
 
 
 def _check_figures(sweep: Sweep, module: ModuleType, source: Source) -> None:
-    columns, told = list(module.COLUMNS), facts(sweep)
+    columns, told = list(module.COLUMNS), SweepRecord.read(facts(sweep))
     settings = [*settings_of(module.Config), *inner_settings(module.Config, sweep.varied)]
     for number, entry in enumerate(sweep.figures or []):
         try:
@@ -557,7 +558,7 @@ def _check_figures(sweep: Sweep, module: ModuleType, source: Source) -> None:
             raise source.error(path + _option_at_fault(entry, columns, settings, told), str(error)) from None
 
 
-def _option_at_fault(entry: Any, columns: list[str], settings: list[str], told: Mapping[str, Any]) -> str:
+def _option_at_fault(entry: Any, columns: list[str], settings: list[str], told: SweepRecord) -> str:
     """The dotted path within a figure's entry to the first option that is refused alone, or nothing."""
     if not isinstance(entry, dict) or len(entry) != 1:
         return ""
@@ -571,7 +572,7 @@ def _option_at_fault(entry: Any, columns: list[str], settings: list[str], told: 
     return f".{name}"
 
 
-def _suits(figure: str, told: Mapping[str, Any]) -> bool:
+def _suits(figure: str, told: SweepRecord) -> bool:
     """Whether a sweep can be drawn as a figure with its default options."""
     try:
         catalogue.parse(figure, sweep=told)

@@ -1,7 +1,8 @@
 """What a task is made of, seen from its file `tasks/<name>.py`: nothing is registered, the file name is the name in the YAML.
 
 ```
-COLUMNS                            row column -> what it is, with its unit: what `measure` returns, and no more; `id` is one
+COLUMNS                            row column -> what it is, with its unit: what `measure` returns, and no more; `id` is one.
+                                   A text, or a `Column` (tasks.parts.columns) that says more to the figures
 MAY_BE_MISSING = frozenset()       optional: the columns that may have no value (NaN) in a row; any may where it is not declared
 class Config(TaskConfig)           the settings; every field has a default, a unit and a bound
 def needs(config)                  name -> request of an artifact: what must exist before the measurement

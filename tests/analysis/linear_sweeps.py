@@ -18,6 +18,7 @@ import pyarrow as pa
 from scipy.special import ndtr
 
 from engine.store.store import Store, content_hash
+from tasks import input_flatness
 
 RADII = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 SAMPLES = 100
@@ -171,6 +172,8 @@ def write(
         "epochs": False,
         "figures": [],
         "columns": COLUMNS,
+        "by_kind": {"radius": input_flatness.COLUMNS["radius"].by_kind},
+        "conditions": input_flatness.COLUMNS["condition"].values,
         **(sweep or {}),
     }
     table = pa.Table.from_pandas(pd.DataFrame(lines), preserve_index=False)

@@ -12,10 +12,8 @@ from linear_sweeps import NOISE, OPTIMISER, SEED, grid, margins, persistence, wr
 from planted_evaluations import DAMAGE, EPSILON, RADII, correct, evaluated
 
 from analysis import catalogue
-from analysis.figures import calibration
 from analysis.results import ReportError, Results
 from analysis.table import load
-from tasks.parts.measures.calibration import BINS, bin_of
 
 SETTING = NOISE.replace(".", "__")
 CORRECT = correct(40)
@@ -176,12 +174,6 @@ def test_reliability_is_accuracy_by_bin(results: Results) -> None:
             assert line["mean"] == pytest.approx(np.broadcast_to(CORRECT, place.shape)[inside].mean())
             assert line["share"] == pytest.approx(inside.mean())
             assert line["n"] == inside.any(0).sum()
-
-
-def test_bins_are_those_of_the_calibration_error() -> None:
-    confidence = np.concatenate([np.linspace(0, 1, 301), np.arange(16) / 15])
-    assert calibration.BINS == BINS
-    assert (calibration._bin(pd.Series(confidence), BINS) == bin_of(confidence)).all()
 
 
 def test_bins_of_few_examples_are_left_out_and_told(results: Results) -> None:

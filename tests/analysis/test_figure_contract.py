@@ -19,6 +19,7 @@ from analysis import catalogue, style
 from analysis.drawing import draw, from_csv
 from analysis.results import Results
 from analysis.table import load
+from engine.store.records import SweepRecord
 
 RADIUS = "recipe__input_noise__radius"
 SWEEPS: dict[str, dict[str, Any]] = {
@@ -125,7 +126,11 @@ def figures_of(sweep: str) -> list[str]:
     """The figures that the rows of a sweep can be drawn as."""
     measured = SWEEPS[sweep].get("measure", rows)({}, examples=1)
     told = {"varied": [name for name in SWEEPS[sweep]["points"][0] if name != SEED], **SWEEPS[sweep].get("sweep", {})}
-    return [chosen.name for chosen in catalogue.fitting([*measured, "trial", "recipe"], told) if chosen.needs]
+    return [
+        chosen.name
+        for chosen in catalogue.fitting([*measured, "trial", "recipe"], SweepRecord.read(told))
+        if chosen.needs
+    ]
 
 
 PAIRS = [

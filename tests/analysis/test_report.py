@@ -17,7 +17,7 @@ import pytest
 from linear_sweeps import NOISE, OPTIMISER, grid, write
 from PIL import Image
 
-from analysis import page, report, stats
+from analysis import report, sections, stats
 from analysis.figures import effects
 from analysis.results import ReportError
 from analysis.summary import estimate
@@ -195,7 +195,7 @@ def test_a_mean_with_an_infinite_seed_is_infinite(tmp_path: Path) -> None:
     one = estimate(results, trials, "far", 0.95)
     assert (one.mean[0], one.seeds[0]) == (np.inf, 3)
     assert np.isnan([one.low[0], one.high[0]]).all()
-    assert page._cell(pd.Series({"seeds": 3, "far": np.inf, "far.low": np.nan, "far.high": np.nan}), "far") == (
+    assert sections._cell(pd.Series({"seeds": 3, "far": np.inf, "far.low": np.nan, "far.high": np.nan}), "far") == (
         "infinite",
         "",
     )

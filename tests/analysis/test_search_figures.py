@@ -15,6 +15,7 @@ from analysis import catalogue
 from analysis.report import build
 from analysis.results import ReportError, Results
 from analysis.table import load
+from engine.store.records import SweepRecord
 
 CORRECT = np.arange(40) % 7 != 3
 
@@ -324,7 +325,7 @@ def test_passes_are_medians_of_whole_searches(attacks: Results) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sweep", "why"),
+    ("entries", "why"),
     [
         ({"varied": ["recipe.optimiser"]}, "nothing of the attack varies"),
         ({"varied": ["attack.norm", "attack.epsilon"]}, "nothing of the attack varies"),
@@ -337,7 +338,8 @@ def test_passes_are_medians_of_whole_searches(attacks: Results) -> None:
         ({}, None),
     ],
 )
-def test_a_sweep_of_one_attack_has_no_gap(sweep: Any, why: str | None) -> None:
+def test_a_sweep_of_one_attack_has_no_gap(entries: dict[str, Any], why: str | None) -> None:
+    sweep = SweepRecord.read(entries)
     columns = list(searched({}, examples=1))
     fits = {chosen.name for chosen in catalogue.fitting(columns, sweep)}
     assert (GAP in fits) is (why is None)

@@ -19,12 +19,13 @@ from test_figure_contract import _labels_stay_inside_and_apart
 
 from analysis import catalogue, style
 from analysis.drawing import draw, from_csv
-from analysis.page import render
 from analysis.points import front, points
 from analysis.results import ReportError, Results
+from analysis.sections import render
 from analysis.stats import SHARE, over_seeds
 from analysis.summary import summarise
 from analysis.table import load
+from engine.store.records import SweepRecord
 from engine.store.store import Store
 
 NAMES = ["importance", "learning_curves", "parallel_coordinates", "pareto"]
@@ -183,7 +184,9 @@ def test_a_point_that_lacks_a_seed_comes_after_those_that_are_done(tmp_path: Pat
     assert f"{table['recipe'].iloc[-1]} (1 of 2 seeds)" in words
     assert "its means are of those that are, and it comes after the others." in words
     assert "The best of the 7 points" in words
-    cheap = dataclasses.replace(results, sweep={**results.sweep, "objective": {"metric": "cost", "mode": "min"}})
+    cheap = dataclasses.replace(
+        results, sweep=results.sweep.model_copy(update={"objectives": results.sweep.objectives[1:]})
+    )
     assert summarise(cheap)["cost"].iloc[:-1].is_monotonic_increasing
 
 
@@ -286,7 +289,7 @@ def test_null_is_a_value_on_the_axis_of_a_setting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sweep", "said"),
+    ("name", "entries", "said"),
     [
         ("pareto", {"objectives": [{"metric": "a", "mode": "max"}]}, "needs two objectives or more"),
         ("importance", {"search": {}}, "is of a search, and the sweep has none"),
@@ -294,7 +297,8 @@ def test_null_is_a_value_on_the_axis_of_a_setting(tmp_path: Path) -> None:
         ("learning_curves", {"epochs": False}, "needs trainings, and the trials have none"),
     ],
 )
-def test_a_sweep_that_a_figure_is_not_of(name: str, sweep: dict[str, Any], said: str) -> None:
+def test_a_sweep_that_a_figure_is_not_of(name: str, entries: dict[str, Any], said: str) -> None:
+    sweep = SweepRecord.read(entries)
     with pytest.raises(ValueError, match=said):
         catalogue.parse(name, sweep=sweep)
     assert name not in [chosen.name for chosen in catalogue.fitting(["id"], sweep)]

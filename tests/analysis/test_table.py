@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from linear_sweeps import NOISE, OPTIMISER, RADII, SEED, grid, rows, write
 
+from analysis.arrays import conditions
 from analysis.results import ReportError
 from analysis.table import load, overview
 from engine.store.store import Store
@@ -155,3 +156,13 @@ def test_labels(tmp_path: Path) -> None:
     latent = load(write(tmp_path / "latent", GRID, examples=10, fixed={"space": "latent"}))
     assert latent.column_label("radius", "additive") == "radius (pixel units)"  # the sweep's own words
     assert json.loads(results.trials["config.radii"].iloc[0]) == list(RADII)
+
+
+def test_conditions_have_the_order_of_the_task_and_the_first_is_the_baseline(tmp_path: Path) -> None:
+    """Those that it does not name come after; where it names none, they are as they appear."""
+    found = load(write(tmp_path / "named", GRID[:2], examples=10, sweep={"conditions": ["random", "genuine"]}))
+    assert conditions(found.rows) == ["random", "genuine", "adversarial"]
+    assert found.baseline == "random"
+    found = load(write(tmp_path / "unnamed", GRID[:2], examples=10, sweep={"conditions": None}))
+    assert conditions(found.rows) == list(dict.fromkeys(rows(GRID[0], examples=10)["condition"]))
+    assert found.baseline == "genuine"

@@ -51,13 +51,13 @@ def workers(kind: str) -> None:
     """The same chunks over Ray with one CPU and with two, and in one and two plain processes."""
     import ray
 
-    from engine.run.executors import OverRay
+    from engine.run.executors import RayExecutor
 
     seconds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for slots in (1, 2):
             ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False)
-            by = OverRay()
+            by = RayExecutor()
             list(by.scatter(_chunk, range(2 * slots), kind))  # the workers start, import and train their network
             begun = time.perf_counter()
             list(by.scatter(_chunk, range(CHUNKS), kind))

@@ -21,8 +21,9 @@ from engine import sweep
 from engine.plan.plan import Planned, exists, plan
 from engine.run import trial
 from engine.run.context import Job
-from engine.run.executors import Here
+from engine.run.executors import LocalExecutor
 from engine.run.workers import RunContext
+from engine.store.records import TrialRecord
 from engine.store.store import Store
 from engine.sweepfile.load import Spec, load
 from tasks import adversarial_search
@@ -89,12 +90,12 @@ def planned(task: str, **entries: Any) -> tuple[Spec, list[Planned]]:
     return spec, plan(spec)
 
 
-def run(store: Store, task: str, **entries: Any) -> list[dict[str, Any]]:
+def run(store: Store, task: str, **entries: Any) -> list[TrialRecord]:
     """The trials of a sweep in this process: their records."""
     spec, items = planned(task, **entries)
-    job = Job.of(spec, store, Here(), RunContext(data_root=spec.data_root))
+    job = Job.of(spec, store, LocalExecutor(), RunContext(data_root=spec.data_root))
     records = [trial.run(item, job, lambda said: None) for item in items]
-    assert [record["status"] for record in records] == ["done"] * len(items), records[0].get("traceback")
+    assert [record.status for record in records] == ["done"] * len(items), records[0].traceback
     return records
 
 
@@ -200,9 +201,9 @@ def test_several_networks_are_trained_once_and_searched_together(store: Store, w
     pool = {"networks": [{"epochs": 1}, {"epochs": 2}, {"epochs": 3}], "members": 1, "attack": ATTACK, "samples": 2}
     run_pool = {**pool, "joint": True}
     spec, (item,) = planned("transfer", **run_pool)
-    job = Job.of(spec, store, Here(), RunContext())
+    job = Job.of(spec, store, LocalExecutor(), RunContext())
     record = trial.run(item, job, lambda said: None)
-    assert record["status"] == "done", record.get("traceback")
+    assert record.status == "done", record.traceback
     trained, searched = work.taken()
     assert trained == [1, 2, 3]
     assert len(searched) == 6 * (3 + 3)
@@ -222,8 +223,8 @@ def test_what_is_switched_off_makes_no_other_network(store: Store, work: Work) -
     items = []
     for number, part in enumerate(off):
         spec, (item,) = planned("input_flatness", name=f"s{number}", **FLATNESS, recipe=RECIPE | {"epochs": 2} | part)
-        record = trial.run(item, Job.of(spec, store, Here(), RunContext()), lambda said: None)
-        assert record["status"] == "done", record.get("traceback")
+        record = trial.run(item, Job.of(spec, store, LocalExecutor(), RunContext()), lambda said: None)
+        assert record.status == "done", record.traceback
         items.append(item)
     assert len({item.key for item in items}) == len(off)  # each is a trial, under its own name
     assert work.trained == [2]
@@ -244,9 +245,9 @@ def test_checks_are_kept_with_the_trial_and_one_that_fails_is_told(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (record,) = run(store, "adversarial_search", **SEARCH)
-    stored = json.loads(store.read(f"adversarial_search/trials/{record['trial']}/trial.json"))
-    assert stored["checks"] == record["checks"]
-    assert set(record["checks"].values()) == {None}
+    stored = json.loads(store.read(f"adversarial_search/trials/{record.trial}/trial.json"))
+    assert stored["checks"] == dict(record.checks)
+    assert set(record.checks.values()) == {None}
     monkeypatch.setattr(
         adversarial_search, "checks", lambda config, rows: {"all is well": None, "two is one": "it is not"}
     )

@@ -13,6 +13,7 @@ import pytest
 from engine import sweep
 from engine.plan.plan import Planned, plan
 from engine.search import importance
+from engine.store.records import Importance, TrialRecord
 from engine.sweepfile.load import Spec, load
 
 SEARCH = """\
@@ -59,6 +60,10 @@ def done(items: list[Planned], **metrics: Callable[[Mapping[str, Any]], float | 
     ]
 
 
+def importances(spec: Spec, items: list[Planned], records: list[dict[str, Any]]) -> list[Importance]:
+    return importance.importance(spec, items, [TrialRecord.read(record) for record in records])
+
+
 @pytest.mark.parametrize(
     ("setting", "objective"),
     [
@@ -72,10 +77,10 @@ def test_an_objective_of_one_setting_is_explained_by_it_alone(
     setting: str, objective: Callable[[Mapping[str, Any]], float]
 ) -> None:
     spec, items = planned(SEARCH)
-    lines = importance.importance(spec, items, done(items, bowl=objective))
-    assert {line["objective"] for line in lines} == {"bowl"}
-    assert {line["n"] for line in lines} == {60}
-    found = {line["setting"]: line["mean"] for line in lines}
+    lines = importances(spec, items, done(items, bowl=objective))
+    assert {line.objective for line in lines} == {"bowl"}
+    assert {line.n for line in lines} == {60}
+    found = {line.setting: line.mean for line in lines}
     assert set(found) == {"x", "y", "steps", "shape"}
     assert found.pop(setting) > 0.95
     assert max(found.values()) < 0.05
@@ -84,7 +89,7 @@ def test_an_objective_of_one_setting_is_explained_by_it_alone(
 def test_each_objective_is_explained_by_its_own_setting() -> None:
     spec, items = planned(SEARCH.replace("{metric: bowl, mode: min}", "[{metric: left}, {metric: right}]"))
     records = done(items, left=lambda point: point["x"], right=lambda point: point["steps"])
-    found = {(line["objective"], line["setting"]): line["mean"] for line in importance.importance(spec, items, records)}
+    found = {(line.objective, line.setting): line.mean for line in importances(spec, items, records)}
     assert found["left", "x"] > 0.95 > 0.05 > found["left", "steps"]
     assert found["right", "steps"] > 0.95 > 0.05 > found["right", "x"]
 
@@ -92,17 +97,17 @@ def test_each_objective_is_explained_by_its_own_setting() -> None:
 def test_records_of_a_search_of_fewer_settings_are_of_the_points_that_are_planned() -> None:
     spec, items = planned(SEARCH)
     records = [record | {"point": {"x": 0.0}} for record in done(items, bowl=lambda point: point["steps"])]
-    found = {line["setting"]: line["mean"] for line in importance.importance(spec, items, records)}
+    found = {line.setting: line.mean for line in importances(spec, items, records)}
     assert found["steps"] > 0.95
 
 
 def test_without_an_objective_or_with_few_points_there_are_none() -> None:
     spec, items = planned("".join(line for line in SEARCH.splitlines(True) if "objective" not in line))
-    assert importance.importance(spec, items, done(items)) == []
+    assert importances(spec, items, done(items)) == []
     spec, items = planned(SEARCH, "trials=4")
-    assert importance.importance(spec, items, done(items, bowl=lambda point: point["x"])) == []
+    assert importances(spec, items, done(items, bowl=lambda point: point["x"])) == []
     spec, items = planned(SEARCH)
-    assert importance.importance(spec, items, done(items, bowl=lambda point: 1.0)) == []
+    assert importances(spec, items, done(items, bowl=lambda point: 1.0)) == []
 
 
 @pytest.mark.parametrize("odd", [{"status": "stopped"}, {"status": "failed"}, {"status": "missing"}, None])
@@ -110,15 +115,15 @@ def test_only_points_with_all_seeds_and_objectives_count(odd: dict[str, str] | N
     """One seed of a point lacks its value: what its other seeds say, far from all else, is not told."""
     spec, items = planned(SEARCH + "seeds: 2\n", "trials=20")
     records = done(items, bowl=lambda point: point["steps"] + point["recipe.seed"])
-    before = importance.importance(spec, items, records)
-    assert {(line["n"], line["seeds"]) for line in before} == {(20, 2)}
+    before = importances(spec, items, records)
+    assert {(line.n, line.seeds) for line in before} == {(20, 2)}
     records[6]["summary"] = {"bowl": 1e6}
     records[7] = odd if odd is not None else {"status": "done", "summary": {"bowl": None}}
-    found = importance.importance(spec, items, records)
-    assert {(line["n"], line["seeds"]) for line in found} == {(19, 2)}
-    assert next(line["mean"] for line in found if line["setting"] == "steps") > 0.95
+    found = importances(spec, items, records)
+    assert {(line.n, line.seeds) for line in found} == {(19, 2)}
+    assert next(line.mean for line in found if line.setting == "steps") > 0.95
     rest = [*range(6), *range(8, 40)]
-    assert found == importance.importance(spec, [items[i] for i in rest], [records[i] for i in rest])
+    assert found == importances(spec, [items[i] for i in rest], [records[i] for i in rest])
 
 
 def test_an_interval_is_that_of_the_resamples_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,21 +134,24 @@ def test_an_interval_is_that_of_the_resamples_alone(monkeypatch: pytest.MonkeyPa
         return {"x": 0.9 if trees == importance.TREES else next(of_resamples)}
 
     monkeypatch.setattr(importance, "_explained", explained)
-    (line,) = importance.importance(spec, items, done(items, bowl=lambda point: point["x"]))
-    assert (line["mean"], line["resamples"]) == (0.9, 5)
-    assert (line["low"], line["high"]) == pytest.approx((0.11, 0.49))
+    (line,) = importances(spec, items, done(items, bowl=lambda point: point["x"]))
+    assert (line.mean, line.resamples) == (0.9, 5)
+    assert (line.low, line.high) == pytest.approx((0.11, 0.49))
 
 
 def test_a_single_point_that_differs_is_no_crash_where_no_tree_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importance, "RESAMPLES", 30)
     monkeypatch.setattr(importance, "TREES_OF_A_RESAMPLE", 1)
     spec, items = planned(SEARCH, "trials=8")
-    lines = importance.importance(spec, items, done(items, bowl=lambda point: float(point is items[3].trial.point)))
-    assert {line["setting"] for line in lines} == {"x", "y", "steps", "shape"}
-    assert all(0 < line["resamples"] < 30 for line in lines)
+    lines = importances(spec, items, done(items, bowl=lambda point: float(point is items[3].trial.point)))
+    assert {line.setting for line in lines} == {"x", "y", "steps", "shape"}
+    assert all(0 < line.resamples < 30 for line in lines)
 
 
-@pytest.mark.parametrize("objective", ["", "objective: {metric: bowl, mode: min}\n"])
+OF_BOWL = "objective: {metric: bowl, mode: min}\n"
+
+
+@pytest.mark.parametrize("objective", ["", OF_BOWL, f"{OF_BOWL}figures: [parallel_coordinates]\n"])
 def test_a_search_of_more_settings_takes_the_records_of_before(
     objective: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,5 +166,9 @@ def test_a_search_of_more_settings_takes_the_records_of_before(
     assert "6 of 6 trials done" in said
     ran = int(said.split("; ")[-2].split()[0])
     assert 0 < ran < 6  # some were there
-    told = json.loads(pq.read_schema("results/s/trials.parquet").metadata[b"sweep"])["importance"]
-    assert [line["setting"] for line in told] == (["recipe.learning_rate", "x", "y"] if objective else [])
+    record = json.loads(pq.read_schema("results/s/trials.parquet").metadata[b"sweep"])
+    if "figures" in objective:  # none of them shows importances
+        assert "importance" not in record
+    else:
+        found = [line["setting"] for line in record["importance"]]
+        assert found == (["recipe.learning_rate", "x", "y"] if objective else [])

@@ -17,7 +17,7 @@ from engine.plan.plan import plan
 from engine.run import progress as module
 from engine.run import ray_tune
 from engine.run.context import Job
-from engine.run.executors import OverRay
+from engine.run.executors import RayExecutor
 from engine.run.launch import Feed
 from engine.run.progress import Progress, summary_line
 from engine.run.workers import RunContext
@@ -242,7 +242,7 @@ def test_what_tune_is_given_pickles_while_a_display_is_live(tmp_path: Path) -> N
     file.write_text("task: evaluation\nfixed: {examples: 10, recipe: {dataset: digits, network: linear}}\nseeds: 2\n")
     spec, store = load(str(file), []), Store(str(tmp_path))
     feed = Feed(spec, store, plan(spec))
-    job = Job.of(spec, store, OverRay(), RunContext())
+    job = Job.of(spec, store, RayExecutor(), RunContext())
     window = Window(80, 24)
     with Progress(trials=2, examples=20, stream=window.stream) as progress:
         window.wait_for(lambda shown: "trials" in shown)

@@ -11,10 +11,12 @@ import pytest
 import yaml
 
 from analysis import catalogue, report
-from analysis.results import Results
+from analysis.results import ReportError, Results
 from analysis.table import load as read
 from engine.plan.plan import Planned, plan
-from engine.results.finish import table
+from engine.results.records import Outcome
+from engine.results.table import table
+from engine.store.records import TrialRecord
 from engine.store.store import Store
 from engine.sweepfile import load
 
@@ -33,27 +35,30 @@ def planned(**entries: Any) -> tuple[load.Spec, list[Planned]]:
     return loaded, plan(loaded)
 
 
-def results(**entries: Any) -> Results:
+def results(*, with_importance: bool = True, **entries: Any) -> Results:
     """A sweep as if it had run: the n-th trial's accuracy is n."""
     loaded, items = planned(**entries)
     store = Store("results")
-    store.write_table("trials.parquet", table(loaded, items, ended(items)))
+    store.write_table("trials.parquet", table(loaded, ended(items), with_importance=with_importance))
     for item in items:  # as if all of its examples were left out
         covered = pa.table({}).replace_schema_metadata({"ids": json.dumps(item.ids)})
         store.write_table(f"trials/{item.key}/rows/part-0.parquet", covered)
     return read("results")
 
 
-def ended(items: list[Planned]) -> list[dict[str, Any]]:
+def ended(items: list[Planned]) -> list[Outcome]:
     return [
-        {
-            "trial": item.key,
-            "status": "done",
-            "point": item.trial.point,
-            "config": item.trial.config.model_dump(mode="json"),
-            "summary": {"accuracy": float(number)},
-            "epochs": [{"epoch": 1, "loss": 1.0, "accuracy": 0.5}],
-        }
+        Outcome(
+            item,
+            TrialRecord(
+                status="done",
+                trial=item.key,
+                point=item.trial.point,
+                config=item.trial.config.model_dump(mode="json"),
+                summary={"accuracy": float(number)},
+                epochs=({"epoch": 1, "loss": 1.0, "accuracy": 0.5},),
+            ),
+        )
         for number, item in enumerate(items)
     ]
 
@@ -118,3 +123,12 @@ def test_a_trial_of_several_networks_is_about_none() -> None:
     networks = [{"network": "mlp"}, {"network": "linear"}]
     found = results(task="transfer", fixed=FIXED | {"networks": networks})
     assert found.trials["classifier"].tolist() == [None]
+
+
+def test_importances_that_no_figure_asked_for_are_not_there() -> None:
+    search = {"recipe.network_options.width": {"int": [8, 64]}}
+    found = results(search=search, trials=6, objective={"metric": "accuracy"}, with_importance=False)
+    assert found.sweep.importance is None
+    chosen = catalogue.parse("importance", sweep=found.sweep)
+    with pytest.raises(ReportError, match="name importance among its figures, and run it again"):
+        chosen.module.compute(found, chosen.options)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.run import executors
-from engine.run.executors import Here, OverRay, chunks
+from engine.run.executors import LocalExecutor, RayExecutor, chunks
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=300), st.integers(1, 400))
@@ -39,7 +39,7 @@ def test_here_scatters_one_piece_after_the_other_and_only_when_asked() -> None:
         called.append(piece)
         return factor * piece + shared[0]
 
-    here = Here()
+    here = LocalExecutor()
     results = here.scatter(twice, iter([3, 1, 2]), 2, here.put([100]))
     assert called == []
     assert next(results) == (3, 106)
@@ -51,23 +51,23 @@ def test_here_streams_what_a_generator_yields() -> None:
     def count(upto: int) -> Iterator[int]:
         yield from range(upto)
 
-    stream: Iterator[Any] = Here().stream(count, 3)
+    stream: Iterator[Any] = LocalExecutor().stream(count, 3)
     assert list(stream) == [0, 1, 2]
 
 
 @pytest.fixture
-def over_ray() -> Iterator[OverRay]:
+def over_ray() -> Iterator[RayExecutor]:
     import ray
 
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield OverRay()
+    yield RayExecutor()
     ray.shutdown()
 
 
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_a_stream_that_is_given_up_leaves_its_worker_to_the_next(
-    over_ray: OverRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    over_ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped training costs no new process, which would have torch to load; one that does not leave is ended."""
 

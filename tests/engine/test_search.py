@@ -275,7 +275,7 @@ def test_a_storage_is_of_one_sweep(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         ("no/such/folder.db", "storage: {folder}/no/such is no folder that can be written to"),
         ("text.db", "storage: {folder}/text.db cannot be used: file is not a database"),
-        ("other.db", "storage: {folder}/other.db cannot be used: no such table: studies"),
+        ("other.db", "storage: {folder}/other.db cannot be used: no such table: version_info"),
         ("text.journal", "storage: {folder}/text.journal cannot be used: "),
         ("folder.db", "storage: {folder}/folder.db is a folder"),
     ],
@@ -289,10 +289,12 @@ def test_a_storage_that_is_none_is_refused(
     with sqlite3.connect("other.db") as database:
         database.execute("CREATE TABLE notes (line TEXT)")
     database.close()
+    content = Path("other.db").read_bytes()
     run(BOWL, f"storage={tmp_path / storage}", status=2)
     err = capsys.readouterr().err
     assert said.format(folder=tmp_path) in err
     assert err.count("\n") == 1
+    assert Path("other.db").read_bytes() == content
     assert not Path("results").exists()
 
 

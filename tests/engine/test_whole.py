@@ -276,9 +276,9 @@ def test_rows_that_are_lost_while_the_report_is_made_are_told_in_the_exit_status
 ) -> None:
     made = results.table
 
-    def losing(*given: object) -> object:
+    def losing(*given: object, **named: object) -> object:
         parts()[0].unlink()
-        return made(*given)
+        return made(*given, **named)
 
     Path("results/small/report.json").unlink()
     monkeypatch.setattr(results, "table", losing)

@@ -2,7 +2,7 @@
 
 TensorBoard selects no run where there are more than 40, and then shows nothing, so a sweep has few: those of the first `MOST`
 recipes, which are the best of a search. They take the place of the trials' own logs (`tensorboard.live`) when the sweep is finished.
-`python -m engine.results.recipe_log results/noise FOLDER` writes a run for every single trial elsewhere.
+`python -m analysis.recipe_log results/noise FOLDER` writes a run for every single trial elsewhere.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _words(label: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: a run for each trial of a sweep, in a folder of its own."""
     parser = Parser(
-        prog="python -m engine.results.recipe_log",
+        prog="python -m analysis.recipe_log",
         description="Writes a TensorBoard run for each single trial of a sweep.",
     )
     parser.add_argument("results", help="the sweep's folder or URI, such as results/noise")

@@ -11,7 +11,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
 from engine.plan.plan import Planned
 from engine.run.context import Stopped, judged
-from engine.search.early_stopping import Judge, asha, median
+from engine.search.early_stopping import Pruner, asha, median
 from engine.sweepfile.schema import Scheduler
 
 
@@ -40,10 +40,10 @@ class FakeTrial:
 
 
 def as_ours(scheduler: Scheduler, order: list[tuple[int, int, float]], epochs: int = 1000) -> list[bool]:
-    judge, stopped, decided = Judge(scheduler, {}), set(), []
+    pruner, stopped, decided = Pruner(scheduler, {}), set(), []
     for number, epoch, value in order:
         if number not in stopped:
-            stop = judge.stops(str(number), {"epoch": epoch, scheduler.metric: scheduler.sign * value}, epochs)
+            stop = pruner.stops(str(number), {"epoch": epoch, scheduler.metric: scheduler.sign * value}, epochs)
             stopped |= {number} if stop else set()
             decided.append(stop)
     return decided
@@ -94,24 +94,24 @@ def test_median_decides_as_tune(seed: int, grace: int, least: int) -> None:
 
 
 def test_the_last_epoch_stops_nothing() -> None:
-    judge = Judge(Scheduler(name="asha", metric="accuracy"), {"other": [{"accuracy": 0.9}] * 4})
-    assert judge.stops("here", {"epoch": 1, "accuracy": 0.1}, 4)
-    assert not judge.stops("here", {"epoch": 1, "accuracy": 0.1}, 1)
+    pruner = Pruner(Scheduler(name="asha", metric="accuracy"), {"other": [{"accuracy": 0.9}] * 4})
+    assert pruner.stops("here", {"epoch": 1, "accuracy": 0.1}, 4)
+    assert not pruner.stops("here", {"epoch": 1, "accuracy": 0.1}, 1)
 
 
 def test_a_training_that_begins_again_forgets_its_first_try() -> None:
-    judge = Judge(Scheduler(name="median", metric="loss", least=1), {"other": [{"loss": 0.5}] * 3})
-    assert not judge.stops("here", {"epoch": 1, "loss": 0.1}, 9)
-    assert judge.stops("here", {"epoch": 1, "loss": 0.9}, 9)
+    pruner = Pruner(Scheduler(name="median", metric="loss", least=1), {"other": [{"loss": 0.5}] * 3})
+    assert not pruner.stops("here", {"epoch": 1, "loss": 0.1}, 9)
+    assert pruner.stops("here", {"epoch": 1, "loss": 0.9}, 9)
 
 
 def test_a_training_that_was_over_before_is_compared_with_and_never_stopped() -> None:
-    judge = Judge(Scheduler(name="asha", metric="accuracy", reduction=2), {})
+    pruner = Pruner(Scheduler(name="asha", metric="accuracy", reduction=2), {})
     said: list[dict[str, Any]] = []
 
     def tell(network: str, phase: str, accuracy: float) -> None:
         planned = cast(Planned, SimpleNamespace(needs={"classifier": SimpleNamespace(key=network)}))
-        report = judged(planned, said.append, judge.stops)
+        report = judged(planned, said.append, pruner.stops)
         report({"phase": phase, "done": 1, "of": 4, "network": network, "epoch": 1, "accuracy": accuracy})
 
     tell("here", "training", 0.5)

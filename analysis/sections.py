@@ -18,10 +18,11 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis import augmented, style
-from analysis.cube import counted
-from analysis.drawing import Drawn
+from analysis.arrays import counted
+from analysis.drawing import FigureResult
 from analysis.results import Results, epoch_metric, epochs_of, in_order, is_number, show
 from analysis.summary import scalars
+from engine.store.records import TrialRecord
 
 BROAD = style.COLUMN * 1.5 * style.RC["savefig.dpi"]
 """Wider pictures than this, in pixels, span two columns of a paper."""
@@ -32,14 +33,14 @@ LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib", "pyarrow")
 
 def render(
     results: Results,
-    drawn: Sequence[Drawn],
+    drawn: Sequence[FigureResult],
     summary: pd.DataFrame,
-    records: Mapping[str, Mapping[str, Any]],
+    records: Mapping[str, TrialRecord],
     spec: str,
     picture: Callable[[str, str], bytes | None] = lambda *_: None,
     whole: bool = False,
 ) -> str:
-    """The page.
+    """The report as one page of HTML.
 
     Args:
         drawn: the figures, failed ones too.
@@ -59,16 +60,16 @@ def render(
     fixed, varied = _settings(results)
     incomplete = summary["seeds"] < summary["trials"]
     return environment.get_template("report.html.j2").render(
-        title=results.sweep.get("name") or "sweep",
-        about=results.sweep.get("about") or "",
-        look=results.sweep.get("look") or [],
-        whole=f"../{quote(str(results.sweep.get('trials')))}/report.html" if whole else None,
+        title=results.sweep.name or "sweep",
+        about=results.sweep.about or "",
+        look=results.sweep.look,
+        whole=f"../{quote(str(results.sweep.trials))}/report.html" if whole else None,
         measured=_measured(results, records),
         checks=_checks(results, records),
         headline=_headline(results, summary),
-        objective=results.sweep.get("objective"),
-        searched=bool(results.sweep.get("search")),
-        candidates=int((~incomplete).sum()) if results.sweep.get("search") else 0,
+        objective=results.sweep.objective,
+        searched=bool(results.sweep.search),
+        candidates=int((~incomplete).sum()) if results.sweep.search else 0,
         incomplete=bool(incomplete.any()),
         figures=[_figure(one) for one in drawn],
         augmented=_augmented(results, records),
@@ -86,11 +87,11 @@ def render(
     )
 
 
-def _measured(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _measured(results: Results, records: Mapping[str, TrialRecord]) -> list[tuple[str, str]]:
     """What was measured, as pairs of a term and its words."""
     trials, rows = results.trials, results.rows
     statuses = Counter(trials["status"])
-    facts = [("Task", str(results.sweep.get("task") or "unknown"))]
+    facts = [("Task", results.sweep.task or "unknown")]
     facts.append(
         (
             "Trials",
@@ -107,7 +108,7 @@ def _measured(results: Results, records: Mapping[str, Mapping[str, Any]]) -> lis
         facts.append(("Seeds", f"{len(seeds)} ({results.replicates}: {', '.join(map(show, seeds))})"))
     if "id" in rows and len(rows):
         examples = rows["id"].nunique()
-        missed = _not_found(rows)
+        missed = _not_found(results)
         facts.append(("Examples", f"{examples:,} in {len(rows):,} rows{missed}"))
     seconds = pd.to_numeric(trials["seconds"], errors="coerce").sum()
     facts.append(("Computing time", f"{_duration(seconds)} over all trials"))
@@ -116,12 +117,12 @@ def _measured(results: Results, records: Mapping[str, Mapping[str, Any]]) -> lis
     return facts
 
 
-def _when(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _when(records: Mapping[str, TrialRecord]) -> list[tuple[str, str]]:
     """When the trials ran, where they say so (`started`, seconds since 1970, and `seconds`)."""
     spans = [
-        (float(record["started"]), float(record["started"]) + float(record.get("seconds") or 0))
+        (record.started, record.started + (record.seconds or 0))
         for record in records.values()
-        if is_number(record.get("started"))
+        if record.started is not None
     ]
     if not spans:
         return []
@@ -136,11 +137,13 @@ def _clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _not_found(rows: pd.DataFrame) -> str:
+def _not_found(results: Results) -> str:
     """How many adversarial searches around correctly classified images found nothing, in words."""
+    rows = results.rows
     if "found" not in rows or "condition" not in rows:
         return ""
-    searched = rows[(rows["condition"] == "adversarial") & rows.get("correct", True)].drop_duplicates(["trial", "id"])
+    moved = (rows["condition"] != results.baseline) & rows.get("correct", True)
+    searched = rows[moved].drop_duplicates(["trial", "id"])
     failed = int((~searched["found"].astype(bool)).sum())
     return (
         f"; {failed:,} of {len(searched):,} adversarial searches around correctly classified images found nothing"
@@ -193,7 +196,7 @@ def _cell(line: pd.Series, name: str) -> tuple[str, str]:
     return f"{mean:{form}}", "" if math.isnan(low) else f"{low:{form}} {to} {high:{form}}"
 
 
-def _figure(drawn: Drawn) -> dict[str, Any]:
+def _figure(drawn: FigureResult) -> dict[str, Any]:
     image = base64.b64encode(drawn.png).decode() if drawn.png is not None else None
     title = drawn.name.replace("_", " ").replace("-", " ")
     broad = drawn.png is not None and int.from_bytes(drawn.png[16:20], "big") > BROAD  # a PNG tells its width there
@@ -201,7 +204,7 @@ def _figure(drawn: Drawn) -> dict[str, Any]:
     return {"name": drawn.name, "title": title, "image": image, "broad": broad, **told}
 
 
-def _augmented(results: Results, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _augmented(results: Results, records: Mapping[str, TrialRecord]) -> dict[str, Any]:
     """The table of what augmentation does: its measures across, recipes down."""
     lines = augmented.effects(results, records)
     return {
@@ -211,13 +214,15 @@ def _augmented(results: Results, records: Mapping[str, Mapping[str, Any]]) -> di
     }
 
 
-def _failed(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+def _failed(results: Results, records: Mapping[str, TrialRecord]) -> list[dict[str, str]]:
     trials = results.trials[results.trials["status"] == "failed"]
     listed = []
     for _, line in trials.iterrows():
         error = line["error"] if isinstance(line.get("error"), str) else "no error was recorded"
-        traceback = str(records.get(line["trial"], {}).get("traceback") or "")
-        listed.append({"trial": line["trial"], "recipe": _label(results, line), "error": error, "traceback": traceback})
+        traceback = records[line["trial"]].traceback if line["trial"] in records else None
+        listed.append(
+            {"trial": line["trial"], "recipe": _label(results, line), "error": error, "traceback": traceback or ""}
+        )
     return listed
 
 
@@ -238,17 +243,16 @@ def _stopped(results: Results) -> dict[str, Any]:
     }
 
 
-def _checks(results: Results, records: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _checks(results: Results, records: Mapping[str, TrialRecord]) -> list[dict[str, Any]]:
     """Each self-check of the trials (`checks` of `trial.json`: words on what is wrong, or None), with those it failed in."""
     found: dict[str, dict[str, Any]] = {}
     for _, line in results.trials.iterrows():
-        checks = records.get(line["trial"], {}).get("checks")
-        for what, wrong in checks.items() if isinstance(checks, Mapping) else ():
-            check = found.setdefault(str(what), {"what": str(what), "trials": 0, "failed": []})
+        record = records.get(line["trial"], TrialRecord())
+        for what, wrong in record.checks.items():
+            check = found.setdefault(what, {"what": what, "trials": 0, "failed": []})
             check["trials"] += 1
             if wrong is not None:
-                told = {"trial": line["trial"], "label": _label(results, line), "words": str(wrong)}
-                check["failed"].append(told)
+                check["failed"].append({"trial": line["trial"], "label": _label(results, line), "words": wrong})
     return list(found.values())
 
 
@@ -275,20 +279,15 @@ def _settings(results: Results) -> tuple[list[tuple[str, str]], list[tuple[str, 
 
 
 def _glossary(results: Results) -> list[tuple[str, str]]:
-    columns = results.sweep.get("columns") or {}
-    return [(str(name), str(label)) for name, label in columns.items()]
+    return list(results.sweep.columns.items())
 
 
-def _versions(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _versions(records: Mapping[str, TrialRecord]) -> list[tuple[str, str]]:
     """What measured and what drew: several versions of one library are all named."""
     found: dict[str, dict[str, None]] = {}
     for record in records.values():
-        versions = record.get("versions")
-        told = dict(versions) if isinstance(versions, Mapping) else {}
-        devices = record.get("devices")
-        pairs = [*told.items(), *(("device", name) for name in (devices if isinstance(devices, list) else []))]
-        for name, value in pairs:
-            found.setdefault(str(name), {})[str(value)] = None
+        for name, value in [*record.versions.items(), *(("device", name) for name in record.devices)]:
+            found.setdefault(name, {})[str(value)] = None
     measured = [(name, ", ".join(values)) for name, values in found.items()]
     drew = [("Python (report)", platform.python_version())]
     for name in LIBRARIES:

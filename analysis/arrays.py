@@ -8,16 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.options import GENUINE, FigureOptions
+from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import SHARE, Bounds, Estimate, crossed_mean
-
-ORDER = (GENUINE, "adversarial", "random")
-"""Conditions are drawn in this order; any others follow."""
+from tasks.parts.measures.ladder import mean_height
 
 
 @dataclass(frozen=True)
-class Cube:
+class MeasuredArray:
     """One column of the rows as an array.
 
     Attributes:
@@ -62,7 +60,7 @@ def select(
             raise ReportError(f"no rows of the {column} {wanted!r}; there are {', '.join(there) or 'none'}")
         keep &= (rows[column] == wanted).to_numpy()
     if options.only_found and {"condition", "found"} <= set(rows):  # without a search, no centre is missing
-        moved = (rows["condition"] != GENUINE).to_numpy()
+        moved = (rows["condition"] != results.baseline).to_numpy()
         for column in ("found", "correct"):
             if column in rows:
                 keep &= ~moved | rows[column].to_numpy(bool)
@@ -79,7 +77,7 @@ def left_out(results: Results, options: FigureOptions) -> str:
     rows = results.rows
     if not options.only_found or not {"condition", "found"} <= set(rows):
         return ""
-    moved = rows[(rows["condition"] != GENUINE).to_numpy()]
+    moved = rows[(rows["condition"] != results.baseline).to_numpy()]
     known = [column for column in ("found", "correct") if column in rows]
     if options.only_correct and "correct" in rows:
         moved = moved[moved["correct"].to_numpy(bool)]
@@ -92,7 +90,7 @@ def left_out(results: Results, options: FigureOptions) -> str:
     missed = (~searches).groupby(level=0, observed=True).agg(["sum", "size"])
     if not missed["sum"].any():
         return ""
-    names = " and ".join(name for name in conditions(rows) if name != GENUINE)
+    names = " and ".join(name for name in conditions(rows) if name != results.baseline)
     low, high = int(missed["sum"].min()), int(missed["sum"].max())
     of = spread(int(missed["size"].min()), int(missed["size"].max()), "example")
     how_many = f"{low} to {high}" if low < high else f"{low}"
@@ -111,7 +109,7 @@ def subsets(rows: pd.DataFrame) -> str:
     return "Each recipe is judged on those that it classifies correctly: recipes are compared on different subsets."
 
 
-def conditions_unfit(columns: set[str]) -> str | None:
+def refuse_conditions(columns: set[str]) -> str | None:
     """For a figure of searches, each with one result an example and radius: why rows by condition are none."""
     return (
         "the rows are measured around several centres (condition); it takes those of a search"
@@ -128,17 +126,18 @@ def kinds(results: Results) -> list[str | None]:
 
 
 def conditions(rows: pd.DataFrame) -> list[str]:
-    """The conditions in the rows, the genuine one first; [""] where rows know no conditions."""
+    """The conditions in the rows, in the task's own order, else as they appear; [""] if there are none."""
     if "condition" not in rows:
         return [""]
-    there = [str(condition) for condition in rows["condition"].dropna().unique()]
-    return [name for name in ORDER if name in there] + [name for name in there if name not in ORDER]
+    there, kind = rows["condition"].dropna().unique(), rows["condition"].dtype
+    ordered = kind.categories if isinstance(kind, pd.CategoricalDtype) and kind.ordered else there
+    return [str(name) for name in ordered if name in there]
 
 
-def cubes(
+def arrays(
     rows: pd.DataFrame, column: str, along: str = "radius", by: str | None = "condition", *, bounds: Bounds = None
-) -> dict[str, Cube]:
-    """One cube for each value of the column `by`, all on the same axes, so that they can be subtracted.
+) -> dict[str, MeasuredArray]:
+    """One array for each value of the column `by`, on the same axes, so that they can be subtracted.
 
     Args:
         bounds: what the column's values lie between (`Results.bounds`); of a column of truth values that is known.
@@ -158,11 +157,11 @@ def cubes(
     if not np.isfinite(values).any():
         raise ReportError(f"the column {column} holds no number")
     if by is None or by not in rows:
-        return {"": Cube(_means(cell, values, shape), names, ids, points, bounds)}
+        return {"": MeasuredArray(_means(cell, values, shape), names, ids, points, bounds)}
     found = {}
     for name in conditions(rows) if by == "condition" else [str(value) for value in rows[by].dropna().unique()]:
         here = (rows[by] == name).to_numpy()
-        found[name] = Cube(_means(cell[here], values[here], shape), names, ids, points, bounds)
+        found[name] = MeasuredArray(_means(cell[here], values[here], shape), names, ids, points, bounds)
     return found
 
 
@@ -174,7 +173,7 @@ def _means(cell: NDArray[np.int64], values: NDArray[np.float64], shape: tuple[in
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
 
 
-def mean_over(cube: Cube, at: float | None = None) -> Cube:
+def mean_over(cube: MeasuredArray, at: float | None = None) -> MeasuredArray:
     """One number an example: at the point `at`, or averaged over the ladder (normalised area under the curve).
 
     Raises:
@@ -188,11 +187,9 @@ def mean_over(cube: Cube, at: float | None = None) -> Cube:
                 f"radius {at:g} was not measured; there are {', '.join(f'{point:.3g}' for point in points)}"
             )
         one = values[:, :, nearest]
-    elif len(points) == 1:
-        one = values[:, :, 0]
     else:
-        one = np.trapezoid(values, points, axis=2) / (points[-1] - points[0])
-    return Cube(one[:, :, None], cube.trials, cube.ids, np.zeros(1), cube.bounds)
+        one = mean_height(points, values)
+    return MeasuredArray(one[:, :, None], cube.trials, cube.ids, np.zeros(1), cube.bounds)
 
 
 def counted(n: int, word: str) -> str:

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from analysis import recipe_log
 from engine import sweep
-from engine.results import recipe_log
 from engine.run.tensorboard import LIVE, live
 from engine.store.store import Store
 

@@ -1,4 +1,4 @@
-"""How recipes are told apart in a picture: which varied setting is the colour, which the panel, which the dash."""
+"""The visual channels of a figure: which setting is the colour, which the panel, which the dash."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ LISTED = 8
 
 
 @dataclass(frozen=True)
-class Telling:
-    """What tells recipes apart.
+class Encoding:
+    """Which settings each channel shows.
 
     Attributes:
-        colour: the settings that the colour tells; none of them: the recipe as a whole.
+        colour: the settings that the colour shows; none of them: the recipe as a whole.
         column: the setting with a panel for each of its values.
-        dashes: the settings that the dash tells.
-        hidden: the settings that nothing tells.
+        dashes: the settings that the dash shows.
+        hidden: the settings that no channel shows.
     """
 
     colour: tuple[str, ...] = ()
@@ -58,12 +58,12 @@ class Telling:
         """The legend's title, where the colour tells one setting."""
         return results.setting_label(self.colour[0]) if len(self.colour) == 1 else ""
 
-    def untold(self) -> str:
-        """A sentence on what nothing tells, or no words."""
+    def hidden_words(self) -> str:
+        """A sentence on what no channel shows, or no words."""
         return f"Not told apart: {', '.join(short_names(self.hidden))}." if self.hidden else ""
 
 
-def roles(results: Results, by: str | None = None) -> Telling:
+def assign_channels(results: Results, by: str | None = None) -> Encoding:
     """Colour for one setting, by default the first numeric one; panels and dashes for others with few values.
 
     Raises:
@@ -76,10 +76,10 @@ def roles(results: Results, by: str | None = None) -> Telling:
     return _with_dashes(results, settings, colour, column)
 
 
-def lines(results: Results, by: str | None = None) -> Telling:
+def lines(results: Results, by: str | None = None) -> Encoding:
     """One coloured line a recipe where there are few, with a panel for each norm: their radii cannot be compared.
 
-    Of many recipes the colour tells the attack where attacks differ, and panels and dashes the rest, as in `roles`.
+    Of many recipes the colour tells the attack where attacks differ, and panels and dashes the rest, as in `assign_channels`.
 
     Raises:
         ReportError: `by` does not differ between the recipes.
@@ -91,10 +91,10 @@ def lines(results: Results, by: str | None = None) -> Telling:
     others = [name for name in settings if name != norm]
     count = len(results.recipes) / (len(results.values(norm)) if norm in settings else 1)
     if by is None and count <= LINES:
-        return Telling(tuple(others) if norm or len(others) == 1 else (), norm)
+        return Encoding(tuple(others) if norm or len(others) == 1 else (), norm)
     attack = next((name for name in others if name.endswith("attack.name")), None)
     if norm is None:
-        return roles(results, by or attack)
+        return assign_channels(results, by or attack)
     colour = by or attack or next((name for name in others if results.is_numeric(name)), others[0] if others else None)
     return _with_dashes(results, settings, colour, norm)
 
@@ -114,13 +114,13 @@ def _differing(results: Results, by: str | None) -> list[str]:
     return settings
 
 
-def _with_dashes(results: Results, settings: list[str], colour: str | None, column: str | None) -> Telling:
+def _with_dashes(results: Results, settings: list[str], colour: str | None, column: str | None) -> Encoding:
     dashes: list[str] = []
     for name in sorted((name for name in settings if name not in (colour, column)), key=results.is_numeric):
         if np.prod([len(results.values(other)) for other in [*dashes, name]]) <= FEW:
             dashes.append(name)
     hidden = tuple(name for name in settings if name not in (colour, column, *dashes))
-    return Telling((colour,) if colour else (), column, tuple(dashes), hidden)
+    return Encoding((colour,) if colour else (), column, tuple(dashes), hidden)
 
 
 def words(results: Results, recipe: str, settings: tuple[str, ...]) -> str:

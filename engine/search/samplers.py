@@ -1,0 +1,23 @@
+"""Optuna's samplers: a fresh one for each point of a search, seeded by the point's number."""
+
+from __future__ import annotations
+
+import optuna
+
+from engine.store.store import content_hash
+from engine.sweepfile.schema import Searcher
+
+
+class OrderedNSGAII(optuna.samplers.NSGAIISampler):
+    """Sorts parents by trial number: a resumed study proposes the same points as an uninterrupted one."""
+
+    def select_parent(self, study: optuna.Study, generation: int) -> list[optuna.trial.FrozenTrial]:
+        return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+
+
+def sampler(searcher: Searcher, number: int) -> optuna.samplers.BaseSampler:
+    """The sampler that chooses the point of that number."""
+    seed = int(content_hash([searcher.seed, number])[:8], 16)
+    if searcher.name == "nsga2":
+        return OrderedNSGAII(population_size=searcher.population, seed=seed)
+    return optuna.samplers.TPESampler(n_startup_trials=searcher.startup, seed=seed, constant_liar=True)
