@@ -18,15 +18,16 @@ from engine.run import progress as module
 from engine.run import ray_tune
 from engine.run.context import Job
 from engine.run.executors import RayExecutor
-from engine.run.launch import Feed
 from engine.run.progress import Progress, summary_line
+from engine.run.trial_queue import TrialQueue
 from engine.run.workers import RunContext
+from engine.store.records import TrialRecord
 from engine.store.store import Store
 from engine.sweepfile.load import load
 
-RECORD = {"status": "done", "summary": {"accuracy": 0.5}, "seconds": 1.0}
-STOPPED = {"status": "stopped", "epochs": [{}, {}]}
-FAILED = {"status": "failed", "error": "ValueError: no"}
+RECORD = TrialRecord(status="done", summary={"accuracy": 0.5}, seconds=1.0)
+STOPPED = TrialRecord(status="stopped", epochs=({}, {}))
+FAILED = TrialRecord(status="failed", error="ValueError: no")
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +215,7 @@ def test_a_label_cannot_steer_the_terminal() -> None:
             progress.update("a", "a\x1b]0;title\x07=\x9b31m1", {"phase": "training", "done": 3, "of": 20})
             if stream is not plain:
                 window.wait_for(lambda shown: "training" in shown)
-            progress.finish("a", "a\x1b]0;title\x07=\x9b31m1", {**FAILED, "error": "no\x1b[2J"})
+            progress.finish("a", "a\x1b]0;title\x07=\x9b31m1", TrialRecord(status="failed", error="no\x1b[2J"))
     window.wait_for(lambda shown: "failed" in shown)
     for written in (window.raw.decode(), plain.getvalue()):
         assert not {"\x1b]0", "\x07", "\x9b", "\x1b[2J"} & {
@@ -241,17 +242,17 @@ def test_what_tune_is_given_pickles_while_a_display_is_live(tmp_path: Path) -> N
     file = tmp_path / "x.yaml"
     file.write_text("task: evaluation\nfixed: {examples: 10, recipe: {dataset: digits, network: linear}}\nseeds: 2\n")
     spec, store = load(str(file), []), Store(str(tmp_path))
-    feed = Feed(spec, store, plan(spec))
+    queue = TrialQueue(spec, store, plan(spec))
     job = Job.of(spec, store, RayExecutor(), RunContext())
     window = Window(80, 24)
     with Progress(trials=2, examples=20, stream=window.stream) as progress:
         window.wait_for(lambda shown: "trials" in shown)
-        search, listener, refused = ray_tune.given(ray_tune.Ours(feed, progress))
+        search, listener, refused = ray_tune.handles(ray_tune.Driver(queue, progress))
         config: dict[str, Any] = search.suggest("one")
-        for one in (search, listener, refused, partial(ray_tune.coordinator, job=job, judge=None), config):
+        for one in (search, listener, refused, partial(ray_tune.coordinator, job=job, pruner=None), config):
             small = ray.cloudpickle.dumps(one)
             assert b"Progress" not in small
-            assert b"Feed" not in small
+            assert b"TrialQueue" not in small
             pickle.loads(small)
 
         class Trial:
