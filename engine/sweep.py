@@ -11,14 +11,16 @@ from engine import terminal
 if __name__ == "__main__":
     terminal.prepare()  # the imports below take seconds
 
+from analysis import catalogue
 from engine.plan.plan import Planned, exists, missing, outdated, plan, status
 from engine.results import finish as results
 from engine.run.progress import Progress
 from engine.search.study import Study
 from engine.store.store import Store
-from engine.sweepfile.load import Spec, load
+from engine.sweepfile.load import Spec, facts, load
 from engine.sweepfile.yaml_lines import SpecError
 from engine.terminal import say
+from tasks.parts.dotted import inner_settings, settings_of
 from tasks.parts.settings import UserError
 from tasks.parts.training.recipes import Recipe
 
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spec: Spec | None = None
     try:
         spec = load(options.sweep, options.overrides)
+        _check_figures(spec)
         return _sweep(spec, options)
     except UserError as error:
         shown = spec.error(error) if spec else error
@@ -87,6 +90,17 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text}")
     return int(text)
+
+
+def _check_figures(spec: Spec) -> None:
+    """Raises `SpecError` for a figure that such a sweep cannot be drawn as."""
+    config = spec.task.Config
+    settings = [*settings_of(config), *inner_settings(config, spec.sweep.varied)]
+    for number, entry in enumerate(spec.sweep.figures or []):
+        try:
+            catalogue.parse(entry, spec.task.COLUMNS, settings, facts(spec.sweep))
+        except UserError as error:
+            raise spec.source.error(error.below(f"figures.{number}").field or "", error.message) from None
 
 
 def _sweep(spec: Spec, options: argparse.Namespace) -> int:
@@ -153,6 +167,7 @@ def _left(item: Planned, store: Store) -> int:
 
 def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store, *, fresh: bool) -> None:
     """The dry run: every trial and how far it is, and the work that is left."""
+    to_do = {item.key for item in todo}
     left = {item.key: len(item.ids) if fresh else _left(item, store) for item in todo}
     elsewhere = f", trials in {store.location(spec.name)}" if spec.look else ""
     _tell(
@@ -166,8 +181,8 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
         for key, artifact in item.artifacts().items():
             if isinstance(artifact.of, Recipe) and not exists(artifact, store):
                 made = "to train"
-                epochs |= {key: artifact.of.epochs} if item in todo else {}
-            elif not isinstance(artifact.of, Recipe) and item in todo:
+                epochs |= {key: artifact.of.epochs} if item.key in to_do else {}
+            elif not isinstance(artifact.of, Recipe) and item.key in to_do:
                 around.setdefault(key, set()).update(missing(artifact.folder, item.ids, store))
         rows.append((item, status(item, store), made, left.get(item.key, 0)))
     for line in _table(rows, terminal.dimensions(sys.stdout)):

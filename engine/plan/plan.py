@@ -272,7 +272,8 @@ def _check_searchable(recipe: Recipe, need: Adversarial, root: str | None) -> No
         try:
             checks.network(model, images, labels, follows=need.attack.follows_gradient)
         except (UserError, NotFinite) as error:
-            raise UserError(f"{recipe.network}: {error}", "recipe.network") from None
+            why = error.message if isinstance(error, UserError) else error
+            raise UserError(f"{recipe.network}: {why}", "recipe.network") from None
 
 
 @lru_cache(maxsize=4)

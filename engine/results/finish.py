@@ -21,9 +21,9 @@ from engine.search.importance import importance
 from engine.store.owned import HEADER, SweepFolder
 from engine.store.store import Store, as_parquet, content_hash
 from engine.sweepfile.load import Spec, facts
-from engine.sweepfile.messages import inner_settings, settings_of
 from engine.sweepfile.yaml_lines import dump
 from engine.terminal import say
+from tasks.parts.dotted import inner_settings, settings_of
 
 REPORT = ("report.html", "report.json", "summary.csv")
 """What the report consists of, besides its figures."""

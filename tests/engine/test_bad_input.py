@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from engine import sweep
 from engine.plan.plan import plan
 from engine.sweepfile.load import load
-from engine.sweepfile.messages import settings_of
 from engine.sweepfile.yaml_lines import SpecError
 from tasks.input_flatness import Config
+from tasks.parts.dotted import settings_of
 
 GRID = """\
 task: input_flatness
@@ -647,11 +647,11 @@ FILES = {
     ),
     "figure of an unknown column": (
         "figures:\n  - effects\n  - recipes:\n      y: p_treu #!",
-        "figures.1.recipes.y: figure recipes: no row column 'p_treu'; there are id, ...; did you mean p_true?",
+        "figures.1.recipes.y: figure recipes: y: no row column 'p_treu'; there are id, ...; did you mean p_true?",
     ),
     "unknown option of a figure": (
         "figures:\n  - recipes:\n      level: 0.9\n      colour: red #!",
-        "figures.0.recipes.colour: figure recipes: unknown option 'colour'; it has level, ...",
+        "figures.0.recipes.colour: figure recipes: colour: unknown field; recipes has level, ...",
     ),
     "wrong option of a figure": (
         "figures:\n  - recipes:\n      level: 9 #!",

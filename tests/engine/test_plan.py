@@ -18,8 +18,8 @@ from engine.plan.identity import _source_hash, of_recipe
 from engine.plan.plan import Planned, exists, missing, plan, status
 from engine.store.store import Store
 from engine.sweepfile.load import load
-from engine.sweepfile.messages import settings_of
 from tasks.input_flatness import Config
+from tasks.parts.dotted import settings_of
 from tasks.parts.models import build as models
 from tasks.parts.training.recipes import Recipe
 
