@@ -51,18 +51,24 @@ BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", 
 
 
 def did_you_mean(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
-    """`; did you mean x?` where an allowed name ends in this one or is close to it, else nothing.
-
-    Args:
-        cutoff: likeness that counts as close, between 0 and 1.
+    """`; did you mean x?` with the `closest` name, or nothing where none is close.
 
     >>> did_you_mean("radiii", ["radii", "seed"]), did_you_mean("epochs", ["recipe", "recipe.epochs"])
     ('; did you mean radii?', '; did you mean recipe.epochs?')
     """
+    near = closest(name, allowed, cutoff)
+    return f"; did you mean {near}?" if near else ""
+
+
+def closest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The allowed name whose last part is this one (`recipe.epochs` for `epochs`), or else the one most like it.
+
+    Args:
+        cutoff: likeness that counts as close, between 0 and 1.
+    """
     names = list(allowed)
     near = [known for known in names if known.endswith(f".{name}") and name not in names]
-    near = near or difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]}?" if near else ""
+    return next(iter(near or difflib.get_close_matches(name, names, n=1, cutoff=cutoff)), None)
 
 
 def quote(value: object) -> str:

@@ -569,7 +569,7 @@ FILES = {
     ),
     "network of no module": (
         "fixed: {recipe: {network: 'nowhere.at_all:build'}} #!",
-        "fixed.recipe.network: network 'nowhere.at_all:build': importing nowhere.at_all failed (...)",
+        "fixed.recipe.network: nowhere.at_all cannot be imported: ModuleNotFoundError: No module named 'nowhere'",
     ),
     "network that is none": (
         "fixed: {recipe: {network: 'json:dumps'}} #!",
@@ -771,11 +771,11 @@ POOLS = {
     ),
     "wrong in a network": (
         "networks:\n    - epochs: -1 #!",
-        "fixed.networks.0.epochs: must be greater than or equal to 0, not -1",
+        "fixed.networks.0.epochs: must be at least 0, not -1",
     ),
     "odd seed of a network": (
         "networks: [{seed: one}] #!",
-        "fixed.networks.0.seed: must be a valid integer..., not one",
+        "fixed.networks.0.seed: must be a whole number, not one",
     ),
     "other images": (
         "networks:\n    - dataset: digits #!",
@@ -1019,13 +1019,13 @@ MODULES = {
         "",
         "fixed.recipe.dataset",
         "{name}:read",
-        "{name}:read: .../{name}.py has no function 'read'",
+        ".../{name}.py has no function 'read'",
     ),
     "module with a mistake": (
         "def read(:\n",
         "fixed.recipe.dataset",
         "{name}:read",
-        "{name}:read: the import failed: SyntaxError: ...",
+        "{name} cannot be imported: SyntaxError: ...",
     ),
     "network that raises": (
         "def build(shape, classes):\n    return {}['layer']\n",
