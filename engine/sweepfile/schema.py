@@ -153,14 +153,12 @@ class Distribution(Settings):
             return self.choice[int(random.integers(len(self.choice)))]
         if self.whole is not None:
             return int(random.integers(self.whole[0], self.whole[1], endpoint=True))
+        share, (low, high) = float(random.random()), self.ends()
         if self.loguniform is not None:
-            low, high = map(math.log, self.loguniform)
-            value, ends = math.exp(low + (high - low) * float(random.random())), self.loguniform
+            value = math.exp(math.log(low) + (math.log(high) - math.log(low)) * share)
         else:
-            assert self.uniform is not None
-            low, high = ends = self.uniform
-            value = low + (high - low) * float(random.random())
-        return min(max(value, ends[0]), ends[1])  # rounding may have led out
+            value = low + (high - low) * share
+        return min(max(value, low), high)  # rounding may have led out
 
 
 class Sweep(Settings):

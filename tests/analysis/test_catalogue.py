@@ -12,6 +12,7 @@ from linear_sweeps import rows
 from planted_searches import searched, transferred
 
 from analysis import catalogue
+from tasks.parts.settings import UserError
 
 COLUMNS = ["id", "label", "condition", "kind", "radius", "p_true", "persistence"]
 SETTINGS = ["recipe.optimiser", "recipe.input_noise.radius", "recipe.seed", "radii"]
@@ -60,6 +61,23 @@ def test_bad_entries(entry: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said) as error:
         catalogue.parse(entry, columns=COLUMNS, settings=SETTINGS)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        ({"recipes": {"level": 0.9, "y": "p_tru"}}, "recipes.y"),
+        ({"recipes": {"level": 9, "by": "optimiser"}}, "recipes.level"),
+        ({"recipes": {"by": "optimiser"}}, "recipes.by"),
+        ({"security_curve": {}}, "security_curve"),
+        ("security_curve", None),
+        ("recipies", None),
+    ],
+)
+def test_a_mistake_has_the_path_of_its_option(entry: Any, field: str | None) -> None:
+    with pytest.raises(UserError) as error:
+        catalogue.parse(entry, columns=COLUMNS, settings=SETTINGS)
+    assert error.value.field == field
 
 
 def test_column_that_a_default_needs_is_checked() -> None:

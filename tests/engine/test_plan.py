@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from engine import sweep
 from engine.plan.identity import _source_hash, of_recipe
 from engine.plan.plan import Planned, exists, missing, plan, status
 from engine.store.store import Store
@@ -273,3 +274,13 @@ def test_a_network_exists_once_its_last_file_does(tmp_path: Path) -> None:
 def test_planning_writes_nothing(tmp_path: Path) -> None:
     planned(fixed={}, grid={"recipe.network": ["linear", "mlp", "resnet18"]})
     assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
+
+
+def test_a_dry_run_compares_no_two_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trials differ deep inside their settings: comparing each with all others takes minutes where there are thousands."""
+    monkeypatch.chdir(tmp_path)
+    compared: list[Planned] = []
+    monkeypatch.setattr(Planned, "__eq__", lambda one, other: compared.append(one) or one is other)
+    Path("x.yaml").write_text("task: input_flatness\nfixed.recipe: {dataset: blobs, network: linear}\nseeds: 9\n")
+    assert sweep.main(["x.yaml", "--dry-run"]) == 0
+    assert compared == []
