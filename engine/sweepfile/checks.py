@@ -1,4 +1,4 @@
-"""Whether the entries of a sweep fit its task: what varies, its seeds, the ranges of a search, the scheduler."""
+"""Whether a sweep fits its task: what varies, the seeds, the ranges of a search, the scheduler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.parts.training.recipes import Recipe
 
 
 def check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
-    """What varies are settings, each given once and with different values, and there are not too many trials."""
+    """What varies are settings, each given once, with different values; and not too many trials."""
     known = list(settings_of(model))
     section = "grid" if sweep.grid else "search"
     fixed = flatten(sweep.fixed)
@@ -67,7 +67,10 @@ def _check_seeds(sweep: Sweep, replicates: str, fixed: Collection[str], source: 
 
 
 def check_between(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
-    """Settings take the kind of number that lies between the ends of their ranges. Which go together the points will tell."""
+    """Refuses a range of all numbers for a setting that takes whole numbers only, say.
+
+    Whether settings go together is seen when the points are chosen.
+    """
     first = {name: drawn.ends()[0] for name, drawn in sweep.search.items()}
     for name, drawn in sweep.search.items():
         value = drawn.between()

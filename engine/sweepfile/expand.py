@@ -1,4 +1,4 @@
-"""From the checked entries of a sweep to its trials: the points of the grid or the search, under each seed."""
+"""From a sweep to its trials: the points of the grid or the search, each under every seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Trial:
 
 
 def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    """What varies, a point at a time. Where the results of points decide on the next ones, points at the ends of all ranges."""
+    """The points of a grid or random search; of an adaptive search, those at its ranges' ends."""
     if sweep.adaptive:
         yield from _ends(sweep)
     elif sweep.search:
@@ -43,7 +43,7 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 
 def _ends(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    """Points of a search in which each setting has its first, its last, and every one of its choices once."""
+    """Points in which each setting takes the two ends of its range, or each of its choices."""
     ends = {name: distribution.ends() for name, distribution in sweep.search.items()}
     for number in range(max(map(len, ends.values()))):
         yield {name: values[min(number, len(values) - 1)] for name, values in ends.items()}
@@ -78,7 +78,7 @@ def config_at(point: Mapping[str, Any], sweep: Sweep, model: type[TaskConfig]) -
 
 
 def told(error: UserError, sweep: Sweep) -> str:
-    """The message; where whole numbers were to be drawn from a range of all numbers, with the distribution to take."""
+    """The message; for a range that draws no whole numbers, with the distribution to take."""
     drawn = sweep.search.get(error.field or "")
     if drawn is None or drawn.between() is None or error.kind != "whole number":
         return error.message

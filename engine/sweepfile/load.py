@@ -52,8 +52,8 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """Reads and checks a sweep file, but for its figures.
 
     Args:
-        overrides: `key=value`; a key is a setting of the task (`recipe.epochs=5`: fixed, no longer varied) or an entry of the sweep
-            (`seeds=1`, `grid.recipe.optimiser=[sgd]`, `resources.gpus=0.5`).
+        overrides: `key=value`; a key is a setting of the task (`recipe.epochs=5`: fixed, no longer
+            varied) or an entry of the sweep (`seeds=1`, `grid.recipe.optimiser=[sgd]`).
 
     Raises:
         SpecError: one line that names file, line and field.

@@ -1,4 +1,4 @@
-"""Quick looks: which overrides of a sweep make other trials, and the page that such a run has of its own."""
+"""Quick looks: the overrides that change the trials of a sweep, and the page of such a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HASHED = re.compile(r".*-[0-9a-f]{8}")
 
 
 def look_of(spec: Spec, again: Callable[[Sequence[str]], Spec]) -> dict[str, Any]:
-    """The overrides that make a quick look, as paths with their values: without any of them other trials would be run.
+    """The overrides that change the trials, as paths with their values.
 
     Args:
         again: reads the sweep with other overrides.
@@ -41,7 +41,7 @@ def look_of(spec: Spec, again: Callable[[Sequence[str]], Spec]) -> dict[str, Any
 
 
 def _goes_on(spec: Spec, other: Spec) -> bool:
-    """Whether a sweep has the trials of another; if they are searches, it may choose more points where that one ends."""
+    """Whether a sweep has the trials of another. A search may go on where the other one ends."""
     one, two = spec.sweep, other.sweep
     if spec.task is not other.task or bool(one.search) != bool(two.search):
         return False
@@ -62,7 +62,7 @@ def _contents(spec: Spec) -> Iterator[str]:
 
 
 def page_of(name: str, look: Mapping[str, Any]) -> str:
-    """The folder of a page: a quick look's name tells its overrides, and has a hash of them where they cannot be told in full.
+    """The folder of a page. A quick look's has its overrides, and a hash where they do not fit.
 
     >>> page_of("noise", {}), page_of("noise", {"seeds": 1, "fixed.examples": 50})
     ('noise', 'noise@seeds=1,examples=50')
@@ -73,7 +73,7 @@ def page_of(name: str, look: Mapping[str, Any]) -> str:
         return name
     words = [(_setting(path), _word(value)) for path, value in look.items()]
     text = ",".join(f"{key}={word}" for key, word in words)
-    whole = all(_PLAIN.fullmatch(part) for pair in words for part in pair)  # no comma, no equals sign
+    whole = all(_PLAIN.fullmatch(part) for pair in words for part in pair)  # no comma, no =
     typed = all(type(scalar(word)) is type(value) for (_, word), value in zip(words, look.values(), strict=True))
     if whole and typed and len(text) <= LONGEST and not _HASHED.fullmatch(text):
         return f"{name}@{text}"

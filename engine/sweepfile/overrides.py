@@ -13,7 +13,7 @@ from tasks.parts.messages import quote
 
 
 def overridden(entries: Mapping[str, Any], source: Source, overrides: Iterable[str]) -> tuple[dict[str, Any], Source]:
-    """The entries of a file with overrides, in order, and where each has come from. What is given stays as it is.
+    """Copies of a file's entries and source, with overrides put in, in order.
 
     Args:
         overrides: `key=value`, as in `load`.
@@ -29,7 +29,7 @@ def overridden(entries: Mapping[str, Any], source: Source, overrides: Iterable[s
 
 
 def _flatten_grid(entries: dict[str, Any], source: Source) -> None:
-    """Puts the entries of a grid under their dotted names; grid and search, where they are given, are not empty."""
+    """Puts the entries of a grid under their dotted names, and refuses an empty grid or search."""
     for section in ("grid", "search"):
         if section in entries and not entries[section]:
             raise source.error(section, "is empty; name a setting and its values, or leave it out")
@@ -73,7 +73,7 @@ def _put(text: str, entries: dict[str, Any], source: Source) -> None:
 
 
 def _fix(key: str, entries: dict[str, Any], source: Source) -> None:
-    """What is fixed by hand varies no more. Where nothing is searched then, nothing is left of the search."""
+    """Takes what is fixed out of what varies; with its last setting, a search goes as a whole."""
     for section in ("grid", "search"):
         varied = entries[section] if isinstance(entries.get(section), dict) else {}
         for name in [name for name in varied if is_below(name, key)]:

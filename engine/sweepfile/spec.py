@@ -1,4 +1,4 @@
-"""A sweep that has been read and checked: its entries, its trials, and where in the file each entry stands."""
+"""A sweep that has been read and checked: its entries, its trials, and the line of each entry."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from tasks.parts.training.training import Epoch
 
 @dataclass(frozen=True)
 class Spec:
-    """A whole sweep: its name, what the file says, the task's module, the trials, and where each entry came from.
+    """A checked sweep.
 
     Attributes:
-        name: the sweep's, and that of the folder that its trials are kept in.
-        page: the folder of the report, the tables, the study and the TensorBoard log: the name, or a quick look's own.
+        name: of the sweep, and of the folder that its trials are kept in.
+        page: the folder of the report, the tables, the study and the TensorBoard log: the name, or
+            that of a quick look.
         look: the overrides that make it a quick look; none where it is the sweep itself.
-        trials: all of them; of a search whose points are not known before it runs, points at the ends of the settings' ranges.
+        sweep: what the file says.
+        task: the task's module.
+        trials: all of them; of an adaptive search, points at the ends of its ranges.
+        source: where each entry came from.
     """
 
     name: str
@@ -37,7 +41,7 @@ class Spec:
 
     @property
     def ended(self) -> tuple[str, ...]:
-        """The states of trials that are not run again: a stopped one goes on where no scheduler is asked for."""
+        """The states of trials that are not run again. Without a scheduler a stopped one is."""
         return ("done", "stopped") if self.sweep.scheduler else ("done",)
 
     def at(self, values: Mapping[str, Any]) -> list[Trial]:
@@ -50,14 +54,14 @@ class Spec:
 
     @property
     def data_root(self) -> str:
-        """The folder of the data sets, absolute: workers have a folder and an environment of their own."""
+        """The folder of the data sets; absolute, since workers have another working folder."""
         return str(data.default_root(self.sweep.data_root).absolute())
 
     def error(self, error: UserError, trial: Trial | None = None) -> SpecError:
-        """A user error that was noticed later, such as a missing file, with the line of the setting at fault.
+        """An error that is noticed later, such as a missing file, with the line of its setting.
 
         Args:
-            trial: in which it was noticed: tells which value of the grid it is.
+            trial: in which it was noticed; it decides which value of the grid is named.
         """
         if isinstance(error, SpecError):
             return error
@@ -88,5 +92,5 @@ def facts(sweep: Sweep) -> dict[str, Any]:
         "objectives": [objective.model_dump() for objective in sweep.objectives],
         "search": {name: drawn.kind for name, drawn in sweep.search.items()},
         "scheduler": sweep.scheduler.model_dump() if sweep.scheduler else None,
-        "metrics": [name for name in Epoch.__annotations__ if name != "epoch"],  # some of them only with some recipes
+        "metrics": [name for name in Epoch.__annotations__ if name != "epoch"],
     }

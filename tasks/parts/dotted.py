@@ -1,4 +1,4 @@
-"""Dotted names, such as `recipe.input_noise.radius`, in nested mappings and in models of settings."""
+"""Dotted names (`recipe.input_noise.radius`) in nested mappings and in models of settings."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def set_at(entries: dict[str, Any], path: Sequence[str], value: object) -> None:
 
 
 def holds(value: object, path: str) -> bool:
-    """Whether nested mappings or lists have an entry at a dotted path; `radii.0` is the first of a list."""
+    """Whether nested mappings or lists have an entry at a dotted path, such as `radii.0`."""
     for part in path.split("."):
         if isinstance(value, list) and part.isdecimal() and int(part) < len(value):
             value = value[int(part)]
@@ -78,7 +78,7 @@ def holds(value: object, path: str) -> bool:
 
 
 def settings_of(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """Every setting by dotted name, those of nested groups too, with its label: its title, else its name."""
+    """Every setting by dotted name, also inside groups, with its title, or its name."""
     names: dict[str, str] = {}
     for field, info in model.model_fields.items():
         name = info.alias or field
@@ -112,7 +112,7 @@ def is_setting(model: type[BaseModel], path: str) -> bool:
     owner = model_at(model, parent)
     if owner is not None:
         return name in owner.model_fields
-    holder, _, field = parent.rpartition(".")  # the parent may be a free mapping, such as recipe.network_options
+    holder, _, field = parent.rpartition(".")  # a free mapping, such as recipe.network_options
     above = model_at(model, holder)
     info = above.model_fields.get(field) if above else None
     return info is not None and any(typing.get_origin(part) is dict for part in _parts_of(info.annotation))

@@ -1,4 +1,4 @@
-"""Folders of members: one file each, whose name is the member's, found on disk and registered nowhere.
+"""Folders of members: one file each, found on disk by its name and registered nowhere.
 
 Helpers live in a folder of their own (`common/`), or in a file whose name begins with `_`.
 """

@@ -1,4 +1,4 @@
-"""What a user is told of a mistake: pydantic's errors in plain words, and the name that was meant."""
+"""What a user is told of a mistake: pydantic's errors in plain words, and the likely name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def did_you_mean(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def closest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The allowed name whose last part is this one (`recipe.epochs` for `epochs`), or else the one most like it.
+    """The allowed name that ends in this one (`recipe.epochs` for `epochs`), else the most alike.
 
     Args:
         cutoff: likeness that counts as close, between 0 and 1.
@@ -78,7 +78,7 @@ def quote(value: object) -> str:
 
 
 def validated(model: type[Model], entries: Mapping[str, object], owner: str) -> Model:
-    """A model of entries. It is stricter than pydantic: true is not the number 1, and numbers are finite.
+    """A model of entries. True is not taken for the number 1, and numbers must be finite.
 
     Args:
         owner: who has the fields, for messages.
@@ -95,14 +95,14 @@ def validated(model: type[Model], entries: Mapping[str, object], owner: str) -> 
 
 
 def translated(error: ValidationError, model: type[BaseModel], entries: object, owner: str) -> UserError:
-    """The first mistake of a validation. An unknown field goes first: a misspelt one may cause the others."""
+    """The first mistake of a validation; an unknown field first, for it may cause the others."""
     items = [(_path_in(item["loc"], entries), item) for item in error.errors(include_url=False)]
     for path, item in items:
         if item["type"] == "extra_forbidden":
             return UserError(_unknown_field(model, path, owner), path)
     first = items[0][0]
     at = next((path for path, _ in items if path.startswith(f"{first}.")), first) if first else first
-    mine = [item for path, item in items if path == at]  # several: each type of a union says what it wants
+    mine = [item for path, item in items if path == at]  # each type of a union says what it wants
     value = mine[0]["input"]
     if mine[0]["type"] == "missing" and isinstance(mine[0]["loc"][-1], str):
         return UserError("is missing", at)
@@ -117,7 +117,7 @@ def translated(error: ValidationError, model: type[BaseModel], entries: object, 
 
 
 def _raised(error: Exception, value: object) -> UserError:
-    """What a validator has raised. Of one by a user, `name: message` names a field that is given."""
+    """What a validator has raised. One of a user's own may say `name: message`, to name a field."""
     if isinstance(error, UserError):
         return error
     name, colon, rest = str(error).partition(": ")
@@ -169,7 +169,7 @@ def _near(items: Sequence[ErrorDetails]) -> str:
 
 
 def _path_in(loc: tuple[int | str, ...], entries: object) -> str:
-    """The dotted path of an error, without the parts of `loc` that are no entries, such as the types of a union."""
+    """The dotted path of an error: `loc` without what is no entry, such as the types of a union."""
     path: list[str] = []
     for depth, part in enumerate(loc):
         if isinstance(entries, dict) and (part in entries or depth == len(loc) - 1):

@@ -1,4 +1,4 @@
-"""The base of every settings class, the field types that settings share, and the one error a user's mistake raises.
+"""The base of every settings class, the types they share, and the error of a user's mistake.
 
 Settings are frozen, refuse unknown fields, and give each field a default, a unit (in its description) and a bound. A number
 may be written as a fraction, `8/255`, wherever a `Number` (or a type built on it) stands.
@@ -21,7 +21,7 @@ _FRACTION = re.compile(r"\s*([0-9.eE+-]+)\s*/\s*([0-9.eE+-]+)\s*")
 class UserError(ValueError):
     """A mistake of the user's. As text it is one line, with the field before the message.
 
-    A validator of settings raises it like any `ValueError`; `messages.validated` puts the path before.
+    A validator of settings may raise it; `messages.validated` puts the path before the field.
 
     Args:
         message: what came and what is allowed, without a full stop.
@@ -42,7 +42,7 @@ class UserError(ValueError):
         return f"{self.field}: {self.message}" if self.field else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.message, self.field, self.kind)  # all that it says comes back from a worker
+        return type(self), (self.message, self.field, self.kind)  # a worker sends it whole
 
     def below(self, path: str) -> UserError:
         """The same mistake, seen from where the setting lies below a path."""
