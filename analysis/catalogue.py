@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import ValidationError
-
 from analysis.options import FigureOptions
 from engine.store.records import SweepRecord
+from tasks.parts.members import Members
+from tasks.parts.messages import did_you_mean, quote, validated
+from tasks.parts.settings import UserError
 
-FOLDER = Path(__file__).parent / "figures"
+FIGURES = Members("analysis.figures", "figure", ("Options", "needs", "compute", "draw"), "analysis/figures/__init__.py")
 
 
 @dataclass(frozen=True)
@@ -42,28 +40,28 @@ class FigureChoice:
         return judge(sweep, self.options) if judge and sweep is not None else None
 
 
-def names() -> list[str]:
+def names() -> tuple[str, ...]:
     """The names of all figures, in order.
 
     >>> "recipes" in names()
     True
     """
-    return sorted(file.stem for file in FOLDER.glob("*.py") if not file.stem.startswith("_"))
+    return FIGURES.names()
 
 
 def find(name: str) -> ModuleType:
     """The module of a figure.
 
     Raises:
-        ValueError: there is no such figure; the line says which there are.
+        UserError: there is no such figure; the line says which there are.
     """
     if name not in names():
-        raise ValueError(f"unknown figure {name!r}; there are {_among(name, names())}")
-    return importlib.import_module(f"analysis.figures.{name}")
+        raise UserError(f"unknown figure '{name}'; there are {_among(name, names())}")
+    return FIGURES.module(name)
 
 
 def parse(
-    entry: Any,
+    entry: object,
     columns: Iterable[str] | None = None,
     settings: Iterable[str] | None = None,
     sweep: SweepRecord | None = None,
@@ -77,32 +75,53 @@ def parse(
         sweep: what the sweep says of itself (`objectives`, `search`, `metrics`, ...); None to leave it unchecked.
 
     Raises:
-        ValueError: in one line, an unknown figure, option, column, setting, objective or metric, or a value that is not allowed.
+        UserError: an unknown figure, option, column, setting, objective or metric, or a value that is not allowed. The field is the
+            path in the entry, such as `recipes.y`.
 
     >>> parse({"recipes": {"y": "p_true"}}).options.y
     'p_true'
     """
     name, given = _split(entry)
     module = find(name)
-    chosen = FigureChoice(name, module, _options(name, module, given))
-    if columns is not None:
-        there = list(columns)
-        for column in chosen.needs:
-            if column not in there:
-                raise ValueError(f"figure {name}: no row column {column!r}; there are {_among(column, there)}")
-        if reason := chosen.why_not_rows(there):
-            raise ValueError(f"figure {name}: {reason}")
-    if reason := chosen.why_not_sweep(sweep):
-        raise ValueError(f"figure {name}: {reason}")
-    known = {"setting": settings, **_told(sweep)}
-    for option, field in type(chosen.options).model_fields.items():
-        extra, value = field.json_schema_extra, getattr(chosen.options, option)
+    try:
+        chosen = FigureChoice(name, module, _options(name, module, given))
+        _check_columns(chosen, columns)
+        if reason := chosen.why_not_sweep(sweep):
+            raise UserError(reason)
+        _check_names(chosen.options, {"setting": settings, **_told(sweep)})
+    except UserError as error:
+        option = f"{error.field}: " if error.field else ""
+        path = ".".join(filter(None, (name, error.field))) if isinstance(entry, Mapping) else None
+        raise UserError(f"figure {name}: {option}{error.message}", path) from None
+    return chosen
+
+
+def _check_columns(chosen: FigureChoice, columns: Iterable[str] | None) -> None:
+    """Raises `UserError` where rows with these columns cannot be drawn; the field is the option that names one they lack."""
+    if columns is None:
+        return
+    there = list(columns)
+    for column in chosen.needs:
+        if column not in there:
+            named = (option for option in chosen.options.model_fields_set if getattr(chosen.options, option) == column)
+            raise UserError(f"no row column '{column}'; there are {_among(column, there)}", next(named, None))
+    if reason := chosen.why_not_rows(there):
+        raise UserError(reason)
+
+
+def _check_names(options: FigureOptions, known: Mapping[str, Iterable[str] | None]) -> None:
+    """Raises `UserError` where an option names what there is not.
+
+    Args:
+        known: the names of a kind; None where they are not known.
+    """
+    for option, field in type(options).model_fields.items():
+        extra, value = field.json_schema_extra, getattr(options, option)
         kind = extra.get("names") if isinstance(extra, dict) else None
         if isinstance(kind, str) and value is not None and (names_of := known.get(kind)) is not None:
             there = list(names_of)
             if value not in there:
-                raise ValueError(f"figure {name}: {option}: no {kind} {value!r}; there are {_among(value, there)}")
-    return chosen
+                raise UserError(f"no {kind} '{value}'; there are {_among(value, there)}", option)
 
 
 def fitting(columns: Iterable[str], sweep: SweepRecord | None = None) -> list[FigureChoice]:
@@ -135,31 +154,20 @@ def _told(sweep: SweepRecord | None) -> dict[str, Sequence[str] | None]:
     return {"objective": [one.metric for one in sweep.objectives], "metric": sweep.metrics}
 
 
-def _split(entry: Any) -> tuple[str, dict[str, Any]]:
+def _split(entry: object) -> tuple[str, dict[str, object]]:
     if isinstance(entry, str):
         return entry, {}
     if isinstance(entry, Mapping) and len(entry) == 1:
         name, given = next(iter(entry.items()))
         if isinstance(given, Mapping) or given is None:
             return str(name), {str(option): value for option, value in (given or {}).items()}
-    raise ValueError(
-        f"{entry!r} is not a figure: a name is needed, or one name with its options, such as recipes: {{y: p_true}}"
+    raise UserError(
+        f"{quote(entry)} is not a figure: a name is needed, or one name with its options, such as recipes: {{y: p_true}}"
     )
 
 
-def _options(name: str, module: ModuleType, given: dict[str, Any]) -> FigureOptions:
-    try:
-        options = module.Options(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            known = list(module.Options.model_fields)
-            raise ValueError(f"figure {name}: unknown option {option!r}; it has {_among(option, known)}") from error
-        message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(
-            f"figure {name}: {option}: {message[:1].lower()}{message[1:]}, not {first['input']!r}"
-        ) from error
+def _options(name: str, module: ModuleType, given: dict[str, object]) -> FigureOptions:
+    options = validated(module.Options, given, name)
     if not isinstance(options, FigureOptions):
         raise TypeError(f"figure {name}: Options must be built on FigureOptions")
     return options
@@ -167,9 +175,7 @@ def _options(name: str, module: ModuleType, given: dict[str, Any]) -> FigureOpti
 
 def _among(came: str, there: Sequence[str]) -> str:
     """What is allowed, with the nearest to what came."""
-    near = difflib.get_close_matches(came, there, n=1) or [name for name in there if name.endswith(f".{came}")][:1]
-    listed = ", ".join(there) if there else "none"
-    return f"{listed}; did you mean {near[0]}?" if near else listed
+    return f"{', '.join(there) if there else 'none'}{did_you_mean(came, there)}"
 
 
 def named(entry: Any) -> str:

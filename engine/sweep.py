@@ -21,10 +21,12 @@ from engine.results.records import refuse_unreported
 from engine.run.progress import Progress
 from engine.run.trial import histories
 from engine.store.owned import SweepFolder
+from engine.store.records import SweepRecord
 from engine.store.store import Store
-from engine.sweepfile.load import Spec, load
+from engine.sweepfile.load import Spec, facts, load
 from engine.sweepfile.yaml_lines import SpecError
 from engine.terminal import say
+from tasks.parts.dotted import inner_settings, settings_of
 from tasks.parts.settings import UserError
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spec: Spec | None = None
     try:
         spec = load(options.sweep, options.overrides)
+        _check_figures(spec)
         return _sweep(spec, options)
     except UserError as error:
         shown = spec.error(error) if spec else error
@@ -95,6 +98,17 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"a number above 0 is needed, not {text}")
     return int(text)
+
+
+def _check_figures(spec: Spec) -> None:
+    """Raises `SpecError` for a figure that such a sweep cannot be drawn as."""
+    config, told = spec.task.Config, SweepRecord.read(facts(spec.sweep))
+    settings = [*settings_of(config), *inner_settings(config, spec.sweep.varied)]
+    for number, entry in enumerate(spec.sweep.figures or []):
+        try:
+            catalogue.parse(entry, spec.task.COLUMNS, settings, told)
+        except UserError as error:
+            raise spec.source.error(error.below(f"figures.{number}").field or "", error.message) from None
 
 
 def _sweep(spec: Spec, options: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ from tasks.parts.geometry.balls import norm_of
 from tasks.parts.losses import cross_entropy, verdict
 from tasks.parts.models.spaces import Space
 from tasks.parts.noise.random_control import randomly_moved
-from tasks.parts.settings import Positive, Several
+from tasks.parts.settings import Positive, Several, UserError
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -98,12 +98,12 @@ class Config(TaskConfig):
     def _resolve(self) -> Config:
         attack = self.attack
         if self.radii is not None and attack.epsilon is not None and self.radii != [attack.epsilon]:
-            raise ValueError("attack.epsilon: radii are given; leave one of the two out")
+            raise UserError("radii are given; leave one of the two out", "attack.epsilon")
         assert attack.norm is not None  # resolved by the attack
         if self.radii is None:
             object.__setattr__(self, "radii", [attack.epsilon] if attack.epsilon else LADDERS[attack.norm])
         if len(self.radii or []) > 1 and attack.stop not in (None, "first"):
-            raise ValueError("attack.stop: along a ladder each search ends at the first success; give one radius")
+            raise UserError("along a ladder each search ends at the first success; give one radius", "attack.stop")
         return self
 
     @property

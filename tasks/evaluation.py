@@ -28,7 +28,7 @@ from tasks.parts.measures.ladder import mean_height
 from tasks.parts.noise.corruptions import Corruption, corrupted
 from tasks.parts.noise.input_noise import moved
 from tasks.parts.randomness import BLOCK, normal
-from tasks.parts.settings import Positive, Several
+from tasks.parts.settings import Positive, Several, UserError
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -91,10 +91,11 @@ class Config(TaskConfig):
     @model_validator(mode="after")
     def _searchable(self) -> Config:
         if self.attack.space != "pixel":
-            raise ValueError("attack.space: images are judged; take pixel")
+            raise UserError("images are judged; take pixel", "attack.space")
         if not self.attack.fixed_radius:
-            raise ValueError(
-                f"attack.name: {self.attack.name} has no radius, it searches for the smallest perturbation; take pgd or apgd"
+            raise UserError(
+                f"{self.attack.name} has no radius, it searches for the smallest perturbation; take pgd or apgd",
+                "attack.name",
             )
         return self
 

@@ -112,7 +112,7 @@ class Config(TaskConfig):
     @model_validator(mode="after")
     def _images(self) -> Config:
         if self.attack.space != "pixel":
-            raise ValueError("attack.space: noise goes around images; take pixel")
+            raise UserError("noise goes around images; take pixel", "attack.space")
         return self
 
     @property

@@ -9,14 +9,13 @@ Rows: one for each example, source and target.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -25,9 +24,11 @@ from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.data import load as data
+from tasks.parts.dotted import flatten, merged
 from tasks.parts.measures.flatness import Cell, statistics
+from tasks.parts.messages import validated
 from tasks.parts.noise.random_control import randomly_moved
-from tasks.parts.settings import NonNegative
+from tasks.parts.settings import NonNegative, UserError
 from tasks.parts.training.recipes import INHERITED, LEARNING_RATES, Recipe
 
 VERSION = 1
@@ -83,16 +84,16 @@ class Config(TaskConfig):
     @model_validator(mode="after")
     def _pool(self) -> Config:
         if self.attack.space != "pixel":
-            raise ValueError("attack.space: networks share no hidden space; take pixel")
+            raise UserError("networks share no hidden space; take pixel", "attack.space")
         if self.jointly and ":" in self.attack.name:
-            raise ValueError(f"joint: {self.attack.name} faces one network only; set joint: false")
+            raise UserError(f"{self.attack.name} faces one network only; set joint: false", "joint")
         pool = self.pool()
         if len(pool) < 2:
-            raise ValueError("networks: two networks at least are compared; add one, or members")
+            raise UserError("two networks at least are compared; add one, or members", "networks")
         for number, settings in enumerate(self.networks):
             for name in IMAGES:
                 if name in settings:
-                    raise ValueError(f"networks.{number}.{name}: all networks see the same images; give it in recipe")
+                    raise UserError("all networks see the same images; give it in recipe", f"networks.{number}.{name}")
         return self
 
     def pool(self) -> dict[str, Recipe]:
@@ -107,11 +108,12 @@ class Config(TaskConfig):
                 seed = settings.get("seed", self.recipe.seed)
                 seed = seed + member if type(seed) is int else seed  # else the recipe refuses it
                 recipe = _changed(self.recipe, {**settings, "seed": seed}, f"networks.{number}")
-                words = [str(v) if k == "network" else f"{k} {v}" for k, v in _leaves(settings) if k != "seed"]
+                given = [(path.rpartition(".")[2], value) for path, value in flatten(settings).items()]
+                words = [str(v) if k == "network" else f"{k} {v}" for k, v in given if k != "seed"]
                 words += [f"seed {recipe.seed}"] if self.members > 1 or "seed" in settings else []
                 name = ", ".join(words) or recipe.network
                 if name in found:
-                    raise ValueError(f"networks.{number}: the network {name} is there twice")
+                    raise UserError(f"the network {name} is there twice", f"networks.{number}")
                 found[name] = recipe
         return found
 
@@ -135,36 +137,9 @@ def _changed(recipe: Recipe, settings: Mapping[str, Any], where: str = "networks
         same = {name for name in INHERITED if name in base and base[name] == getattr(recipe, name)}
         values["finetune_from"] = {name: value for name, value in base.items() if name not in same}
     try:
-        return Recipe.model_validate(_merged(values, settings))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join([where, *map(str, first["loc"])])
-        told = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        if first["type"] == "extra_forbidden":
-            told = "unknown field" + (
-                "" if len(first["loc"]) > 1 else f"; a recipe has {', '.join(Recipe.model_fields)}"
-            )
-            near = difflib.get_close_matches(str(first["loc"][-1]), Recipe.model_fields, n=1)
-            told += f"; did you mean {near[0]}?" if near else ""
-        elif told.startswith("must be"):
-            told += f", not {first['input']}"
-        raise ValueError(f"{name}: {told}") from None
-
-
-def _merged(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for name, value in settings.items():
-        inside = merged.get(name)
-        merged[name] = _merged(inside, value) if isinstance(inside, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _leaves(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The innermost names of nested settings, with their values."""
-    leaves: list[tuple[str, Any]] = []
-    for name, value in settings.items():
-        leaves += _leaves(value) if isinstance(value, dict) else [(name, value)]
-    return leaves
+        return validated(Recipe, merged(values, settings), "a recipe")
+    except UserError as error:
+        raise error.below(where) from None
 
 
 def needs(config: Config) -> Needs:

@@ -27,13 +27,12 @@ ROOMS = (
     "tasks.parts.contract",
     "tasks",
     "engine.store",
-    "analysis",
     "engine.sweepfile",
     "engine.plan",
     "engine.search",
     "engine.run",
     "engine.results",
-    "analysis.recipe_log",
+    "analysis",
     "engine.sweep",
 )
 FORBIDDEN = {
@@ -51,6 +50,9 @@ SHARED = (
     "tasks.parts.columns",
     "tasks.parts.measures.calibration",
     "tasks.parts.measures.ladder",
+    "tasks.parts.members",
+    "tasks.parts.messages",
+    "tasks.parts.settings",
 )
 """What all of analysis may know besides: records, and arithmetic without torch that tasks share."""
 MEMBERS = {

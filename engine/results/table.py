@@ -14,8 +14,8 @@ from engine.results.records import Outcome
 from engine.search.importance import importance
 from engine.store.records import SweepRecord, TrialRecord
 from engine.sweepfile.load import Spec, facts
-from engine.sweepfile.messages import inner_settings, settings_of
 from tasks.parts.columns import Column
+from tasks.parts.dotted import inner_settings, settings_of
 
 
 def table(spec: Spec, found: Sequence[Outcome], *, with_importance: bool = True) -> pa.Table:

@@ -31,7 +31,8 @@ from engine.store.owned import SweepFolder
 from engine.store.records import TrialRecord, read_trial
 from engine.store.store import Store
 from engine.sweepfile.load import Spec
-from engine.sweepfile.messages import leaves, shown
+from tasks.parts.dotted import flatten
+from tasks.parts.messages import quote
 from tasks.parts.settings import UserError
 
 NEW = "put that back, or begin a new study with --fresh or in other --results"
@@ -210,18 +211,18 @@ class Study:
         now, error = self._identity, self._spec.source.error
         for entry in ("task", "objective", "searcher"):
             if before[entry] != now[entry]:
-                raise error(entry, f"was {shown(before[entry])} when this study was begun; {NEW}")
+                raise error(entry, f"was {quote(before[entry])} when this study was begun; {NEW}")
         speed = self._spec.task.Config.performance
-        settled = {"search": list, "fixed": lambda held: [name for name in leaves(held) if name not in speed]}
+        settled = {"search": list, "fixed": lambda held: [name for name in flatten(held) if name not in speed]}
         for entry, names in settled.items():
             old, new = ({name: _at(held[entry], name) for name in names(held[entry])} for held in (before, now))
             for name in [*new, *old]:
                 if name not in new:
-                    raise error(entry, f"had {name}: {shown(old[name])} when this study was begun; {NEW}")
+                    raise error(entry, f"had {name}: {quote(old[name])} when this study was begun; {NEW}")
                 if name not in old:
                     raise error(f"{entry}.{name}", f"was not there when this study was begun; {NEW}")
                 if old[name] != new[name]:
-                    raise error(f"{entry}.{name}", f"was {shown(old[name])} when this study was begun; {NEW}")
+                    raise error(f"{entry}.{name}", f"was {quote(old[name])} when this study was begun; {NEW}")
 
     # The study in Optuna
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from tasks.parts.randomness import generator
-from tasks.parts.settings import Number, Positive, Settings
+from tasks.parts.settings import Number, Positive, Settings, UserError
 
 MOST_TRIALS = 100_000
 STORAGES = (".db", ".journal")
@@ -39,14 +39,14 @@ class Resources(Settings):
     @model_validator(mode="after")
     def _known(self) -> Resources:
         if self.nodes_may_join and self.gpus == "auto":
-            raise ValueError("nodes_may_join needs gpus as a number: what later nodes have cannot be seen")
+            raise UserError("nodes_may_join needs gpus as a number: what later nodes have cannot be seen")
         return self
 
     @field_validator("gpus")
     @classmethod
     def _whole_or_part(cls, gpus: float | str) -> float | str:
         if isinstance(gpus, float) and gpus > 1 and gpus != int(gpus):
-            raise ValueError("a whole number of GPUs or a fraction of one is needed")
+            raise UserError(f"must be a whole number of GPUs or a fraction of one, not {gpus}")
         return gpus
 
 
@@ -104,7 +104,7 @@ class Scheduler(Settings):
 def _belongs(of: Searcher | Scheduler, **owners: str) -> None:
     for field, owner in owners.items():
         if field in of.model_fields_set and of.name != owner:
-            raise ValueError(f"{field}: belongs to {owner}, and this is {of.name}")
+            raise UserError(f"belongs to {owner}, and this is {of.name}", field)
 
 
 class Distribution(Settings):
@@ -119,13 +119,13 @@ class Distribution(Settings):
     def _one(self) -> Distribution:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
+            raise UserError(
                 "one of uniform: [low, high], loguniform: [low, high], int: [low, high], choice: [values] is needed"
             )
         (kind,) = given
         value = getattr(self, kind)
         if kind != "choice" and not value[0] < value[1]:
-            raise ValueError(f"{kind.replace('whole', 'int')}: the first number must be below the second")
+            raise UserError("the first number must be below the second", kind.replace("whole", "int"))
         return self
 
     @property
@@ -153,14 +153,12 @@ class Distribution(Settings):
             return self.choice[int(random.integers(len(self.choice)))]
         if self.whole is not None:
             return int(random.integers(self.whole[0], self.whole[1], endpoint=True))
+        share, (low, high) = float(random.random()), self.ends()
         if self.loguniform is not None:
-            low, high = map(math.log, self.loguniform)
-            value, ends = math.exp(low + (high - low) * float(random.random())), self.loguniform
+            value = math.exp(math.log(low) + (math.log(high) - math.log(low)) * share)
         else:
-            assert self.uniform is not None
-            low, high = ends = self.uniform
-            value = low + (high - low) * float(random.random())
-        return min(max(value, ends[0]), ends[1])  # rounding may have led out
+            value = low + (high - low) * share
+        return min(max(value, low), high)  # rounding may have led out
 
 
 class Sweep(Settings):
@@ -205,27 +203,27 @@ class Sweep(Settings):
     @classmethod
     def _known_kind(cls, value: str | None) -> str | None:
         if value is not None and value != "none" and not value.endswith(tuple(STORAGES)):
-            raise ValueError(f"none or a file that ends in {' or '.join(STORAGES)} is needed")
+            raise UserError(f"must be none or a file that ends in {' or '.join(STORAGES)}, not {value}")
         return value
 
     @model_validator(mode="after")
     def _grid_or_search(self) -> Sweep:
         if self.grid and self.search:
-            raise ValueError("search: cannot go with grid: list values in grid, or draw them in search")
+            raise UserError("cannot go with grid: list values in grid, or draw them in search", "search")
         if self.search and self.trials is None:
-            raise ValueError("search: needs trials, the number of points that are drawn")
+            raise UserError("needs trials, the number of points that are drawn", "search")
         if self.trials is not None and not self.search:
-            raise ValueError("trials: belongs to search; without one, all combinations of the grid are run")
+            raise UserError("belongs to search; without one, all combinations of the grid are run", "trials")
         for entry in ("searcher", "scheduler", "storage"):
             if getattr(self, entry) and entry in self.model_fields_set and not self.search:
-                raise ValueError(f"{entry}: belongs to search, and there is none")
+                raise UserError("belongs to search, and there is none", entry)
         if self.adaptive and not self.objective:
-            raise ValueError(f"searcher: {self.searcher.name} needs an objective, the scalar that it makes better")
+            raise UserError(f"{self.searcher.name} needs an objective, the scalar that it makes better", "searcher")
         if self.storage and self.storage != "none" and not self.objective:
-            raise ValueError("storage: needs an objective: the study keeps its values")
+            raise UserError("needs an objective: the study keeps its values", "storage")
         metrics = [objective.metric for objective in self.objectives]
         if len(set(metrics)) < len(metrics):
-            raise ValueError("objective: a metric is given twice")
+            raise UserError("a metric is given twice", "objective")
         return self
 
     @property

@@ -6,10 +6,9 @@ A key given twice is an error. A dotted key is a path: `recipe.seed: 1` says the
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,10 +36,13 @@ _PLAIN = {
 
 
 class SpecError(UserError):
-    """A mistake in a sweep file or an override; the message is whole, with file, line and field, and one line."""
+    """A mistake in a sweep file or an override: the message is one line that has file, line and field in it."""
 
-    def __init__(self, message: str, field: str | None = None):
-        super().__init__(one_line(message), field)
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message,)
 
 
 @dataclass
@@ -93,16 +95,6 @@ def one_line(text: str) -> str:
     'two lines, \\x1b[0m'
     """
     return printable(" ".join(text.split()))
-
-
-def meant(name: str, allowed: Iterable[str]) -> str:
-    """`; did you mean x?` where an allowed name is close, else nothing.
-
-    >>> meant("radiii", ["radii", "seed"])
-    '; did you mean radii?'
-    """
-    close = difflib.get_close_matches(name, list(allowed), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def read(file: str | Path) -> tuple[dict[str, Any], Source]:
@@ -167,24 +159,6 @@ def override(text: str) -> tuple[str, Any]:
     source = _Override(f"override {text}")
     node = _composed(value, source)
     return key, None if node is None else _value(node, key, source, [0])
-
-
-def obstacle(entries: Any, path: Sequence[str]) -> list[str] | None:
-    """The part of a path where something stands that is no mapping, so that nothing can be placed below it."""
-    for depth, name in enumerate(path[:-1], 1):
-        if name not in entries:
-            return None
-        entries = entries[name]
-        if not isinstance(entries, dict):
-            return list(path[:depth])
-    return None
-
-
-def place(entries: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Puts a value at a path of nested mappings (see `obstacle`), in place of what is there."""
-    for name in path[:-1]:
-        entries = entries.setdefault(name, {})
-    entries[path[-1]] = value
 
 
 class _Dumper(yaml.SafeDumper):

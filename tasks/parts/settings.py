@@ -1,4 +1,4 @@
-"""The base of every settings class, the field types that settings share, and the one error a user's mistake raises.
+"""The base of every settings class, the types they share, and the error of a user's mistake.
 
 Settings are frozen, refuse unknown fields, and give each field a default, a unit (in its description) and a bound. A number
 may be written as a fraction, `8/255`, wherever a `Number` (or a type built on it) stands.
@@ -7,30 +7,46 @@ may be written as a fraction, `8/255`, wherever a `Number` (or a type built on i
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticKnownError
 
 Item = TypeVar("Item")
+Kind = Literal["value", "whole number"]
 
 _FRACTION = re.compile(r"\s*([0-9.eE+-]+)\s*/\s*([0-9.eE+-]+)\s*")
 
 
-class UserError(Exception):
-    """A mistake of the user's, told in one line.
+class UserError(ValueError):
+    """A mistake of the user's. As text it is one line, with the field before the message.
+
+    A validator of settings may raise it; `messages.validated` puts the path before the field.
 
     Args:
         message: what came and what is allowed, without a full stop.
-        field: dotted name of the setting at fault (`recipe.dataset`), where one is; the engine adds file and line.
+        field: dotted name of the setting at fault (`network`); each caller that knows where the
+            setting lies puts its path before (`below`), and the engine adds file and line.
+        kind: `value` where a value alone is refused, whatever the others are; `whole number` where
+            it is refused because a whole number is needed.
+
+    >>> print(UserError("must be above 0, not -1", "radius").below("recipe.input_noise"))
+    recipe.input_noise.radius: must be above 0, not -1
     """
 
-    def __init__(self, message: str, field: str | None = None):
+    def __init__(self, message: str, field: str | None = None, kind: Kind | None = None):
         super().__init__(message)
-        self.message = message
-        self.field = field
+        self.message, self.field, self.kind = message, field, kind
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.message, self.field)  # keeps both through pickling, from a worker to the driver
+        return type(self), (self.message, self.field, self.kind)  # a worker sends it whole
+
+    def below(self, path: str) -> UserError:
+        """The same mistake, seen from where the setting lies below a path."""
+        return UserError(self.message, ".".join(filter(None, (path, self.field))), self.kind)
 
 
 def as_number(value: Any) -> Any:
@@ -50,7 +66,7 @@ def as_number(value: Any) -> Any:
 def _number(value: Any) -> Any:
     value = as_number(value)
     if isinstance(value, bool):
-        raise ValueError("a number is needed, not true or false")
+        raise PydanticKnownError("float_type")
     return value
 
 
@@ -63,7 +79,7 @@ Probability = Annotated[Number, Field(ge=0, le=1)]
 def _without_repeats(values: list[Any]) -> list[Any]:
     repeated = next((value for number, value in enumerate(values) if value in values[:number]), None)
     if repeated is not None:
-        raise ValueError(f"{repeated} is given twice")
+        raise UserError(f"{repeated} is given twice")
     return values
 
 

@@ -1,17 +1,70 @@
-"""Code of the user's own: what identifies it, so that results made with another version of it are told apart."""
+"""Code of the user's own, `package.module:function`: how it is found, and what identifies it.
+
+Its identity tells results apart that were made with another version of it.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import importlib.util
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tasks.parts.settings import UserError
 
 OURS = ("tasks", "engine", "analysis")
 """Packages that have versions of their own."""
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is that of a user's function.
+
+    >>> is_own("package.module:function"), is_own("convnet")
+    (True, False)
+    """
+    return ":" in name
+
+
+def module_of(name: str) -> str:
+    """
+    >>> module_of("package.module:function")
+    'package.module'
+    """
+    return name.partition(":")[0]
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """The function that a `package.module:function` names.
+
+    Raises:
+        UserError: the module cannot be imported, or has no such function.
+
+    >>> function_of("math:hypot")(3, 4)
+    5.0
+    """
+    module, wanted = imported(module_of(name)), name.partition(":")[2]
+    function = getattr(module, wanted, None)
+    if not callable(function):
+        raise UserError(f"{getattr(module, '__file__', module.__name__)} has no function '{wanted}'")
+    return function
+
+
+def imported(module: str) -> ModuleType:
+    """A module by its dotted name.
+
+    Raises:
+        UserError: it cannot be imported; the line has the error that its code raised.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # importing runs the module's code, which may raise anything
+        raise UserError(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def source_hash(module: str) -> str:

@@ -12,6 +12,7 @@ from linear_sweeps import rows
 from planted_searches import searched, transferred
 
 from analysis import catalogue
+from tasks.parts.settings import UserError
 
 COLUMNS = ["id", "label", "condition", "kind", "radius", "p_true", "persistence"]
 SETTINGS = ["recipe.optimiser", "recipe.input_noise.radius", "recipe.seed", "radii"]
@@ -44,13 +45,13 @@ def test_good_entries(entry: Any) -> None:
     [
         ("recipies", "unknown figure 'recipies'; there are .*; did you mean recipes?"),
         ("../report", "unknown figure"),
-        ({"recipes": {"colour": "x"}}, "figure recipes: unknown option 'colour'; it has .*by"),
+        ({"recipes": {"colour": "x"}}, "figure recipes: colour: unknown field; recipes has .*by"),
         ({"recipes": {"buy": "x"}}, "did you mean by?"),
-        ({"recipes": {"y": "p_tru"}}, "figure recipes: no row column 'p_tru'; there are .*; did you mean p_true?"),
+        ({"recipes": {"y": "p_tru"}}, "figure recipes: y: no row column 'p_tru'; there are .*; did you mean p_true?"),
         ({"recipes": {"by": "optimiser"}}, "by: no setting 'optimiser'; .*did you mean recipe.optimiser?"),
         ({"effects": {"x": "recipe.optimizer"}}, "did you mean recipe.optimiser?"),
-        ({"effects": {"level": 95}}, "figure effects: level: input should be less than or equal to 0.999, not 95"),
-        ({"effects": {"radius": "wide"}}, "figure effects: radius: .*not 'wide'"),
+        ({"effects": {"level": 95}}, "figure effects: level: must be at most 0.999, not 95"),
+        ({"effects": {"radius": "wide"}}, "figure effects: radius: must be a number.*, not wide"),
         ({"effects": {}, "recipes": {}}, "is not a figure"),
         ({"effects": ["y"]}, "is not a figure"),
         (7, "is not a figure"),
@@ -60,6 +61,23 @@ def test_bad_entries(entry: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said) as error:
         catalogue.parse(entry, columns=COLUMNS, settings=SETTINGS)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        ({"recipes": {"level": 0.9, "y": "p_tru"}}, "recipes.y"),
+        ({"recipes": {"level": 9, "by": "optimiser"}}, "recipes.level"),
+        ({"recipes": {"by": "optimiser"}}, "recipes.by"),
+        ({"security_curve": {}}, "security_curve"),
+        ("security_curve", None),
+        ("recipies", None),
+    ],
+)
+def test_a_mistake_has_the_path_of_its_option(entry: Any, field: str | None) -> None:
+    with pytest.raises(UserError) as error:
+        catalogue.parse(entry, columns=COLUMNS, settings=SETTINGS)
+    assert error.value.field == field
 
 
 def test_column_that_a_default_needs_is_checked() -> None:

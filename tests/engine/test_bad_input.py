@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from engine import sweep
 from engine.plan.plan import plan
 from engine.sweepfile.load import load
-from engine.sweepfile.messages import settings_of
 from engine.sweepfile.yaml_lines import SpecError
 from tasks.input_flatness import Config
+from tasks.parts.dotted import settings_of
 
 GRID = """\
 task: input_flatness
@@ -569,7 +569,7 @@ FILES = {
     ),
     "network of no module": (
         "fixed: {recipe: {network: 'nowhere.at_all:build'}} #!",
-        "fixed.recipe.network: network 'nowhere.at_all:build': importing nowhere.at_all failed (...)",
+        "fixed.recipe.network: nowhere.at_all cannot be imported: ModuleNotFoundError: No module named 'nowhere'",
     ),
     "network that is none": (
         "fixed: {recipe: {network: 'json:dumps'}} #!",
@@ -647,11 +647,11 @@ FILES = {
     ),
     "figure of an unknown column": (
         "figures:\n  - effects\n  - recipes:\n      y: p_treu #!",
-        "figures.1.recipes.y: figure recipes: no row column 'p_treu'; there are id, ...; did you mean p_true?",
+        "figures.1.recipes.y: figure recipes: y: no row column 'p_treu'; there are id, ...; did you mean p_true?",
     ),
     "unknown option of a figure": (
         "figures:\n  - recipes:\n      level: 0.9\n      colour: red #!",
-        "figures.0.recipes.colour: figure recipes: unknown option 'colour'; it has level, ...",
+        "figures.0.recipes.colour: figure recipes: colour: unknown field; recipes has level, ...",
     ),
     "wrong option of a figure": (
         "figures:\n  - recipes:\n      level: 9 #!",
@@ -771,11 +771,11 @@ POOLS = {
     ),
     "wrong in a network": (
         "networks:\n    - epochs: -1 #!",
-        "fixed.networks.0.epochs: must be greater than or equal to 0, not -1",
+        "fixed.networks.0.epochs: must be at least 0, not -1",
     ),
     "odd seed of a network": (
         "networks: [{seed: one}] #!",
-        "fixed.networks.0.seed: must be a valid integer..., not one",
+        "fixed.networks.0.seed: must be a whole number, not one",
     ),
     "other images": (
         "networks:\n    - dataset: digits #!",
@@ -1019,13 +1019,13 @@ MODULES = {
         "",
         "fixed.recipe.dataset",
         "{name}:read",
-        "{name}:read: .../{name}.py has no function 'read'",
+        ".../{name}.py has no function 'read'",
     ),
     "module with a mistake": (
         "def read(:\n",
         "fixed.recipe.dataset",
         "{name}:read",
-        "{name}:read: the import failed: SyntaxError: ...",
+        "{name} cannot be imported: SyntaxError: ...",
     ),
     "network that raises": (
         "def build(shape, classes):\n    return {}['layer']\n",

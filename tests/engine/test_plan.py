@@ -14,12 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+from engine import sweep
 from engine.plan.identity import _source_hash
 from engine.plan.plan import Planned, exists, missing, plan, status
 from engine.store.store import Store
 from engine.sweepfile.load import load
-from engine.sweepfile.messages import settings_of
 from tasks.input_flatness import Config
+from tasks.parts.dotted import settings_of
 from tasks.parts.models import build as models
 from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
@@ -274,3 +275,13 @@ def test_a_network_exists_once_its_last_file_does(tmp_path: Path) -> None:
 def test_planning_writes_nothing(tmp_path: Path) -> None:
     planned(fixed={}, grid={"recipe.network": ["linear", "mlp", "resnet18"]})
     assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
+
+
+def test_a_dry_run_compares_no_two_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trials differ deep inside their settings: comparing each with all others takes minutes where there are thousands."""
+    monkeypatch.chdir(tmp_path)
+    compared: list[Planned] = []
+    monkeypatch.setattr(Planned, "__eq__", lambda one, other: compared.append(one) or one is other)
+    Path("x.yaml").write_text("task: input_flatness\nfixed.recipe: {dataset: blobs, network: linear}\nseeds: 9\n")
+    assert sweep.main(["x.yaml", "--dry-run"]) == 0
+    assert compared == []

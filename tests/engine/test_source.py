@@ -15,10 +15,8 @@ from engine.sweepfile.yaml_lines import (
     Source,
     SpecError,
     dump,
-    obstacle,
     one_line,
     override,
-    place,
     read,
     scalar,
 )
@@ -147,16 +145,6 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
 )
 def test_override(text: str, expected: tuple[str, Any]) -> None:
     assert override(text) == expected
-
-
-def test_place_and_what_stands_in_its_way() -> None:
-    entries: dict[str, Any] = {"a": {"b": 1}, "c": None}
-    assert obstacle(entries, ["a", "x", "y"]) is None
-    place(entries, ["a", "x", "y"], 2)
-    assert entries == {"a": {"b": 1, "x": {"y": 2}}, "c": None}
-    assert obstacle(entries, ["a", "b"]) is None  # to be replaced
-    assert obstacle(entries, ["a", "b", "z"]) == ["a", "b"]
-    assert obstacle(entries, ["c", "z"]) == ["c"]
 
 
 def test_an_error_is_placed_at_the_entry_or_the_nearest_to_it() -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from engine.plan.plan import plan
 from engine.results import finish as results
-from engine.sweepfile.load import Spec, load, task_names
+from engine.sweepfile.load import Spec, load
 from engine.sweepfile.schema import Distribution
+from engine.sweepfile.task_modules import task_names
 from engine.sweepfile.yaml_lines import SpecError
 from tasks.parts.settings import UserError
 

@@ -14,13 +14,12 @@ between the processes of a node. What is done with a split is in `tasks.parts.da
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,15 +29,16 @@ from tasks.parts.data.splits import (
     Split,
     choose,
     class_indices,
-    did_you_mean,
     divide,
     gather,
     statistics,
     subset,
     take,
 )
+from tasks.parts.members import Members
+from tasks.parts.messages import did_you_mean
 from tasks.parts.settings import UserError
-from tasks.parts.user_code import source_hash
+from tasks.parts.user_code import function_of, source_hash
 
 __all__ = [
     "Selection",
@@ -58,6 +58,9 @@ __all__ = [
 ]
 
 SPLITS = ("train", "test")
+DATASETS = Members(
+    "tasks.parts.data.datasets", "data set", ("read", "fingerprint", "check"), "tasks/parts/data/datasets/__init__.py"
+)
 
 
 class DataSet(NamedTuple):
@@ -79,9 +82,7 @@ def default_root(root: str | os.PathLike[str] | None = None) -> Path:
 
 def names() -> tuple[str, ...]:
     """The data sets that have a file in `datasets/`, sorted."""
-    return tuple(
-        sorted(p.stem for p in (Path(__file__).parent / "datasets").glob("*.py") if not p.stem.startswith("_"))
-    )
+    return DATASETS.names()
 
 
 def is_own_code(name: str) -> bool:
@@ -172,43 +173,40 @@ def _find(name: str, root: Path) -> DataSet:
     known = names()
     stem, colon, rest = name.partition(":")
     if stem in known and (rest or not colon):
-        module: Any = importlib.import_module(f"tasks.parts.data.datasets.{stem}")
+        module = DATASETS.module(stem)
         place = Path(os.path.abspath(root / Path(rest).expanduser())) if colon else root
         return DataSet(module.read, module.fingerprint, module.check, place, getattr(module, "EMBEDDED", False))
-    try:
-        spec = importlib.util.find_spec(stem) if rest else None  # imports the packages that the module is in
-    except (ImportError, ValueError, AttributeError):
-        spec = None
-    except Exception as error:
-        raise _not_imported(name, error) from error
-    if spec is None or not spec.origin or not os.path.isfile(spec.origin):
+    if not rest or not _is_module(stem):
         plain = ", ".join(one for one in known if one != "imagefolder")
         forms = f"{plain}, imagefolder:<folder> or package.module:function"
         raise UserError(f"unknown data set {name!r}; allowed: {forms}{did_you_mean(stem, known)}", "recipe.dataset")
-    return _user_function(name, stem, rest, Path(spec.origin), root)
 
-
-def _user_function(name: str, module: str, function: str, source: Path, root: Path) -> DataSet:
-    def imported() -> Callable[[str, Path], Raw]:
-        try:
-            value = getattr(importlib.import_module(module), function, None)
-        except Exception as error:  # whatever the user's module does when it is imported
-            raise _not_imported(name, error) from error
-        if not callable(value):
-            raise UserError(f"{name}: {source} has no function {function!r}", "recipe.dataset")
-        return value
-
-    def check(_: Path) -> None:
-        imported()
+    def check_function(_: Path) -> None:
+        _function(name)
 
     return DataSet(
-        read=lambda split, place: imported()(split, place),
-        fingerprint=lambda _: f"{name}-{source_hash(module)}",
-        check=check,
+        read=lambda split, place: _function(name)(split, place),
+        fingerprint=lambda _: f"{name}-{source_hash(stem)}",
+        check=check_function,
         root=root,
         here=str(root),  # the function may read what lies there, and the module's source does not tell
     )
 
 
-def _not_imported(name: str, error: Exception) -> UserError:
-    return UserError(f"{name}: the import failed: {type(error).__name__}: {error}", "recipe.dataset")
+def _is_module(name: str) -> bool:
+    """Whether there is a Python file or a compiled module of that name. The packages that it lies in are imported."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return False
+    except Exception as error:
+        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}", "recipe.dataset") from error
+    return spec is not None and os.path.isfile(spec.origin or "")
+
+
+def _function(name: str) -> Callable[[str, Path], Raw]:
+    """The function of a data set of the user's own."""
+    try:
+        return function_of(name)
+    except UserError as error:
+        raise error.below("recipe.dataset") from None

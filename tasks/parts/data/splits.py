@@ -5,7 +5,6 @@ Everything that hands out tensors copies: what a caller does to them never reach
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tasks.parts.messages import did_you_mean
 from tasks.parts.settings import UserError
 
 
@@ -98,11 +98,6 @@ def class_indices(known: Sequence[str], wanted: Sequence[str | int], field: str 
     if len(set(found)) != len(found):
         raise UserError(f"the classes {', '.join(map(str, wanted))} name one class twice", field)
     return found
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def gather(split: Split, positions: Any, device: str | torch.device = "cpu") -> torch.Tensor:

@@ -7,11 +7,9 @@ and the options, and returns a module from normalised images (B, C, H, W) to log
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
-import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -19,24 +17,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tasks.parts.models import networks
+from tasks.parts.members import Members
+from tasks.parts.messages import did_you_mean
 from tasks.parts.models.checkpoints import load_weights
 from tasks.parts.models.classifier import Classifier, hidden_stage
 from tasks.parts.models.stages import evaluating, first_line
 from tasks.parts.settings import UserError
+from tasks.parts.user_code import function_of, is_own
 
 Kind = Literal["own", "torchvision", "user"]
+
+NETWORKS = Members("tasks.parts.models.networks", "network", ("build",), "tasks/parts/models/networks/__init__.py")
 
 __all__ = ["Classifier", "build", "check", "hidden_stage", "load_weights", "names"]
 
 
-def names() -> list[str]:
+def names() -> tuple[str, ...]:
     """The names of the networks of our own.
 
     >>> names()
-    ['convnet', 'linear', 'mlp', 'resnet20', 'resnet32', 'resnet44', 'resnet56', 'resnet9']
+    ('convnet', 'linear', 'mlp', 'resnet20', 'resnet32', 'resnet44', 'resnet56', 'resnet9')
     """
-    return sorted(module.name for module in pkgutil.iter_modules(networks.__path__))
+    return NETWORKS.names()
 
 
 def check(name: str, *, weights: str = "none", options: Mapping[str, Any] | None = None) -> None:
@@ -54,7 +56,7 @@ def check(name: str, *, weights: str = "none", options: Mapping[str, Any] | None
 
     >>> check("mlp", options={"widht": 64})
     Traceback (most recent call last):
-    tasks.parts.settings.UserError: unknown option; mlp has depth, width; did you mean width?
+    tasks.parts.settings.UserError: recipe.network_options.widht: unknown option; mlp has depth, width; did you mean width?
     """
     kind, function = _find(name)
     _check_options(name, kind, function, options or {})
@@ -111,6 +113,8 @@ def build(
             else:
                 network = function(shape=shape, classes=classes, **given)
             _try_out(network, torch.zeros(2, colours, *shape[1:]), classes)
+        except UserError:
+            raise
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             wanted = f"{shape[0]}x{shape[1]}x{shape[2]} images, {classes} classes" + (f" and {given}" if given else "")
             raise UserError(
@@ -132,26 +136,20 @@ def _torchvision() -> ModuleType:
 
 def _find(name: str) -> tuple[Kind, Callable[..., nn.Module]]:
     if name in names():
-        return "own", importlib.import_module(f"{networks.__name__}.{name}").build
+        return "own", NETWORKS.module(name).build
     if name in _torchvision().names():
         return "torchvision", _torchvision().builder(name)
-    module, colon, function = name.partition(":")
-    if not colon:
-        hint = _hint(name, [*names(), *_torchvision().names()])
+    if not is_own(name):
+        hint = did_you_mean(name, [*names(), *_torchvision().names()])
         raise UserError(
             f"unknown network '{name}'; there are {', '.join(names())}, the classification networks of torchvision, "
             f"and package.module:function of your own{hint}",
             "recipe.network",
         )
     try:
-        found = getattr(importlib.import_module(module), function, None)
-    except Exception as error:  # importing runs the user's code
-        raise UserError(
-            f"network '{name}': importing {module} failed ({first_line(error)})", "recipe.network"
-        ) from error
-    if not callable(found):
-        raise UserError(f"network '{name}': {module} has no function '{function}'", "recipe.network")
-    return "user", found
+        return "user", function_of(name)
+    except UserError as error:
+        raise error.below("recipe.network") from None
 
 
 def _check_options(name: str, kind: Kind, function: Callable[..., nn.Module], options: Mapping[str, Any]) -> None:
@@ -167,7 +165,7 @@ def _check_options(name: str, kind: Kind, function: Callable[..., nn.Module], op
     for option, value in options.items():
         if option not in allowed and (not anything or option in ("shape", "classes")):
             has = f"{name} has {', '.join(sorted(allowed))}" if allowed else f"{name} has none"
-            raise UserError(f"unknown option; {has}{_hint(option, allowed)}", f"{field}.{option}")
+            raise UserError(f"unknown option; {has}{did_you_mean(option, allowed)}", f"{field}.{option}")
         if kind == "own":
             whole = isinstance(signature.parameters[option].default, int)
             if (
@@ -195,8 +193,3 @@ def _try_out(network: nn.Module, images: Tensor, classes: int) -> None:
     if not isinstance(logits, Tensor) or logits.shape != (len(images), classes):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"{len(images)} images give {got}, not logits {(len(images), classes)}")
-
-
-def _hint(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, final
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tasks.parts.finite import Watch
+from tasks.parts.messages import did_you_mean
 from tasks.parts.models.checkpoints import last_layer
 from tasks.parts.models.stages import Stage, evaluating, run, split, verify, walk
 from tasks.parts.settings import UserError
@@ -178,6 +178,5 @@ def hidden_stage(model: Classifier, k: int | str) -> int:
         k = int(k)
     if isinstance(k, int) and not isinstance(k, bool) and 0 <= k <= len(stages):
         return k
-    close = difflib.get_close_matches(str(k), stages, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = did_you_mean(str(k), stages)
     raise UserError(f"no stage '{k}': 0 (pixels) to {len(stages)} (logits), or one of {', '.join(stages)}{hint}")

@@ -7,7 +7,6 @@ has at training images: a radius of 0.1 is a tenth of what is typical there, in 
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts.batching import batch_size
+from tasks.parts.messages import closest
 from tasks.parts.models.classifier import Classifier, hidden_stage
 from tasks.parts.settings import UserError
 
@@ -159,7 +159,7 @@ def parse(text: str) -> tuple[Kind, int | str | None]:
     (('pixel', None), ('hidden', 3), ('hidden', 'layer2.0'))
     >>> parse("hiden:3")
     Traceback (most recent call last):
-    tasks.parts.settings.UserError: unknown space 'hiden:3'; pixel, latent or hidden:<k> with k the number or the name of a stage; ...
+    tasks.parts.settings.UserError: space: unknown space 'hiden:3'; pixel, latent or hidden:<k> ...
     """
     kind, colon, stage = str(text).strip().partition(":")
     stage = stage.strip()
@@ -171,8 +171,8 @@ def parse(text: str) -> tuple[Kind, int | str | None]:
         if not stage:
             raise UserError(f"'{text}' names no stage; {ALLOWED}: hidden:1, hidden:layer2.0", "space")
         return "hidden", int(stage) if stage.isdecimal() else stage
-    close = difflib.get_close_matches(kind, ["pixel", "latent", "hidden"], n=1)
-    meant = f"{close[0]}:{stage or '<k>'}" if close == ["hidden"] else "".join(close)
+    near = closest(kind, ["pixel", "latent", "hidden"])
+    meant = f"hidden:{stage or '<k>'}" if near == "hidden" else near
     raise UserError(f"unknown space '{text}'; {ALLOWED}" + (f"; did you mean {meant}?" if meant else ""), "space")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from tasks.parts.geometry.balls import Ball
-from tasks.parts.settings import NonNegative, Number, Positive, Probability, Settings
+from tasks.parts.settings import NonNegative, Number, Positive, Probability, Settings, UserError
 
 LEARNING_RATES = {"sgd": 0.05, "adam": 0.002, "adamw": 0.002}
 
@@ -108,10 +108,10 @@ class AdversarialAugmentation(Settings):
     def _resolve(self) -> AdversarialAugmentation:
         kind, colon, stage = self.space.partition(":")
         if kind == "latent":
-            raise ValueError("space: the latent space of an autoencoder is not there yet; pixel or hidden:<k>")
+            raise UserError("the latent space of an autoencoder is not there yet; pixel or hidden:<k>", "space")
         if self.space != "pixel" and not (kind == "hidden" and colon and stage.strip()):
-            raise ValueError(
-                f"space: must be pixel or hidden:<k>, with the number or the name of a stage, not {self.space}"
+            raise UserError(
+                f"must be pixel or hidden:<k>, with the number or the name of a stage, not {self.space}", "space"
             )
         if self.space == "hidden:0":
             object.__setattr__(self, "space", "pixel")  # which is what lies before the first stage
@@ -240,8 +240,9 @@ class Recipe(Settings):
         if self.nesterov and self.momentum == 0:
             object.__setattr__(self, "nesterov", False)  # there is none without momentum
         if self.robust.active and self.adversarial_augmentation.active:
-            raise ValueError(
-                f"robust: {self.robust.method} moves the training examples, and so does adversarial_augmentation; take one of them"
+            raise UserError(
+                f"{self.robust.method} moves the training examples, and so does adversarial_augmentation; take one of them",
+                "robust",
             )
         return self
 
@@ -259,13 +260,13 @@ class Recipe(Settings):
         if base is None:
             return self
         if self.weights != "none":
-            raise ValueError(
-                f"weights: those of finetune_from are the start, so that there is no place for {self.weights}"
+            raise UserError(
+                f"those of finetune_from are the start, so that there is no place for {self.weights}", "weights"
             )
         for name in SAME_AS_BASE:
             here, there = getattr(self, name), getattr(base, name)
             if here != there:
-                raise ValueError(f"finetune_from: its {name} is {there}, but {here} here; they must be the same")
+                raise UserError(f"its {name} is {there}, but {here} here; they must be the same", "finetune_from")
         return self
 
     def effective(self) -> Recipe:

@@ -400,8 +400,8 @@ def test_a_users_function_is_a_data_set(tmp_path: Path, monkeypatch: pytest.Monk
     for name, line in (
         ("mine_1:number", "has no function 'number'"),
         ("mine_1:strips", "has no function 'strips'"),
-        ("broken_1:stripes", "the import failed: ZeroDivisionError"),
-        ("broken_2.inside:stripes", "the import failed: ZeroDivisionError"),
+        ("broken_1:stripes", "cannot be imported: ZeroDivisionError"),
+        ("broken_2.inside:stripes", "cannot be imported: ZeroDivisionError"),
         ("mine_2:stripes", "unknown data set 'mine_2:stripes'"),
     ):
         with pytest.raises(UserError, match=line):

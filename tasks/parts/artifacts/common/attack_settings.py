@@ -112,7 +112,7 @@ class Attack(Settings):
         if value is None:
             return value
         if choices is not None and value not in choices:
-            raise ValueError(f"{name} has {', '.join(choices)}")
+            raise UserError(f"{name} has {', '.join(choices)}, not {value}")
         if info.field_name not in ("norm", *there):
             raise ValueError(f"no setting of {name} (it has {', '.join(there)})")
         return value

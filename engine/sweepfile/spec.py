@@ -1,0 +1,96 @@
+"""A sweep that has been read and checked: its entries, its trials, and the line of each entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from engine.sweepfile.expand import Trial, place, trials_at
+from engine.sweepfile.schema import Sweep
+from engine.sweepfile.yaml_lines import Source, SpecError
+from tasks.parts.data import load as data
+from tasks.parts.messages import did_you_mean
+from tasks.parts.settings import UserError
+from tasks.parts.training.training import Epoch
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A checked sweep.
+
+    Attributes:
+        name: of the sweep, and of the folder that its trials are kept in.
+        page: the folder of the report, the tables, the study and the TensorBoard log: the name, or
+            that of a quick look.
+        look: the overrides that make it a quick look; none where it is the sweep itself.
+        sweep: what the file says.
+        task: the task's module.
+        trials: all of them; of an adaptive search, points at the ends of its ranges.
+        source: where each entry came from.
+    """
+
+    name: str
+    page: str
+    look: tuple[str, ...]
+    sweep: Sweep
+    task: ModuleType
+    trials: list[Trial]
+    source: Source
+
+    @property
+    def ended(self) -> tuple[str, ...]:
+        """The states of trials that are not run again. Without a scheduler a stopped one is."""
+        return ("done", "stopped") if self.sweep.scheduler else ("done",)
+
+    def at(self, values: Mapping[str, Any]) -> list[Trial]:
+        """The trials of one point: one for each seed.
+
+        Raises:
+            SpecError: the settings do not go together.
+        """
+        return trials_at(values, self.sweep, self.task.Config, self.source)
+
+    @property
+    def data_root(self) -> str:
+        """The folder of the data sets; absolute, since workers have another working folder."""
+        return str(data.default_root(self.sweep.data_root).absolute())
+
+    def error(self, error: UserError, trial: Trial | None = None) -> SpecError:
+        """An error that is noticed later, such as a missing file, with the line of its setting.
+
+        Args:
+            trial: in which it was noticed; it decides which value of the grid is named.
+        """
+        if isinstance(error, SpecError):
+            return error
+        if error.field is None:
+            return SpecError(f"{self.source.file}: {error.message}")
+        if trial is not None:
+            return self.source.error(place(self.sweep, error.field, trial.point, self.source), error.message)
+        paths = [f"{section}.{error.field}" for section in ("grid", "search", "fixed")] + [error.field]
+        known = [path for path in paths if self.source.knows(path)]
+        return self.source.error(known[0] if known else f"fixed.{error.field}", error.message)
+
+    def unreported(self, metric: str, reports: Sequence[str]) -> SpecError:
+        """The error that no trial reports an objective, with the line where it is named.
+
+        Args:
+            reports: the scalars that the trials report.
+        """
+        number = next(i for i, objective in enumerate(self.sweep.objectives) if objective.metric == metric)
+        at = f"objective.{number}.metric" if self.source.knows(f"objective.{number}") else "objective.metric"
+        hint = did_you_mean(metric, reports)
+        return self.source.error(at, f"no trial reports {metric}; they report {', '.join(reports)}{hint}")
+
+
+def facts(sweep: Sweep) -> dict[str, Any]:
+    """What figures ask of a sweep."""
+    return {
+        "varied": sweep.varied,
+        "objectives": [objective.model_dump() for objective in sweep.objectives],
+        "search": {name: drawn.kind for name, drawn in sweep.search.items()},
+        "scheduler": sweep.scheduler.model_dump() if sweep.scheduler else None,
+        "metrics": [name for name in Epoch.__annotations__ if name != "epoch"],
+    }

@@ -1,0 +1,52 @@
+"""The tasks: files in `tasks/`, or modules of the user's own, by the name in a sweep file."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from tasks.parts.contract import TaskConfig
+from tasks.parts.members import Members
+from tasks.parts.messages import did_you_mean, quote
+from tasks.parts.settings import UserError
+from tasks.parts.user_code import imported
+
+TASKS = Members("tasks", "task", ("COLUMNS", "Config", "needs", "measure", "summarise"), "tasks/parts/contract.py")
+
+
+def task_names() -> tuple[str, ...]:
+    """The tasks on disk.
+
+    >>> "input_flatness" in task_names()
+    True
+    """
+    return TASKS.names()
+
+
+def task_module(name: str) -> ModuleType:
+    """The module of a task: `tasks/<name>.py`, or `package.module` of the user's own.
+
+    Raises:
+        UserError: there is no such module, or it is no task; the field is `task`.
+    """
+    known = task_names()
+    try:
+        if name not in known and "." not in name:
+            raise UserError(f"unknown task {name}; there are {', '.join(known)}{did_you_mean(name, known)}")
+        module = TASKS.checked(imported(f"tasks.{name}" if name in known else name), name)
+        if wrong := _wrong(module):
+            raise UserError(f"{name} is no task: {wrong}")
+    except UserError as error:
+        raise error.below("task") from None
+    return module
+
+
+def _wrong(module: ModuleType) -> str | None:
+    """What is not as it should be in the parts of a task."""
+    if not (isinstance(module.Config, type) and issubclass(module.Config, TaskConfig)):
+        return "its Config is not built on tasks.parts.contract.TaskConfig"
+    if "id" not in module.COLUMNS:
+        return "its COLUMNS lack id, the example that a row is about"
+    version = getattr(module, "VERSION", 1)
+    if type(version) is not int or version < 1:
+        return f"its VERSION must be a whole number above 0, not {quote(version)}"
+    return None
