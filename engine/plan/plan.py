@@ -261,16 +261,16 @@ def _check_space(need: Adversarial, root: str | None) -> None:
 
 
 def _check_searchable(recipe: Recipe, need: Adversarial, root: str | None) -> None:
-    """Raises `UserError` where a network of the user's own, or weights from a file, cannot be searched with: see `checks.network`."""
+    """Raises `UserError` where a network of the user's own, or weights from a file, cannot be searched with: see `checks.check_network`."""
     if ":" not in recipe.network and recipe.weights in ("none", "DEFAULT"):
         return  # our networks return logits, which have gradients
     with _told("recipe.network", recipe.network, own_code=":" in recipe.network):
         split = _split(recipe, need.split, root)
-        images, labels = data.take(split, split.ids[: checks.FEW])
+        images, labels = data.take(split, split.ids[: checks.PROBES])
         options, content = json.dumps(recipe.network_options), of_recipe(recipe, root)["weights"]
         model = _searchable(recipe.network, options, recipe.weights, content, split.shape, len(split.classes))
         try:
-            checks.network(model, images, labels, follows=need.attack.follows_gradient)
+            checks.check_network(model, images, labels, follows=need.attack.capabilities.gradients)
         except (UserError, NotFinite) as error:
             raise UserError(f"{recipe.network}: {error}", "recipe.network") from None
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tasks.parts.artifacts.common.attack_settings import Attack, arguments_of, function_of, parameters_of
+from tasks.parts.artifacts.common.attack_settings import Attack, arguments_of, parameters_of
 from tasks.parts.attacks.common import checks
 from tasks.parts.attacks.common.security_curve import security_curve
 from tasks.parts.attacks.common.weight_noise import unseen_share, with_weight_noise
@@ -49,14 +49,14 @@ class Adversarial(Settings):
 
         Defaults are written out, so that settings that mean the same are the same.
         """
-        attack = self.attack
+        attack, resolved = self.attack, self.attack.resolve()
         defaults = {} if ":" in attack.name else arguments_of(attack.name)  # those of peers need be no JSON
-        arguments = {**defaults, "norm": attack.norm} | attack.arguments()
+        arguments = {**defaults, "norm": attack.norm, **resolved.arguments}
         noise = attack.weight_noise
         search = {
             "name": attack.name,
             "arguments": {name: value for name, value in arguments.items() if name != "epsilon"},
-            "radius": attack.radius if self.radii is None else sorted(set(self.radii)),
+            "radius": resolved.radius if self.radii is None else sorted(set(self.radii)),
             "target": attack.target,
             "space": attack.space,
             "weight_noise": noise.model_dump() if noise.sigma else None,
@@ -143,16 +143,17 @@ def search(
     model = networks[0] if len(networks) == 1 else Together(networks)
     space = space_of(attack, networks)
     targets = None if attack.target is None else torch.full_like(labels, attack.target)
-    arguments = attack.arguments() | {"seed": seed, "ids": ids, "batch": batch, "targets": targets}
+    resolved = attack.resolve()
+    arguments = {**resolved.arguments} | {"seed": seed, "ids": ids, "batch": batch, "targets": targets}
     if attack.space != "pixel":
         arguments["box"] = space.box
     if len(networks) > 1 and attack.joint != "mean" and "loss" in arguments_of(attack.name):
         arguments["loss"] = joint(arguments.get("loss", arguments_of(attack.name)["loss"]), attack.joint)
-    function = function_of(attack.name)
+    function = resolved.function
     arguments = {name: value for name, value in arguments.items() if name in parameters_of(attack.name)}
     with torch.no_grad():
         begin = space.encode(images)
-    checks.network(space.classify, begin, labels, space.box, follows=attack.follows_gradient)
+    checks.check_network(space.classify, begin, labels, space.box, follows=resolved.capabilities.gradients)
 
     noise = attack.weight_noise
     function = with_weight_noise(function, model, noise.sigma, noise.draws, seed)
@@ -161,12 +162,10 @@ def search(
         found, radius = security_curve(function, space.classify, begin, labels, radii, **arguments)
     else:
         found = function(space.classify, begin, labels, **arguments)
-        reached = found.distance if attack.radius is None else torch.full_like(found.distance, attack.radius)
+        reached = found.distance if resolved.radius is None else torch.full_like(found.distance, resolved.radius)
         radius = torch.where(found.success, reached, torch.inf)
     radius = torch.where(found.success & (found.distance == 0), 0, radius)
-    points = begin + found.perturbation
-    if attack.space == "pixel":
-        points = points.clamp(0, 1)  # adding may round out of the box
+    points = found.images
     unseen = torch.full_like(radius, torch.nan)
     if noise.sigma:
         unseen = unseen_share(

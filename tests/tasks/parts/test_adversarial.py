@@ -127,14 +127,14 @@ def matches(said: str, expected: str) -> bool:
 
 
 def test_arguments_are_those_that_were_given_and_the_radius() -> None:
-    assert Attack().arguments() == {"norm": "Linf", "epsilon": 0.15}
-    assert Attack(norm="L2").arguments() == {"norm": "L2", "epsilon": 1.0}
-    assert Attack(name="fmn").arguments() == {"norm": "L2"}
-    assert Attack(name="ddn", steps=7).arguments() == {"steps": 7}
+    assert Attack().resolve().arguments == {"norm": "Linf", "epsilon": 0.15}
+    assert Attack(norm="L2").resolve().arguments == {"norm": "L2", "epsilon": 1.0}
+    assert Attack(name="fmn").resolve().arguments == {"norm": "L2"}
+    assert Attack(name="ddn", steps=7).resolve().arguments == {"steps": 7}
     attack = Attack(
         epsilon="8/255", steps=3, loss="margin", stop="last", options={"momentum": "1/4", "schedule": "cosine"}
     )
-    assert attack.arguments() == {
+    assert attack.resolve().arguments == {
         "norm": "Linf",
         "epsilon": 8 / 255,
         "steps": 3,
@@ -143,7 +143,7 @@ def test_arguments_are_those_that_were_given_and_the_radius() -> None:
         "momentum": 0.25,
         "schedule": "cosine",
     }
-    assert Attack(name="class_probability", options={"start": "noise"}).arguments() == {"start": "noise"}
+    assert Attack(name="class_probability", options={"start": "noise"}).resolve().arguments == {"start": "noise"}
     assert Attack(space="hidden: 2").space == "hidden:2"
     assert Attack(space="hidden:0").space == "pixel"
 
@@ -194,7 +194,7 @@ def test_classes_that_a_search_cannot_do_with() -> None:
 def test_options_are_tried_before_the_work() -> None:
     Attack(options={"momentum": 0.5, "schedule": "cosine"}).try_options()
     Attack(norm="L1", options={"share": 0.1}).try_options()
-    Attack(name="class_probability", options={"keep": 5, "start": "zeros"}).try_options()
+    Attack(name="class_probability", options={"learning_rate": "1/10", "start": "zeros"}).try_options()
     for attack, field, told in [
         (Attack(norm="L1", options={"share": 70}), "attack.options", "pgd cannot search with"),
         (
