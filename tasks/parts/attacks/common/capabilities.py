@@ -71,10 +71,10 @@ def misdeclared(module: ModuleType) -> str | None:
     declared = getattr(module, "ATTACK", None)
     if not isinstance(declared, Capabilities):
         return f"ATTACK must be Capabilities(norms=..., radius=...), not {declared!r}"
-    return _contradiction(function, declared)
+    return contradiction(function, declared)
 
 
-def _contradiction(function: Callable[..., object], declared: Capabilities) -> str | None:
+def contradiction(function: Callable[..., object], declared: Capabilities) -> str | None:
     """What an attack declares and its signature does not bear out."""
     parameters = inspect.signature(function).parameters
     if list(parameters)[:3] != ["model", "images", "labels"]:
