@@ -99,7 +99,6 @@ class Config(TaskConfig):
         attack = self.attack
         if self.radii is not None and attack.epsilon is not None and self.radii != [attack.epsilon]:
             raise UserError("radii are given; leave one of the two out", "attack.epsilon")
-        assert attack.norm is not None  # resolved by the attack
         if self.radii is None:
             object.__setattr__(self, "radii", [attack.epsilon] if attack.epsilon else LADDERS[attack.norm])
         if len(self.radii or []) > 1 and attack.stop not in (None, "first"):
@@ -156,7 +155,6 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     found = searched.radius[:, None] <= radii * (1 + 1e-6)  # (B, R)
     moved = [_random(config, space, begin, batch.ids, radius) for radius in radii]
     random = torch.stack([verdict(in_batches(space.classify, x, size), labels, targets)[1] for x in moved], 1)
-    assert config.attack.norm is not None  # resolved
     length = norm_of(searched.points - begin, config.attack.norm)
     as_said = (verdict(at_end, labels, targets)[1] == searched.success) & (
         length <= searched.distance * (1 + 1e-3) + 1e-5
@@ -218,7 +216,6 @@ def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
 def _random(config: Config, space: Space, begin: Tensor, ids: Sequence[int], radius: Tensor) -> Tensor:
     """The points moved at random, as far as the radius, (B, ...)."""
     norm = config.attack.norm
-    assert norm is not None
     return begin + randomly_moved(begin, radius.expand(len(begin)), norm, ids=ids, seed=config.seed, box=space.box)
 
 

@@ -160,9 +160,10 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
         judged += _noisy(config, model, batch, predicted, size)
     if "attack" in config.conditions:
         at_end = in_batches(model, made["adversarial"].points, size)
-        assert config.attack.radius is not None  # checked by the settings
+        radius = config.attack.resolve().radius
+        assert radius is not None  # checked by the settings
         outcome = _judged(at_end[:, None], labels, predicted)
-        judged.append(Judged("attack", config.attack.name, 1, config.attack.radius, *outcome))
+        judged.append(Judged("attack", config.attack.name, 1, radius, *outcome))
     if "corruption" in config.conditions:
         for change in config.corruptions:
             for level, severity in enumerate(sorted(config.severities), 1):

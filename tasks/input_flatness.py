@@ -212,7 +212,6 @@ def _centres(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The centres (B * conditions, C, H, W), whether their search succeeded, and how far they are from the images."""
     norm = config.attack.norm
-    assert norm is not None  # resolved by the settings
     centres = {"genuine": images}
     success = {"genuine": torch.ones(len(ids), dtype=torch.bool, device=images.device)}
     if searched is not None:

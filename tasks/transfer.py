@@ -181,7 +181,6 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     size = config.batch or batch_size(images[0].numel(), images.device)
     networks = {name: made[name] for name in config.pool()}
     norm = config.attack.norm
-    assert norm is not None  # resolved by the attack
     searches = {name.removeprefix("found at "): s for name, s in made.items() if name.startswith("found at ")}
     correct = torch.stack([in_batches(model, images, size).argmax(1) == labels for model in networks.values()], 1)
 

@@ -53,22 +53,24 @@ BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", 
 def did_you_mean(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
     """`; did you mean x?` with the `closest` name, or nothing where none is close.
 
-    >>> did_you_mean("radiii", ["radii", "seed"]), did_you_mean("epochs", ["recipe", "recipe.epochs"])
-    ('; did you mean radii?', '; did you mean recipe.epochs?')
+    >>> did_you_mean("linfpdg", ["LinfPGD", "L2PGD"]), did_you_mean("epochs", ["recipe", "recipe.epochs"])
+    ('; did you mean LinfPGD?', '; did you mean recipe.epochs?')
     """
     near = closest(name, allowed, cutoff)
     return f"; did you mean {near}?" if near else ""
 
 
 def closest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The allowed name that ends in this one (`recipe.epochs` for `epochs`), else the most alike.
+    """The allowed name that ends in this one (`recipe.epochs` for `epochs`), else the most alike, whatever the case.
 
     Args:
         cutoff: likeness that counts as close, between 0 and 1.
     """
     names = list(allowed)
     near = [known for known in names if known.endswith(f".{name}") and name not in names]
-    return next(iter(near or difflib.get_close_matches(name, names, n=1, cutoff=cutoff)), None)
+    by_lower = {known.lower(): known for known in names}
+    alike = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=cutoff)
+    return next(iter(near or [by_lower[each] for each in alike]), None)
 
 
 def quote(value: object) -> str:

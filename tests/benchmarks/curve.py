@@ -15,7 +15,7 @@ from functools import partial
 from problems import clock, interleaved, parser, problems
 
 from tasks.parts.attacks.apgd import apgd
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.common.security_curve import security_curve
 from tasks.parts.attacks.pgd import pgd
 
@@ -49,7 +49,7 @@ def main() -> None:
             print(f"   mean {timed['curve'].median / mean:22.2f}\n", flush=True)
 
 
-def passes(found: Found) -> float:
+def passes(found: AttackResult) -> float:
     """The mean over images."""
     return float((found.forwards + 2 * found.backwards).double().mean())
 

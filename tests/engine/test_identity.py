@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from engine.sweepfile.load import load
 from tasks import input_flatness
 from tasks.parts.artifacts import adversarial_examples, classifier
 from tasks.parts.artifacts.common.attack_settings import versions_of
-from tasks.parts.attacks import apgd, pgd
 
 OWN_TASK = '''
 """Like evaluation."""
@@ -67,10 +67,10 @@ def unversioned() -> Any:
     ("module", "changed"),
     [
         (input_flatness, {"trial"}),
-        (pgd, {"trial", "adversarial"}),
+        (importlib.import_module("tasks.parts.attacks.pgd"), {"trial", "adversarial"}),
         (adversarial_examples, {"trial", "adversarial"}),
         (classifier, {"trial", "adversarial", "classifier"}),
-        (apgd, set()),
+        (importlib.import_module("tasks.parts.attacks.apgd"), set()),
     ],
 )
 def test_a_version_counts_where_its_numbers_do(module: Any, changed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_a_version_counts_where_its_numbers_do(module: Any, changed: set[str], m
 def test_the_versions_of_what_an_attack_is_made_of_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(attack={"name": "auto"})
     versions_of.cache_clear()
-    monkeypatch.setattr(apgd, "VERSION", 2)
+    monkeypatch.setattr(importlib.import_module("tasks.parts.attacks.apgd"), "VERSION", 2)
     assert keys(attack={"name": "auto"})["adversarial"] != before["adversarial"]
 
 

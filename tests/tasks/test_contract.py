@@ -24,7 +24,7 @@ from torch import Tensor, nn
 import tasks
 from tasks.parts.artifacts import classifier
 from tasks.parts.artifacts.common import attack_settings
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.batching import in_batches
 from tasks.parts.contract import Batch, TaskConfig, prepared, requests
 from tasks.parts.data import load as data
@@ -307,7 +307,7 @@ def searches(attack: str) -> Iterator[dict[str, Any]]:
         yield arguments
 
 
-def search(attack: str, model: nn.Module, batch: Batch, **arguments: Any) -> Found:
+def search(attack: str, model: nn.Module, batch: Batch, **arguments: Any) -> AttackResult:
     function = getattr(importlib.import_module(f"tasks.parts.attacks.{attack}"), attack)
     parameters = inspect.signature(function).parameters
     if "ids" in parameters:
@@ -326,7 +326,7 @@ def test_an_attack_is_called_like_every_other(attack: str) -> None:
     assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:3])
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters[3:])
     assert {p.name for p in parameters[3:] if p.default is p.empty} <= {"epsilon"}
-    assert issubclass(get_type_hints(function)["return"], Found)
+    assert issubclass(get_type_hints(function)["return"], AttackResult)
 
 
 @every_network

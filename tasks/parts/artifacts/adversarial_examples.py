@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tasks.parts.artifacts import classifier
-from tasks.parts.artifacts.common.attack_settings import Attack, arguments_of, function_of, parameters_of, versions_of
+from tasks.parts.artifacts.common.attack_settings import Attack, arguments_of, parameters_of, versions_of
 from tasks.parts.artifacts.common.kind import Given, Saved
 from tasks.parts.attacks.common import checks
 from tasks.parts.attacks.common.security_curve import security_curve
@@ -62,14 +62,14 @@ def needs(request: Request) -> dict[str, Settings]:
 
 def identity(request: Request, root: str | None) -> dict[str, Any]:
     """Defaults are written out, so that settings that mean the same are the same."""
-    attack = request.attack
+    attack, resolved = request.attack, request.attack.resolve()
     defaults = {} if ":" in attack.name else arguments_of(attack.name)  # those of libraries need be no JSON
-    arguments = {**defaults, "norm": attack.norm} | attack.arguments()
+    arguments = {**defaults, "norm": attack.norm, **resolved.arguments}
     noise = attack.weight_noise
     found = {
         "name": attack.name,
         "arguments": {name: value for name, value in arguments.items() if name != "epsilon"},
-        "radius": attack.radius if request.ladder is None else sorted(set(request.ladder)),
+        "radius": resolved.radius if request.ladder is None else sorted(set(request.ladder)),
         "target": attack.target,
         "space": attack.space,
         "weight_noise": noise.model_dump() if noise.sigma else None,
@@ -100,17 +100,17 @@ def check(request: Request, root: str | None) -> None:
 
 
 def _check_network(recipe: Recipe, request: Request, root: str | None) -> None:
-    """Refuses a network of the user's own, or with weights from a file, of which `checks.network` finds that it cannot be attacked."""
+    """Refuses a network of the user's own, or with weights from a file, that cannot be attacked: see `checks`."""
     if ":" not in recipe.network and recipe.weights in ("none", "DEFAULT"):
         return  # our networks return logits, which have gradients
     with explained("recipe.network", recipe.network, own_code=":" in recipe.network):
         images_of = classifier.split_of(recipe, request.split, root)
-        images, labels = data.take(images_of, images_of.ids[: checks.FEW])
+        images, labels = data.take(images_of, images_of.ids[: checks.PROBES])
         options, content = json.dumps(recipe.network_options), of_recipe(recipe, root)["weights"]
         shape, classes = images_of.shape, len(images_of.classes)
         model = _as_trained(recipe.network, options, recipe.weights, content, shape, classes)
         try:
-            checks.network(model, images, labels, follows=request.attack.follows_gradient)
+            checks.check_network(model, images, labels, follows=request.attack.capabilities.gradients)
         except (UserError, NotFinite) as error:
             raise UserError(f"{recipe.network}: {error}", "recipe.network") from None
 
@@ -218,16 +218,17 @@ def search(
     model = networks[0] if len(networks) == 1 else Together(networks)
     space = space_of(attack, networks)
     targets = None if attack.target is None else torch.full_like(labels, attack.target)
-    arguments = attack.arguments() | {"seed": seed, "ids": ids, "batch": batch, "targets": targets}
+    resolved = attack.resolve()
+    arguments = {**resolved.arguments} | {"seed": seed, "ids": ids, "batch": batch, "targets": targets}
     if attack.space != "pixel":
         arguments["box"] = space.box
     if len(networks) > 1 and attack.joint != "mean" and "loss" in arguments_of(attack.name):
         arguments["loss"] = joint(arguments.get("loss", arguments_of(attack.name)["loss"]), attack.joint)
-    function = function_of(attack.name)
+    function = resolved.function
     arguments = {name: value for name, value in arguments.items() if name in parameters_of(attack.name)}
     with torch.no_grad():
         begin = space.encode(images)
-    checks.network(space.classify, begin, labels, space.box, follows=attack.follows_gradient)
+    checks.check_network(space.classify, begin, labels, space.box, follows=resolved.capabilities.gradients)
 
     noise = attack.weight_noise
     function = with_weight_noise(function, model, noise.sigma, noise.draws, seed)
@@ -236,12 +237,10 @@ def search(
         found, radius = security_curve(function, space.classify, begin, labels, radii, **arguments)
     else:
         found = function(space.classify, begin, labels, **arguments)
-        reached = found.distance if attack.radius is None else torch.full_like(found.distance, attack.radius)
+        reached = found.distance if resolved.radius is None else torch.full_like(found.distance, resolved.radius)
         radius = torch.where(found.success, reached, torch.inf)
     radius = torch.where(found.success & (found.distance == 0), 0, radius)
-    points = begin + found.perturbation
-    if attack.space == "pixel":
-        points = points.clamp(0, 1)  # adding may round out of the box
+    points = found.images
     unseen = torch.full_like(radius, torch.nan)
     if noise.sigma:
         unseen = unseen_share(

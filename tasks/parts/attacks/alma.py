@@ -13,7 +13,7 @@ at the image and negative beyond the boundary, each example descends
 `rms` is the root of a running mean of each number's squared gradient, and step_size_k falls exponentially from the step on at which the
 walk was first beyond the boundary. The mean begins at ten times the squared norm of the whole first gradient, next to which one number's
 is nothing: the first steps go along the gradient itself, ever longer, and only later ones are evened out. Outside, the constraint grows
-heavier, and inside lighter, until the walk goes along the boundary; its last steps are those of `along_boundary`, from the shortest
+heavier, and inside lighter, until the walk goes along the boundary; its last steps are those of `boundary_walk`, from the shortest
 perturbation so far. The paper's constraint is the difference of logits ratio, its first step of a given length; with y and r as here
 nothing depends on the scale of logits and pixels.
 """
@@ -26,15 +26,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common import checks
-from tasks.parts.attacks.common.boundary_walk import AlongBoundary
-from tasks.parts.attacks.common.minimum_norm import Place, smallest, widest
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.boundary_walk import BoundaryWalk
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
+from tasks.parts.attacks.common.minimum_norm import Iterate, diameter, minimise
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.geometry.balls import PIXELS, Box, clipped, norm_of, per_example
 from tasks.parts.losses import Loss, Objective
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+
+ATTACK = Capabilities(norms=("L2",), radius="smallest")
 
 LEAST = 1e-6
 """The smallest unit of a margin, of a way to the boundary, and of what is divided by."""
@@ -64,7 +67,7 @@ def alma(
     targets: Tensor | None = None,
     box: Box = PIXELS,
     batch: int | None = None,
-) -> Found:
+) -> AttackResult:
     """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image in L2.
 
     Args:
@@ -76,7 +79,7 @@ def alma(
         smoothing: share of the multiplier that stays at a step.
         rms: share of the mean squared gradient that stays at a step.
         growth: of the penalty where the constraint is not getting better.
-        polish: how many of the steps, the last ones, go along the boundary, see `along_boundary`; at most half of them do.
+        polish: how many of the steps, the last ones, go along the boundary, see `boundary_walk`; at most half of them do.
         loss: whose gradient stands for that of the constraint, see `losses`; one of another scale makes the constraint lighter or
             heavier.
         halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
@@ -85,34 +88,34 @@ def alma(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `Found`, with distances in L2; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`, with distances in L2; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `checks.arguments`; an unknown loss.
+        UserError: as `check_arguments`; an unknown loss.
     """
-    checks.arguments("alma", images, labels, targets=targets, box=box)
+    check_arguments("alma", images, labels, targets=targets, box=box)
     turn = steps - min(polish, steps // 2)
-    walk: _Descent | AlongBoundary | None = None  # of the batch that is under way: they come one after the other
+    walk: _Descent | BoundaryWalk | None = None  # of the batch that is under way: they come one after the other
 
-    def step(place: Place) -> tuple[Tensor, Tensor]:
+    def step(iterate: Iterate) -> tuple[Tensor, Tensor]:
         nonlocal walk
-        if place.number == turn:
-            walk = AlongBoundary.of(place, "L2", steps - turn - 1, box)
-            return place.best, place.radius
-        if place.number == 0:
-            walk = _Descent.at_image(place, widest(place.images[0], "L2", box))
+        if iterate.number == turn:
+            walk = BoundaryWalk.of(iterate, "L2", steps - turn - 1, box)
+            return iterate.best, iterate.radius
+        if iterate.number == 0:
+            walk = _Descent.at_image(iterate, diameter(iterate.images[0], "L2", box))
         assert walk is not None
-        if isinstance(walk, AlongBoundary):
-            return walk.step(place, place.number - turn - 1), place.radius
-        walk.weigh(place, smoothing, growth)
-        direction = walk.direction(place, rms)
-        if place.number == 0:
+        if isinstance(walk, BoundaryWalk):
+            return walk.step(iterate, iterate.number - turn - 1), iterate.radius
+        walk.weigh(iterate, smoothing, growth)
+        direction = walk.direction(iterate, rms)
+        if iterate.number == 0:
             walk.unit = walk.way / norm_of(direction, "L2").clamp_min(LEAST)
-        late = (place.number - walk.found).clamp_min(0) / (turn - walk.found).clamp_min(1)
+        late = (iterate.number - walk.found).clamp_min(0) / (turn - walk.found).clamp_min(1)
         alpha = step_size ** (1 - late) * last_step_size**late * walk.unit
-        return clipped(place.images, place.delta - per_example(alpha, direction) * direction, box), place.radius
+        return clipped(iterate.images, iterate.delta - per_example(alpha, direction) * direction, box), iterate.radius
 
-    return smallest(
+    return minimise(
         model,
         images,
         labels,
@@ -123,6 +126,7 @@ def alma(
         radius=0.0,
         halvings=halvings,
         targets=targets,
+        box=box,
         batch=batch,
     )
 
@@ -141,32 +145,32 @@ class _Descent:
     square: Tensor | None = None  # (B, ...) running mean of the squared gradient
 
     @staticmethod
-    def at_image(place: Place, furthest: float) -> _Descent:
-        margin = place.margin.abs().clamp_min(LEAST)
-        way = margin / norm_of(place.gradient, "L2")
+    def at_image(iterate: Iterate, furthest: float) -> _Descent:
+        margin = iterate.margin.abs().clamp_min(LEAST)
+        way = margin / norm_of(iterate.gradient, "L2")
         way = torch.where(way.isfinite(), way, 1.0).clamp(LEAST, furthest)
         one = torch.ones_like(margin)
         return _Descent(margin, way, one, one, one, torch.full_like(one, torch.inf), one)
 
-    def y(self, place: Place) -> Tensor:
-        return -place.margin / self.margin
+    def y(self, iterate: Iterate) -> Tensor:
+        return -iterate.margin / self.margin
 
-    def weigh(self, place: Place, smoothing: float, growth: float) -> None:
+    def weigh(self, iterate: Iterate, smoothing: float, growth: float) -> None:
         """Multiplier and penalty after a step."""
-        y = self.y(place)
-        if place.number and place.number % EVERY == 0:
+        y = self.y(iterate)
+        if iterate.number and iterate.number % EVERY == 0:
             self.rho = torch.where((y > 0) & (y > IMPROVED * self.then), growth * self.rho, self.rho)
-        if place.number % EVERY == 0:
+        if iterate.number % EVERY == 0:
             self.then = y
-        if place.number:
+        if iterate.number:
             self.mu = (smoothing * self.mu + (1 - smoothing) * _slope(y, self.mu, self.rho)).clamp(*LIMITS)
-        self.found = torch.where(place.fooled, self.found.clamp_max(place.number), self.found)
+        self.found = torch.where(iterate.fooled, self.found.clamp_max(iterate.number), self.found)
 
-    def direction(self, place: Place, rms: float) -> Tensor:
+    def direction(self, iterate: Iterate, rms: float) -> Tensor:
         """The gradient of what is descended (B, ...), each number over the root of its mean square."""
-        weight = _slope(self.y(place), self.mu, self.rho) / self.margin
-        gradient = 2 * place.delta / per_example(self.way**2, place.delta)
-        gradient = gradient - per_example(weight, place.delta) * place.gradient
+        weight = _slope(self.y(iterate), self.mu, self.rho) / self.margin
+        gradient = 2 * iterate.delta / per_example(self.way**2, iterate.delta)
+        gradient = gradient - per_example(weight, iterate.delta) * iterate.gradient
         if self.square is None:
             self.square = per_example(CALM * norm_of(gradient, "L2") ** 2, gradient).expand_as(gradient)
         self.square = rms * self.square + (1 - rms) * gradient**2

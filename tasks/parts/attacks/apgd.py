@@ -9,7 +9,7 @@ From x_0, with the step size eta = 2 epsilon at first, P the projection onto bal
 At checkpoints, which come closer and closer, eta is halved and the walk goes back to its best point, if since the last checkpoint the
 loss rose in less than 3 of 4 steps, or if eta was not halved there and the best loss has not risen since.
 
-Examples leave the batch once they are fooled, and the next ones take their place (`slots`); each slot has its own step size.
+Examples leave the batch once they are fooled, and the next ones take their place (`active_batch`); each slot has its own step size.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common import checks
-from tasks.parts.attacks.common.active_batch import Slots, drawn
-from tasks.parts.attacks.common.result import Found, pass_size
+from tasks.parts.attacks.common.active_batch import ActiveBatch, keyed_draws
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
+from tasks.parts.attacks.common.result import AttackResult, pass_size
 from tasks.parts.batching import in_batches
 from tasks.parts.geometry.balls import (
     PIXELS,
@@ -41,6 +42,8 @@ from tasks.parts.settings import UserError
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+
+ATTACK = Capabilities(norms=get_args(Ball), radius="fixed")
 
 MOMENTUM = 0.75
 RISING = 0.75
@@ -64,7 +67,7 @@ def apgd(
     ids: Sequence[int] | None = None,
     seed: int = 0,
     batch: int | None = None,
-) -> Found:
+) -> AttackResult:
     """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image.
 
     Args:
@@ -75,7 +78,7 @@ def apgd(
         norm: of the ball.
         steps: gradient steps a walk.
         restarts: walks; the first starts at the image itself, the others at points uniform in the ball.
-        start: (N, ...) the perturbations at which the first walk begins instead, once the image has been looked at; those outside ball
+        start: (N, ...) the perturbations at which the first walk begins instead, once the image has been evaluated; those outside ball
             and box are projected.
         loss: what is maximised, by name or as a function of one's own, see `losses`: the cross-entropy, the logit margin, or the
             difference of logits ratio (DLR).
@@ -89,13 +92,13 @@ def apgd(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `checks.arguments`; both `targets` and `target_classes`; more target classes than other classes; too few classes
+        UserError: as `check_arguments`; both `targets` and `target_classes`; more target classes than other classes; too few classes
             for the DLR.
     """
-    checks.arguments("apgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Ball), targets=targets, box=box)
+    check_arguments("apgd", images, labels, epsilon=epsilon, norm=norm, norms=ATTACK.norms, targets=targets, box=box)
     if targets is not None and target_classes:
         raise UserError("the targets are given: no target_classes can be chosen", "target_classes")
     shape, walks = images.shape[1:], restarts * max(1, target_classes)
@@ -108,19 +111,19 @@ def apgd(
     def uniform(keys: list[int], number: int) -> Tensor:
         return random_in_ball(norm, shape, seed=seed, purpose="apgd start", ids=keys, block=number)
 
-    looked = None if start is None else in_batches(model, images, batch)
-    slots = Slots(images, labels, targets, batch, looked=looked)
-    ranking = slots.zeros(target_classes)  # (S, n) the most likely other classes, filled at the image
-    walk = _Walk.beginning(slots, shape, images.dtype)
-    while len(slots.example):
-        here, label, limit = images[slots.example], labels[slots.example], radius[slots.example]
-        target = None if targets is None else targets[slots.example]
+    evaluated = None if start is None else in_batches(model, images, batch)
+    active = ActiveBatch(images, labels, targets, batch, evaluated=evaluated)
+    ranking = active.zeros(target_classes)  # (S, n) the most likely other classes, filled at the image
+    walk = _Walk.beginning(active, shape, images.dtype)
+    while len(active.example):
+        here, label, limit = images[active.example], labels[active.example], radius[active.example]
+        target = None if targets is None else targets[active.example]
         at_first = (walk.number == 0) & (walk.step == 0)
-        if start is not None and looked is not None and at_first.any():
-            given = inside(here, start[slots.example].to(here), limit, norm, box)
+        if start is not None and evaluated is not None and at_first.any():
+            given = inside(here, start[active.example].to(here), limit, norm, box)
             walk = walk._replace(delta=torch.where(per_example(at_first, here), given, walk.delta))
             if target_classes:
-                ranked = likeliest(looked[slots.example], label, target_classes)
+                ranked = likeliest(evaluated[active.example], label, target_classes)
                 ranking = torch.where(at_first[:, None], ranked, ranking)
         if target_classes:
             target = ranking.gather(1, (walk.number % target_classes)[:, None]).squeeze(1)
@@ -128,22 +131,22 @@ def apgd(
                 target = torch.where(at_first, -1, target)
         height = partial(_height, loss=loss, labels=label, targets=target)
         logits, value, gradient = value_and_gradient(model, here + walk.delta, height, batch)
-        _, fooled = slots.record(walk.delta, logits, backward=True)
+        _, fooled = active.record(walk.delta, logits, backward=True)
         if target_classes and start is None and at_first.any():
             ranking = torch.where(at_first[:, None], likeliest(logits, label, target_classes), ranking)
 
         ended = walk.step >= steps
         finished = fooled | (ended & (walk.number + 1 >= walks))
         again = ended & ~finished
-        walk, gradient = _checked(walk, value, gradient, first_size[slots.example], plan)
+        walk, gradient = _checked(walk, value, gradient, first_size[active.example], plan)
         walk = _moved(walk, gradient, here, limit, norm, box)
         walk = walk._replace(number=walk.number + again, step=torch.where(again, 0, walk.step))
         if again.any():
-            points = drawn(uniform, ids, slots.example[again], walk.number[again]).to(here)
+            points = keyed_draws(uniform, ids, active.example[again], walk.number[again]).to(here)
             walk.delta[again] = clipped(here[again], points * per_example(limit[again], points), box)
-        ranking, *states = slots.refill(finished, ranking, *walk)
+        ranking, *states = active.replace_finished(finished, ranking, *walk)
         walk = _Walk(*states)
-    return slots.found(norm)
+    return active.result(norm, box)
 
 
 class _Walk(NamedTuple):
@@ -163,9 +166,9 @@ class _Walk(NamedTuple):
     best_then: Tensor  # (S,) best_value at the last checkpoint
 
     @staticmethod
-    def beginning(slots: Slots, shape: Sequence[int], dtype: torch.dtype) -> _Walk:
-        count, number, image = slots.zeros(), slots.zeros(dtype=dtype), slots.zeros(*shape, dtype=dtype)
-        no = slots.zeros(dtype=torch.bool)
+    def beginning(active: ActiveBatch, shape: Sequence[int], dtype: torch.dtype) -> _Walk:
+        count, number, image = active.zeros(), active.zeros(dtype=dtype), active.zeros(*shape, dtype=dtype)
+        no = active.zeros(dtype=torch.bool)
         return _Walk(count, count, image, image, number, number, image, image, number, count, no, number)
 
 

@@ -19,17 +19,20 @@ import torch
 from torch import Tensor
 
 from tasks.parts.attacks.apgd import apgd
-from tasks.parts.attacks.common import checks
-from tasks.parts.attacks.common.result import Found, pass_size
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
+from tasks.parts.attacks.common.result import AttackResult, pass_size
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import in_batches
-from tasks.parts.geometry.balls import PIXELS, Box, Convex, inside, norm_of, per_example, radii
+from tasks.parts.geometry.balls import PIXELS, Box, Convex, inside, per_example, radii
 from tasks.parts.losses import Loss, verdict
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+
+ATTACK = Capabilities(norms=get_args(Convex), radius="fixed", weight_noise=False)
 
 
 def auto(
@@ -48,7 +51,7 @@ def auto(
     ids: Sequence[int] | None = None,
     seed: int = 0,
     batch: int | None = None,
-) -> Found:
+) -> AttackResult:
     """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image, with several attacks.
 
     Args:
@@ -68,14 +71,12 @@ def auto(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `Found`, with the passes of all stages; where all failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`, with the passes of all stages; where all failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `checks.arguments`.
+        UserError: as `check_arguments`.
     """
-    checks.arguments(
-        "auto", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Convex), targets=targets, box=box
-    )
+    check_arguments("auto", images, labels, epsilon=epsilon, norm=norm, norms=ATTACK.norms, targets=targets, box=box)
     ids = range(len(images)) if ids is None else ids
     batch = pass_size(images) if batch is None else batch
     radius = radii(epsilon, images)
@@ -84,7 +85,7 @@ def auto(
     success = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     forwards, backwards = torch.zeros_like(labels), torch.zeros_like(labels)
     if not len(images):
-        return Found(best, success, norm_of(best, norm), forwards, backwards)
+        return AttackResult.of(images, best, success, norm=norm, forwards=forwards, backwards=backwards, box=box)
 
     classes = in_batches(model, images[:1], batch).shape[-1]
     untargeted = targets is None
@@ -99,7 +100,7 @@ def auto(
             how |= {"epsilon": radius[left], "ids": [ids[row] for row in left.tolist()], "seed": seed}
         if stage.func is not square:
             how["box"] = box
-        found: Found = stage(model, here, label, **how)
+        found: AttackResult = stage(model, here, label, **how)
         delta = found.perturbation
         if stage.func is fmn:  # its points may lie outside the ball
             delta = inside(here, delta, radius[left].to(delta.dtype), norm, box)
@@ -110,10 +111,12 @@ def auto(
         success[left] = fooled
         forwards[left] += found.forwards + 1
         backwards[left] += found.backwards
-    return Found(best, success, norm_of(best, norm), forwards, backwards)
+    return AttackResult.of(images, best, success, norm=norm, forwards=forwards, backwards=backwards, box=box)
 
 
-def _stages(norm: Convex, classes: int, untargeted: bool, pixels: bool, given: dict[str, int]) -> list[partial[Found]]:
+def _stages(
+    norm: Convex, classes: int, untargeted: bool, pixels: bool, given: dict[str, int]
+) -> list[partial[AttackResult]]:
     """The attacks in turn, but for what they are called with at each stage alike."""
     steps, restarts = given["steps"], given["restarts"]
     ratio: Loss

@@ -21,16 +21,19 @@ import torch
 from torch import Tensor
 
 from tasks.parts.attacks.apgd import apgd
-from tasks.parts.attacks.common import checks
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
 from tasks.parts.attacks.common.line_search import to_boundary
-from tasks.parts.attacks.common.minimum_norm import widest
-from tasks.parts.attacks.common.result import Found, pass_size
-from tasks.parts.geometry.balls import PIXELS, Ball, Box, norm_of, per_example
+from tasks.parts.attacks.common.minimum_norm import diameter
+from tasks.parts.attacks.common.result import AttackResult, pass_size
+from tasks.parts.geometry.balls import PIXELS, Ball, Box, per_example
 from tasks.parts.losses import Loss, Objective, objective, value_and_gradient, verdict
 from tasks.parts.settings import UserError
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+
+ATTACK = Capabilities(norms=get_args(Ball), radius="smallest", weight_noise=False)
 
 LEAST = 2.0**-12
 """The smallest first radius, for images that are all but on the boundary."""
@@ -54,7 +57,7 @@ def bisection(
     ids: Sequence[int] | None = None,
     seed: int = 0,
     batch: int | None = None,
-) -> Found:
+) -> AttackResult:
     """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image.
 
     Args:
@@ -74,17 +77,17 @@ def bisection(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `Found`; where the search failed, the perturbation of the widest search, which came nearest, by margin, to success.
+        `AttackResult`; where the search failed, the perturbation of the widest search, which came nearest, by margin, to success.
 
     Raises:
-        UserError: as `checks.arguments`; an unknown loss; less than 0 rounds.
+        UserError: as `check_arguments`; an unknown loss; less than 0 rounds.
     """
-    checks.arguments("bisection", images, labels, norm=norm, norms=get_args(Ball), targets=targets, box=box)
+    check_arguments("bisection", images, labels, norm=norm, norms=ATTACK.norms, targets=targets, box=box)
     if rounds < 0:
         raise UserError(f"bisection needs 0 rounds or more, not {rounds}", "rounds")
     batch = pass_size(images) if batch is None else batch
     names = list(range(len(images)) if ids is None else ids)
-    top = widest(images[0], norm, box) if len(images) else 1.0
+    top = diameter(images[0], norm, box) if len(images) else 1.0
 
     radius, success = _first(model, images, labels, targets, norm, batch)
     radius = radius.clamp(LEAST, top)
@@ -126,7 +129,7 @@ def bisection(
     best, line = to_boundary(
         model, images, labels, best, success, halvings=halvings, norm=norm, batch=batch, targets=targets
     )
-    return Found(best, success, norm_of(best, norm), forwards + line, backwards)
+    return AttackResult.of(images, best, success, norm=norm, forwards=forwards + line, backwards=backwards, box=box)
 
 
 def _first(

@@ -4,32 +4,34 @@
 
 from the image, from noise or from zeros (Szegedy et al. 2014, "Intriguing properties of neural networks"; for images of a class from
 nothing, Simonyan, Vedaldi and Zisserman 2014, "Deep inside convolutional networks"). There is no ball: how far the walk goes is up to
-the optimiser. All its steps are taken, also beyond the decision boundary, and the way there is told: objective and gradient norm at each
-point, and some of the points.
+the optimiser. All its steps are taken, also beyond the decision boundary.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common import checks
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.batching import batch_size
-from tasks.parts.geometry.balls import PIXELS, Box, norm_of, per_example
+from tasks.parts.geometry.balls import PIXELS, Box, per_example
 from tasks.parts.losses import pooled, value_and_gradient, verdict, without
+from tasks.parts.messages import did_you_mean
 from tasks.parts.randomness import normal, uniform
 from tasks.parts.settings import UserError
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+
+ATTACK = Capabilities(norms=("L2",), radius="free")
 
 Start = Literal["image", "noise", "zeros"]
 Objective = Literal["probability", "log_probability", "logit"]
@@ -61,27 +63,6 @@ OWN = ("params", "lr", "maximize", "differentiable")
 """Arguments of optimisers that are not options."""
 
 
-@dataclass(frozen=True)
-class Trace(Found):
-    """What was found, and the way there.
-
-    The perturbation leads from the image to the point of the highest objective; `distance` is its L2 norm.
-
-    Attributes:
-        targets: (N,) the classes whose probability was maximised.
-        objective: (N, steps + 1), at the start and after each step.
-        gradient_norm: (N, steps + 1), L2 norm of the objective's gradient at these points.
-        kept: (N, keep, ...) points on the way, not perturbations.
-        kept_steps: (keep,) after how many steps each was reached.
-    """
-
-    targets: Tensor
-    objective: Tensor
-    gradient_norm: Tensor
-    kept: Tensor
-    kept_steps: Tensor
-
-
 def class_probability(
     model: Callable[[Tensor], Tensor],
     images: Tensor,
@@ -94,197 +75,91 @@ def class_probability(
     start: Start = "image",
     objective: Objective = "probability",
     steps: int = 100,
-    keep: int = 0,
     box: Box = PIXELS,
     ids: Sequence[int] | None = None,
     seed: int = 0,
     batch: int | None = None,
-) -> Trace:
-    """Climbs from each image, or from noise or zeros, to points that the model gives to a class with high probability.
+) -> AttackResult:
+    """Climbs from each image, or from noise or zeros, to a point that the model gives to a class with high probability.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, over which the objective is averaged; in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, over which the objective
+            is averaged; in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
-        targets: (N,) classes to make probable. Where None, the most likely class other than the label at the start, and any other class
-            than the label is a success; images that are misclassified from the start are then left alone.
+        targets: (N,) classes to make probable. Where None, the most likely class other than the label
+            at the start, and any other class than the label is a success; images that are
+            misclassified from the start are then left alone.
         optimiser: name in torch.optim, in small letters or capitals: one of `LEARNING_RATES`.
-        learning_rate: of the optimiser, in the points' units where it normalises the gradient (Adam and the like) and per gradient where
-            it does not (SGD); as in `LEARNING_RATES` where None.
-        optimiser_options: its other arguments. Weight decay, which would pull points to zero, is 0 unless it is given here.
-        start: the `image`; `noise`, uniform in the box, or standard normal where there is no box; or `zeros` (or the number of the box
-            that is nearest to it).
-        objective: the target's `probability`, whose gradient vanishes where it is near 0; its `log_probability`; or its `logit`.
+        learning_rate: of the optimiser, in the points' units where it normalises the gradient (Adam
+            and the like) and per gradient where it does not (SGD); as in `LEARNING_RATES` where None.
+        optimiser_options: its other arguments. Weight decay, which would pull points to zero, is 0
+            unless it is given here.
+        start: the `image`; `noise`, uniform in the box, or standard normal where there is no box; or
+            `zeros` (or the number of the box that is nearest to it).
+        objective: the target's `probability`, whose gradient vanishes where it is near 0; its
+            `log_probability`; or its `logit`.
         steps: of the optimiser, at least 1.
-        keep: how many points to keep, evenly spread over the steps, the first and the last among them (of one, the last).
         box: the least and the largest number of a point.
         ids: the examples' ids, which key the noise; 0, 1, ... where None.
         seed: keys the noise.
         batch: points in one pass; chosen for the device where None.
 
     Returns:
-        `Trace`. Success says whether the target (without targets: another class than the label) has the largest logit at the point
-        of the highest objective.
+        `AttackResult` of the points of the highest objective, with L2 distances from the images.
+        Success says whether the target (without targets: another class than the label) has the
+        largest logit there.
 
     Raises:
-        UserError: as `checks.arguments`, but away from the image a target may be the label; an optimiser that torch does not have or
-            that mixes examples, an option it does not have, an unknown start or objective, or a number out of its bounds.
+        UserError: as `check_arguments`, but away from the image a target may be the label; an
+            optimiser that torch does not have or that mixes examples, an option it does not have, an
+            unknown start or objective, or a number out of its bounds.
     """
-    _check(start, objective, steps, keep, learning_rate)
-    checks.arguments("class_probability", images, labels, targets=targets if start == "image" else None, box=box)
+    _check(start, objective, steps, learning_rate)
+    check_arguments("class_probability", images, labels, targets=targets if start == "image" else None, box=box)
     build = _optimiser(optimiser, learning_rate, optimiser_options or {})
     batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
     ids = range(len(images)) if ids is None else ids
-    begin = _begin(start, images, box, ids, seed) - images
-    walks = _Walks.starting(model, images, begin, labels, targets, objective, steps, keep, batch)
-    left = walks.fooled & (targets is None) & (start == "image")
-    for rows in (~left).nonzero().flatten().split(batch):
-        if len(rows):
-            walks.go(model, rows, build, box, batch)
-    passes = torch.where(left, 1, steps + 1)
-    return Trace(
-        perturbation=walks.best,
-        success=walks.success,
-        distance=norm_of(walks.best, "L2"),
-        forwards=passes,
-        backwards=passes.clone(),
-        targets=walks.targets,
-        objective=walks.value,
-        gradient_norm=walks.gradient_norm,
-        kept=walks.kept,
-        kept_steps=torch.tensor(walks.kept_steps, dtype=torch.long),
-    )
 
+    best = _begin(start, images, box, ids, seed) - images
+    aims = torch.zeros_like(labels) if targets is None else targets
+    first, success = torch.zeros_like(images), torch.zeros_like(labels, dtype=torch.bool)
+    highest = images.new_zeros(len(images))
+    for rows in torch.arange(len(images), device=images.device).split(batch) if len(images) else ():
+        aimed = partial(_aimed, aims=aims, rows=rows, labels=labels, objective=objective, chosen=targets is not None)
+        logits, highest[rows], first[rows] = value_and_gradient(model, images[rows] + best[rows], aimed, batch)
+        _, success[rows] = verdict(logits, labels[rows], None if targets is None else targets[rows])
 
-def for_all_classes(images: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Repeats each example for every target class but its label.
-
-    Args:
-        images: (N, ...).
-        labels: (N,).
-        classes: K.
-
-    Returns:
-        Images (N (K - 1), ...), labels and targets (N (K - 1),), and which row of `images` each is (N (K - 1),), example by example.
-
-    >>> _, labels, targets, rows = for_all_classes(torch.zeros(2, 1, 4, 4), torch.tensor([1, 0]), 3)
-    >>> labels.tolist(), targets.tolist(), rows.tolist()
-    ([1, 1, 0, 0], [0, 2, 1, 2], [0, 0, 1, 1])
-    """
-    rows = torch.arange(len(images), device=labels.device).repeat_interleave(classes - 1)
-    others = torch.arange(classes - 1, device=labels.device).repeat(len(images))
-    targets = others + (others >= labels[rows])  # the label is left out
-    return images[rows], labels[rows], targets, rows
-
-
-@dataclass(frozen=True)
-class _Walks:
-    """All examples' walks. Tensors are filled row by row as the walks go."""
-
-    aim: Callable[[Tensor, Tensor], Tensor]  # the objective: logits, targets (B,) -> (B,)
-    untargeted: bool
-    labels: Tensor
-    targets: Tensor
-    images: Tensor  # (N, ...)
-    delta: Tensor  # (N, ...) where each walk begins, from the image
-    gradient: Tensor  # (N, ...) there
-    fooled: Tensor  # (N,) there
-    best: Tensor  # (N, ...) of the highest objective, from the image
-    success: Tensor  # (N,) at the best point
-    value: Tensor  # (N, steps + 1)
-    gradient_norm: Tensor  # (N, steps + 1)
-    kept: Tensor  # (N, keep, ...)
-    kept_steps: list[int]
-
-    @staticmethod
-    def starting(
-        model: Callable[[Tensor], Tensor],
-        images: Tensor,
-        delta: Tensor,
-        labels: Tensor,
-        targets: Tensor | None,
-        objective: Objective,
-        steps: int,
-        keep: int,
-        batch: int,
-    ) -> _Walks:
-        """The first pass at every point; what would be told of a walk that stays there."""
-        points = images + delta
-        aims = torch.zeros_like(labels) if targets is None else targets.clone()
-        value, gradient = points.new_zeros(len(points)), torch.zeros_like(points)
-        fooled = torch.zeros_like(labels, dtype=torch.bool)
-
-        def aim(logits: Tensor, classes: Tensor) -> Tensor:
-            return height(logits, classes, objective)
-
-        for rows in torch.arange(len(points), device=points.device).split(batch):
-            if not len(rows):
-                continue
-
-            def first(logits: Tensor, rows: Tensor = rows) -> Tensor:
-                if targets is None:
-                    aims[rows] = without(pooled(logits.detach()), labels[rows]).argmax(1)
-                elif int(aims[rows].max()) >= logits.shape[-1]:
-                    raise UserError(
-                        f"target {int(aims[rows].max())} is out of range: the network has the classes 0..{logits.shape[-1] - 1}",
-                        "targets",
-                    )
-                return aim(logits, aims[rows])
-
-            logits, value[rows], gradient[rows] = value_and_gradient(model, points[rows], first, batch)
-            _, fooled[rows] = verdict(logits, labels[rows], None if targets is None else targets[rows])
-        kept_steps = [steps] if keep == 1 else [round(i * steps / (keep - 1)) for i in range(keep)]
-        return _Walks(
-            aim=aim,
-            untargeted=targets is None,
-            labels=labels,
-            targets=aims,
-            images=images,
-            delta=delta,
-            gradient=gradient,
-            fooled=fooled,
-            best=delta.clone(),
-            success=fooled.clone(),
-            value=value[:, None].repeat(1, steps + 1),
-            gradient_norm=norm_of(gradient, "L2")[:, None].repeat(1, steps + 1),
-            kept=points[:, None].repeat(1, keep, *[1] * (points.ndim - 1)),
-            kept_steps=kept_steps,
-        )
-
-    def go(
-        self,
-        model: Callable[[Tensor], Tensor],
-        rows: Tensor,
-        build: Callable[[Tensor], torch.optim.Optimizer],
-        box: Box,
-        batch: int,
-    ) -> None:
-        """Takes all the steps of some of the walks."""
-        images, labels, targets = self.images[rows], self.labels[rows], self.targets[rows]
-        best, success, highest = self.delta[rows], self.fooled[rows], self.value[rows, 0]
-        gradient = self.gradient[rows]
-        point = (images + best).requires_grad_(True)
+    alone = success & (targets is None) & (start == "image")
+    passes = torch.where(alone, 1, steps + 1)
+    walking = (~alone).nonzero().flatten()
+    for rows in walking.split(batch) if len(walking) else ():
+        here, aim, gradient = images[rows], aims[rows], first[rows]
+        climbed = partial(height, classes=aim, objective=objective)
+        point = (here + best[rows]).requires_grad_(True)
         stepper = build(point)
-        for step in range(1, self.value.shape[1]):
+        for _ in range(steps):
             point.grad = -gradient  # optimisers descend
             stepper.step()
             with torch.no_grad():
-                delta = point.clamp(*box) - images
-                point.copy_(images + delta)  # what is judged is the sum that the caller will form
-            logits, value, gradient = value_and_gradient(
-                model, point.detach(), lambda logits: self.aim(logits, targets), batch
-            )
-            _, fooled = verdict(logits, labels, None if self.untargeted else targets)
-            better = value > highest
-            best = torch.where(per_example(better, best), delta, best)
-            success = torch.where(better, fooled, success)
-            highest = torch.where(better, value, highest)
-            self.value[rows, step] = value
-            self.gradient_norm[rows, step] = norm_of(gradient, "L2")
-            for place, wanted in enumerate(self.kept_steps):
-                if wanted == step:
-                    self.kept[rows, place] = point.detach()
-        self.best[rows], self.success[rows] = best, success
+                delta = point.clamp(*box) - here
+                point.copy_(here + delta)  # what is judged is the sum that the caller will form
+            logits, value, gradient = value_and_gradient(model, point.detach(), climbed, batch)
+            _, fooled = verdict(logits, labels[rows], None if targets is None else aim)
+            better = value > highest[rows]
+            best[rows] = torch.where(per_example(better, delta), delta, best[rows])
+            success[rows] = torch.where(better, fooled, success[rows])
+            highest[rows] = torch.where(better, value, highest[rows])
+    return AttackResult.of(images, best, success, norm="L2", forwards=passes, backwards=passes.clone(), box=box)
+
+
+def _aimed(logits: Tensor, *, aims: Tensor, rows: Tensor, labels: Tensor, objective: Objective, chosen: bool) -> Tensor:
+    """The objective of some rows at the start (B,); unless their classes are chosen, writes the likeliest into `aims` (N,)."""
+    if not chosen:
+        aims[rows] = without(pooled(logits.detach()), labels[rows]).argmax(1)
+    elif (furthest := int(aims[rows].max())) >= (classes := logits.shape[-1]):
+        raise UserError(f"target {furthest} is out of range: the network has the classes 0..{classes - 1}", "targets")
+    return height(logits, aims[rows], objective)
 
 
 def height(logits: Tensor, classes: Tensor, objective: Objective) -> Tensor:
@@ -328,14 +203,14 @@ def _optimiser(
         )
     if proper not in LEARNING_RATES:
         raise UserError(
-            f"unknown optimiser '{name}'; there are {', '.join(LEARNING_RATES)}{_hint(name.lower(), known)}",
+            f"unknown optimiser '{name}'; there are {', '.join(LEARNING_RATES)}{did_you_mean(name.lower(), known)}",
             "optimiser",
         )
     kind: Callable[..., torch.optim.Optimizer] = getattr(torch.optim, proper)
     has = [option for option in list(inspect.signature(kind).parameters) if option not in OWN]
     for option in options:
         if option not in has:
-            instead = "; the rate is learning_rate" if option == "lr" else _hint(option, has)
+            instead = "; the rate is learning_rate" if option == "lr" else did_you_mean(option, has)
             raise UserError(f"{proper} has no option '{option}'; it has {', '.join(has)}{instead}", "optimiser_options")
     chosen: dict[str, Any] = {"lr": LEARNING_RATES[proper] if learning_rate is None else learning_rate}
     if "weight_decay" in has:
@@ -352,18 +227,11 @@ def _optimiser(
     return build
 
 
-def _check(start: str, objective: str, steps: int, keep: int, learning_rate: float | None) -> None:
+def _check(start: str, objective: str, steps: int, learning_rate: float | None) -> None:
     for came, allowed, field in ((start, get_args(Start), "start"), (objective, get_args(Objective), "objective")):
         if came not in allowed:
-            raise UserError(f"unknown {field} '{came}'; {', '.join(allowed)}{_hint(came, allowed)}", field)
+            raise UserError(f"unknown {field} '{came}'; {', '.join(allowed)}{did_you_mean(came, allowed)}", field)
     if steps < 1:
         raise UserError(f"at least 1 step is needed, not {steps}", "steps")
-    if not 0 <= keep <= steps + 1:
-        raise UserError(f"of {steps} steps 0 to {steps + 1} points can be kept, not {keep}", "keep")
     if learning_rate is not None and not 0 < learning_rate < math.inf:
         raise UserError(f"a learning rate above 0 is needed, not {learning_rate}", "learning_rate")
-
-
-def _hint(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -15,14 +15,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common import checks
-from tasks.parts.attacks.common.minimum_norm import Place, annealed, smallest, widest
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
+from tasks.parts.attacks.common.minimum_norm import Iterate, annealed, diameter, minimise
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.geometry.balls import PIXELS, Box, ascent_direction, clipped, per_example
 from tasks.parts.losses import Loss, Objective
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+
+ATTACK = Capabilities(norms=("L2",), radius="smallest")
 
 
 def ddn(
@@ -40,7 +43,7 @@ def ddn(
     targets: Tensor | None = None,
     box: Box = PIXELS,
     batch: int | None = None,
-) -> Found:
+) -> AttackResult:
     """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image in L2.
 
     Args:
@@ -59,21 +62,21 @@ def ddn(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `Found`, with distances in L2; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`, with distances in L2; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `checks.arguments`; an unknown loss.
+        UserError: as `check_arguments`; an unknown loss.
     """
-    checks.arguments("ddn", images, labels, targets=targets, box=box)
+    check_arguments("ddn", images, labels, targets=targets, box=box)
 
-    def step(place: Place) -> tuple[Tensor, Tensor]:
-        alpha = annealed(step_size, last_step_size, place.number, steps)
-        grown = place.radius * torch.where(place.fooled, 1 - gamma, 1 + gamma)
-        grown = grown.clamp_max(widest(place.images[0], "L2", box))
-        direction = ascent_direction(place.delta + alpha * ascent_direction(place.gradient, "L2"), "L2")
-        return clipped(place.images, per_example(grown, direction) * direction, box), grown
+    def step(iterate: Iterate) -> tuple[Tensor, Tensor]:
+        alpha = annealed(step_size, last_step_size, iterate.number, steps)
+        grown = iterate.radius * torch.where(iterate.fooled, 1 - gamma, 1 + gamma)
+        grown = grown.clamp_max(diameter(iterate.images[0], "L2", box))
+        direction = ascent_direction(iterate.delta + alpha * ascent_direction(iterate.gradient, "L2"), "L2")
+        return clipped(iterate.images, per_example(grown, direction) * direction, box), grown
 
-    return smallest(
+    return minimise(
         model,
         images,
         labels,
@@ -84,5 +87,6 @@ def ddn(
         radius=radius,
         halvings=halvings,
         targets=targets,
+        box=box,
         batch=batch,
     )

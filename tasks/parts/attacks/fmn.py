@@ -7,7 +7,7 @@ minimum-norm adversarial attacks through adaptive norm constraints").
              min(radius * (1 - gamma), shortest)         where `shortest` is the shortest perturbation that has succeeded
     delta:   project(delta + step_size * gradient / |gradient|_2, radius),  clipped so that image + delta stays in [0, 1]
 
-In L-inf the last steps, two in five, are those of `along_boundary` in place of these, which the paper does not have: projections onto
+In L-inf the last steps, two in five, are those of `boundary_walk` in place of these, which the paper does not have: projections onto
 the linear boundary are more exact there.
 
 `margin` is the largest other logit minus the label's (towards a target: the target's minus the largest other), `gradient` its own.
@@ -21,15 +21,18 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common import checks
-from tasks.parts.attacks.common.boundary_walk import AlongBoundary
-from tasks.parts.attacks.common.minimum_norm import Place, annealed, smallest, widest
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.boundary_walk import BoundaryWalk
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
+from tasks.parts.attacks.common.minimum_norm import Iterate, annealed, diameter, minimise
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.geometry.balls import PIXELS, Box, Norm, ascent_direction, clipped, norm_of, project
 from tasks.parts.losses import Loss, Objective
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+
+ATTACK = Capabilities(norms=get_args(Norm), radius="smallest")
 
 
 def fmn(
@@ -49,7 +52,7 @@ def fmn(
     targets: Tensor | None = None,
     box: Box = PIXELS,
     batch: int | None = None,
-) -> Found:
+) -> AttackResult:
     """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image.
 
     Args:
@@ -61,7 +64,7 @@ def fmn(
         step_size, last_step_size: length (L2, in every norm) of the first step and, along half a cosine wave, of the last, pixel units.
         gamma, last_gamma: by which share the radius shrinks or grows at the first step and, along the same wave, at the last. In L0
             by one number at least.
-        polish: in L-inf, how many of the steps, the last ones, go along the boundary, see `along_boundary`; at most half of them do.
+        polish: in L-inf, how many of the steps, the last ones, go along the boundary, see `boundary_walk`; at most half of them do.
         halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
         loss: whose gradient the steps follow, by name (see `losses`) or as a function of one's own. How far the boundary is, is told
             from the margin: a loss of another scale makes the first radii longer or shorter.
@@ -70,38 +73,38 @@ def fmn(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `checks.arguments`; an unknown loss.
+        UserError: as `check_arguments`; an unknown loss.
     """
-    checks.arguments("fmn", images, labels, norm=norm, norms=get_args(Norm), targets=targets, box=box)
+    check_arguments("fmn", images, labels, norm=norm, norms=ATTACK.norms, targets=targets, box=box)
     turn = steps - min(polish, steps // 2) if norm == "Linf" else steps
-    foot: AlongBoundary | None = None  # of the batch that is under way: they come one after the other
+    foot: BoundaryWalk | None = None  # of the batch that is under way: they come one after the other
 
-    def step(place: Place) -> tuple[Tensor, Tensor]:
+    def step(iterate: Iterate) -> tuple[Tensor, Tensor]:
         nonlocal foot
-        if place.number == turn:
-            foot = AlongBoundary.of(place, "Linf", steps - turn - 1, box)
-            return place.best, place.radius
-        if place.number > turn:
+        if iterate.number == turn:
+            foot = BoundaryWalk.of(iterate, "Linf", steps - turn - 1, box)
+            return iterate.best, iterate.radius
+        if iterate.number > turn:
             assert foot is not None
-            return foot.step(place, place.number - turn - 1), place.radius
-        share = annealed(gamma, last_gamma, place.number, turn)
-        alpha = annealed(step_size, last_step_size, place.number, turn)
-        smaller, larger = place.radius * (1 - share), place.radius * (1 + share)
+            return foot.step(iterate, iterate.number - turn - 1), iterate.radius
+        share = annealed(gamma, last_gamma, iterate.number, turn)
+        alpha = annealed(step_size, last_step_size, iterate.number, turn)
+        smaller, larger = iterate.radius * (1 - share), iterate.radius * (1 + share)
         if norm == "L0":
-            smaller = torch.minimum(smaller.floor(), place.radius - 1).clamp_min(1)
-            larger = torch.maximum(larger.floor(), place.radius + 1)
+            smaller = torch.minimum(smaller.floor(), iterate.radius - 1).clamp_min(1)
+            larger = torch.maximum(larger.floor(), iterate.radius + 1)
         # Newton's steps may end just before the boundary for ever, so the radius grows at least as it does later on.
-        plane = torch.maximum(norm_of(place.delta, norm) + _to_plane(place, norm, box), larger)
-        outwards = torch.where(place.shortest.isfinite(), larger, plane)
-        radius = torch.where(place.fooled, torch.minimum(smaller, place.shortest), outwards)
-        radius = radius.clamp_max(widest(place.images[0], norm, box))
-        moved = project(place.delta + alpha * ascent_direction(place.gradient, "L2"), radius, norm)
-        return clipped(place.images, moved, box), radius
+        plane = torch.maximum(norm_of(iterate.delta, norm) + _to_plane(iterate, norm, box), larger)
+        outwards = torch.where(iterate.shortest.isfinite(), larger, plane)
+        radius = torch.where(iterate.fooled, torch.minimum(smaller, iterate.shortest), outwards)
+        radius = radius.clamp_max(diameter(iterate.images[0], norm, box))
+        moved = project(iterate.delta + alpha * ascent_direction(iterate.gradient, "L2"), radius, norm)
+        return clipped(iterate.images, moved, box), radius
 
-    return smallest(
+    return minimise(
         model,
         images,
         labels,
@@ -112,19 +115,20 @@ def fmn(
         radius=0.0,
         halvings=halvings,
         targets=targets,
+        box=box,
         batch=batch,
     )
 
 
-def _to_plane(place: Place, norm: Norm, box: Box) -> Tensor:
+def _to_plane(iterate: Iterate, norm: Norm, box: Box) -> Tensor:
     """How far the boundary would be if the margin were linear, (B,): |margin| / dual norm of the gradient.
 
     In L0 the most a number can give is its gradient times its way to the wall of the box; as many of the most generous are counted as
     the margin takes.
     """
-    gradient, missing = place.gradient.flatten(1), place.margin.abs()
+    gradient, missing = iterate.gradient.flatten(1), iterate.margin.abs()
     if norm == "L0":
-        point = (place.images + place.delta).flatten(1)
+        point = (iterate.images + iterate.delta).flatten(1)
         gains = gradient.abs() * torch.where(gradient > 0, box[1] - point, point - box[0])
         gains = torch.where(gradient == 0, 0, gains)  # also where there is no wall
         return (gains.sort(dim=1, descending=True).values.cumsum(1) < missing[:, None]).sum(1) + 1.0

@@ -22,15 +22,18 @@ from torch import Tensor
 
 from tasks.parts.attacks.alma import alma
 from tasks.parts.attacks.bisection import bisection
-from tasks.parts.attacks.common import checks
-from tasks.parts.attacks.common.result import Found, pass_size
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
+from tasks.parts.attacks.common.result import AttackResult, pass_size
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.batching import in_batches
-from tasks.parts.geometry.balls import PIXELS, Box, Norm, norm_of, per_example
+from tasks.parts.geometry.balls import PIXELS, Box, Norm, per_example
 from tasks.parts.losses import likeliest
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+
+ATTACK = Capabilities(norms=get_args(Norm), radius="smallest", weight_noise=False)
 
 SHORT = 3
 """So many times shorter are the walks towards every class."""
@@ -52,7 +55,7 @@ def nearest(
     ids: Sequence[int] | None = None,
     seed: int = 0,
     batch: int | None = None,
-) -> Found:
+) -> AttackResult:
     """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image, with several attacks.
 
     Args:
@@ -70,28 +73,28 @@ def nearest(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `Found`, with the passes of all searches; where all failed, the perturbation of the first.
+        `AttackResult`, with the passes of all searches; where all failed, the perturbation of the first.
 
     Raises:
-        UserError: as `checks.arguments`.
+        UserError: as `check_arguments`.
     """
-    checks.arguments("nearest", images, labels, norm=norm, norms=get_args(Norm), targets=targets, box=box)
+    check_arguments("nearest", images, labels, norm=norm, norms=ATTACK.norms, targets=targets, box=box)
     batch = pass_size(images) if batch is None else batch
-    tally = _Tally.of(images, norm)
+    kept = _Nearest.of(images, norm, box)
     if not len(images):
-        return tally.found()
+        return kept.result()
     how: dict[str, Any] = {"steps": steps, "box": box, "batch": batch}
-    walk: partial[Found] = partial(alma, **how) if norm == "L2" else partial(fmn, norm=norm, **how)
+    walk: partial[AttackResult] = partial(alma, **how) if norm == "L2" else partial(fmn, norm=norm, **how)
     here = torch.arange(len(images), device=images.device)
 
-    def search(rows: Tensor, attack: partial[Found], aims: Tensor | None) -> Tensor:
-        return tally.add(rows, attack(model, images[rows], labels[rows], targets=aims))
+    def search(rows: Tensor, attack: partial[AttackResult], aims: Tensor | None) -> Tensor:
+        return kept.add(rows, attack(model, images[rows], labels[rows], targets=aims))
 
     search(here, walk, targets)
-    rows = (tally.distance > 0).nonzero().flatten()  # the images that do not succeed themselves
+    rows = (kept.distance > 0).nonzero().flatten()  # the images that do not succeed themselves
     if targets is None and len(rows):
         logits = in_batches(model, images[rows], batch)
-        tally.forwards[rows] += 1
+        kept.forwards[rows] += 1
         others = likeliest(logits, labels[rows], min(target_classes, logits.shape[-1] - 1))  # (n, C)
         short = partial(walk, steps=max(1, steps // SHORT))
         lengths = torch.stack([search(rows, short, aims) for aims in others.T], 1) if others.numel() else others
@@ -103,27 +106,29 @@ def nearest(
             bisection, norm=norm, steps=max(1, steps // ROUNDS), ids=keys, seed=seed, box=box, batch=batch
         )
         search(rows, careful, None if targets is None else targets[rows])
-    return tally.found()
+    return kept.result()
 
 
 @dataclass
-class _Tally:
-    """The nearest success of each of N examples so far, else the first try, and what all searches took."""
+class _Nearest:
+    """The nearest success of each of N examples so far, else the first try, and the passes of all attacks."""
 
+    images: Tensor  # (N, ...)
     norm: Norm
-    best: Tensor  # (N, ...)
+    box: Box
+    best: Tensor  # (N, ...) perturbations
     distance: Tensor  # (N,) infinite before the first success
     forwards: Tensor  # (N,)
     backwards: Tensor  # (N,)
 
     @staticmethod
-    def of(images: Tensor, norm: Norm) -> _Tally:
+    def of(images: Tensor, norm: Norm, box: Box) -> _Nearest:
         none = torch.zeros(len(images), dtype=torch.long, device=images.device)
         distance = torch.full_like(none, torch.inf, dtype=images.dtype)
-        return _Tally(norm, torch.zeros_like(images), distance, none, none.clone())
+        return _Nearest(images, norm, box, torch.zeros_like(images), distance, none, none.clone())
 
-    def add(self, rows: Tensor, found: Found) -> Tensor:
-        """Takes in what a search found at these rows (n,); returns its distances, infinite where it failed."""
+    def add(self, rows: Tensor, found: AttackResult) -> Tensor:
+        """Takes in the result of an attack on these rows (n,); returns its distances, infinite where it failed."""
         distance = torch.where(found.success, found.distance, torch.inf)
         first = self.forwards[rows] == 0
         taken = per_example(first | (distance < self.distance[rows]), found.perturbation)
@@ -133,6 +138,13 @@ class _Tally:
         self.backwards[rows] += found.backwards
         return distance
 
-    def found(self) -> Found:
-        success, distance = self.distance.isfinite(), norm_of(self.best, self.norm)
-        return Found(self.best, success, distance, self.forwards, self.backwards)
+    def result(self) -> AttackResult:
+        return AttackResult.of(
+            self.images,
+            self.best,
+            self.distance.isfinite(),
+            norm=self.norm,
+            forwards=self.forwards,
+            backwards=self.backwards,
+            box=self.box,
+        )

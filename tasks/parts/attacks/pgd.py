@@ -7,7 +7,7 @@ adversarial attacks"), momentum (Dong et al. 2018, "Boosting adversarial attacks
 In L1 the direction moves a share of the numbers, the steepest ones (Tramer and Boneh 2019), and the projection is onto ball and box at
 once (Croce and Hein 2021), see `geometry`.
 
-An example leaves the batch as soon as it is fooled, or when its restarts are used up, and the next one takes its place (`slots`).
+An example leaves the batch as soon as it is fooled, or when its restarts are used up, and the next one takes its place (`active_batch`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common import checks
-from tasks.parts.attacks.common.active_batch import Slots, drawn
-from tasks.parts.attacks.common.result import Found, pass_size
+from tasks.parts.attacks.common.active_batch import ActiveBatch, keyed_draws
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
+from tasks.parts.attacks.common.result import AttackResult, pass_size
 from tasks.parts.batching import in_batches
 from tasks.parts.geometry.balls import (
     PIXELS,
@@ -41,6 +42,8 @@ from tasks.parts.settings import UserError
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
+
+ATTACK = Capabilities(norms=get_args(Convex), radius="fixed")
 
 Stop = Literal["first", "last"]
 Schedule = Literal["constant", "cosine", "linear"]
@@ -67,7 +70,7 @@ def pgd(
     ids: Sequence[int] | None = None,
     seed: int = 0,
     batch: int | None = None,
-) -> Found:
+) -> AttackResult:
     """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image.
 
     Args:
@@ -83,7 +86,7 @@ def pgd(
         momentum: mu, the share of the accumulated gradient that is kept at each step; 0 leaves momentum out.
         share: in L1, of the numbers that one step moves.
         restarts: independent starts, uniform in the ball; the first starts at the image itself.
-        start: (N, ...) the perturbations at which the first restart begins instead, once the image has been looked at; those outside
+        start: (N, ...) the perturbations at which the first restart begins instead, once the image has been evaluated; those outside
             ball and box are projected.
         loss: what is maximised, by name (see `losses`) or as a function of one's own: the cross-entropy, or the logit margin (largest
             other logit minus the label's), whose gradient does not vanish on confident networks, or the DLR. Towards a target, the
@@ -97,14 +100,12 @@ def pgd(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `Found`; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `checks.arguments`; an unknown loss or schedule.
+        UserError: as `check_arguments`; an unknown loss or schedule.
     """
-    checks.arguments(
-        "pgd", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Convex), targets=targets, box=box
-    )
+    check_arguments("pgd", images, labels, epsilon=epsilon, norm=norm, norms=ATTACK.norms, targets=targets, box=box)
     shape = images.shape[1:]
     ids = range(len(images)) if ids is None else ids
     batch = pass_size(images) if batch is None else batch
@@ -117,25 +118,25 @@ def pgd(
     def uniform(keys: list[int], number: int) -> Tensor:
         return random_in_ball(norm, shape, seed=seed, purpose="pgd start", ids=keys, block=number)
 
-    looked = None if start is None else in_batches(model, images, batch)
-    slots = Slots(images, labels, targets, batch, looked=looked)
-    restart, step, delta = slots.zeros(), slots.zeros(), slots.zeros(*shape, dtype=images.dtype)
-    gathered = slots.zeros(*shape if momentum else (0,), dtype=images.dtype)
-    while len(slots.example):
-        here, label, limit = images[slots.example], labels[slots.example], radius[slots.example]
-        target = None if targets is None else targets[slots.example]
+    evaluated = None if start is None else in_batches(model, images, batch)
+    active = ActiveBatch(images, labels, targets, batch, evaluated=evaluated)
+    restart, step, delta = active.zeros(), active.zeros(), active.zeros(*shape, dtype=images.dtype)
+    gathered = active.zeros(*shape if momentum else (0,), dtype=images.dtype)
+    while len(active.example):
+        here, label, limit = images[active.example], labels[active.example], radius[active.example]
+        target = None if targets is None else targets[active.example]
         if start is not None and (first := step + restart == 0).any():
-            given = start[slots.example[first]].to(delta)
+            given = start[active.example[first]].to(delta)
             delta[first] = inside(here[first], given, limit[first], norm, box)
         height = partial(objective, loss, labels=label, targets=target)
         logits, _, gradient = value_and_gradient(model, here + delta, height, batch)
-        _, fooled = slots.record(delta, logits, backward=True)
+        _, fooled = active.record(delta, logits, backward=True)
 
         ended = step >= steps
         if stop == "first":
             finished = fooled | (ended & (restart + 1 >= restarts))
         else:  # misclassified to begin with, or at the end of a restart that succeeded, or of the last
-            finished = ended & (slots.succeeded | (restart + 1 >= restarts))
+            finished = ended & (active.succeeded | (restart + 1 >= restarts))
             if start is None:
                 finished |= fooled & (step + restart == 0)
         again = ended & ~finished
@@ -148,17 +149,17 @@ def pgd(
             direction = sparse_ascent(gradient, torch.where(gradient > 0, box[1] - point, point - box[0]), share)
         else:
             direction = ascent_direction(gradient, norm)
-        size = first_size[slots.example] * factors[step.clamp_max(steps - 1)]
+        size = first_size[active.example] * factors[step.clamp_max(steps - 1)]
         moved = delta + per_example(size, delta) * direction
         step = torch.where(again, 0, step + 1)
         restart = restart + again
         if again.any():
             gathered = torch.where(per_example(again, gathered), 0, gathered)
-            points = drawn(uniform, ids, slots.example[again], restart[again]).to(moved)
+            points = keyed_draws(uniform, ids, active.example[again], restart[again]).to(moved)
             moved[again] = points * per_example(limit[again], points)
         delta = inside(here, moved, limit, norm, box)
-        restart, step, delta, gathered = slots.refill(finished, restart, step, delta, gathered)
-    return slots.found(norm)
+        restart, step, delta, gathered = active.replace_finished(finished, restart, step, delta, gathered)
+    return active.result(norm, box)
 
 
 def falling(schedule: Schedule, steps: int) -> Tensor:

@@ -9,7 +9,7 @@ if the logit margin rises. The squares' area, a share p of the image, is halved 
   together with another square W2 and an equal part of what the whole is short of epsilon, in the direction of its present content plus
   or minus the bump (both of norm 1); W2 becomes zero.
 
-Examples leave the batch once they are fooled, and the next ones take their place (`slots`).
+Examples leave the batch once they are fooled, and the next ones take their place (`active_batch`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common import checks
-from tasks.parts.attacks.common.active_batch import Slots, drawn
-from tasks.parts.attacks.common.result import Found, pass_size
+from tasks.parts.attacks.common.active_batch import ActiveBatch, keyed_draws
+from tasks.parts.attacks.common.capabilities import Capabilities
+from tasks.parts.attacks.common.checks import check_arguments
+from tasks.parts.attacks.common.result import AttackResult, pass_size
 from tasks.parts.batching import in_batches
 from tasks.parts.geometry.balls import Ball, norm_of, per_example, project, radii
 from tasks.parts.randomness import uniform
@@ -31,8 +32,10 @@ from tasks.parts.settings import UserError
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
 
+ATTACK = Capabilities(norms=get_args(Ball), radius="fixed", gradients=False, spaces=("pixel",))
+
 BLOCK = 64
-"""Tries whose random numbers are drawn at once."""
+"""Tries whose random numbers are keyed_draws at once."""
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After so many tries of 10,000 the squares' area is halved."""
@@ -51,7 +54,7 @@ def square(
     ids: Sequence[int] | None = None,
     seed: int = 0,
     batch: int | None = None,
-) -> Found:
+) -> AttackResult:
     """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image, without gradients.
 
     Args:
@@ -69,12 +72,12 @@ def square(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `Found`, with no backward passes; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`, with no backward passes; where the search failed, the perturbation that came nearest, by margin, to success.
 
     Raises:
-        UserError: as `checks.arguments`; images that are none.
+        UserError: as `check_arguments`; images that are none.
     """
-    checks.arguments("square", images, labels, epsilon=epsilon, norm=norm, norms=get_args(Ball), targets=targets)
+    check_arguments("square", images, labels, epsilon=epsilon, norm=norm, norms=ATTACK.norms, targets=targets)
     if images.ndim != 4:
         raise UserError(f"square needs images (N, C, H, W), not points {tuple(images.shape)}", "images")
     shape, device = images.shape[1:], images.device
@@ -93,34 +96,34 @@ def square(
         pattern = uniform(seed, "square start", keys, shape, block)
         return _stripes(pattern) if norm == "Linf" else _tiles(pattern)
 
-    slots = Slots(images, labels, targets, batch)
-    query = slots.zeros()
-    best, delta = (slots.zeros(*shape, dtype=images.dtype) for _ in range(2))  # accepted, and tried now
-    value = slots.zeros(dtype=images.dtype)
-    draws = slots.zeros(BLOCK, numbers, dtype=torch.float32)
-    while len(slots.example):
-        here = images[slots.example]
+    active = ActiveBatch(images, labels, targets, batch)
+    query = active.zeros()
+    best, delta = (active.zeros(*shape, dtype=images.dtype) for _ in range(2))  # accepted, and tried now
+    value = active.zeros(dtype=images.dtype)
+    draws = active.zeros(BLOCK, numbers, dtype=torch.float32)
+    while len(active.example):
+        here = images[active.example]
         logits = in_batches(model, here + delta, batch)
-        margin, fooled = slots.record(delta, logits, backward=False)
+        margin, fooled = active.record(delta, logits, backward=False)
         better = (query <= 1) | (margin > value)  # the pattern at the start need not be better than the image
         best = torch.where(per_example(better, delta), delta, best)
         value = torch.where(better, margin, value)
 
         query = query + 1
         finished = fooled | (query >= queries)
-        query, best, value, draws = slots.refill(finished, query, best, value, draws)
-        here = images[slots.example]
+        query, best, value, draws = active.replace_finished(finished, query, best, value, draws)
+        here = images[active.example]
         if (renew := (query > 0) & ((query - 1) % BLOCK == 0)).any():
-            draws[renew] = drawn(tries, ids, slots.example[renew], (query[renew] - 1) // BLOCK).to(draws)
+            draws[renew] = keyed_draws(tries, ids, active.example[renew], (query[renew] - 1) // BLOCK).to(draws)
         draw = draws[torch.arange(len(query), device=device), (query - 1) % BLOCK]  # (S, numbers)
-        limit = radius[slots.example]
+        limit = radius[active.example]
         size = side[query]
         delta = _square_linf(best, draw, size, limit) if bumps is None else _square_l2(best, draw, size, limit, bumps)
         if (begin := query == 1).any():
-            pattern = drawn(first, ids, slots.example[begin], query[begin]).to(delta)
+            pattern = keyed_draws(first, ids, active.example[begin], query[begin]).to(delta)
             delta[begin] = pattern * per_example(limit[begin], pattern)
         delta = torch.where(per_example(query == 0, delta), 0, (here + delta).clamp(0, 1) - here)
-    return slots.found(norm)
+    return active.result(norm)
 
 
 def sides(queries: int, share: float, height: int, width: int, norm: Ball) -> list[int]:

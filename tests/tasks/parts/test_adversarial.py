@@ -71,7 +71,7 @@ def searched(
 # --------------------------------------------------------------------------------------------------------------- settings
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "misspelt attack": ({"name": "pdg"}, "name: ...unknown attack (there are alma, ...did you mean pgd?"),
+    "misspelt attack": ({"name": "pdg"}, "name: ...unknown attack pdg; there are alma, ...did you mean pgd?"),
     "unknown package": ({"name": "foolbx:LinfPGD"}, "name: ...unknown package 'foolbx'...did you mean foolbox?"),
     "norm that it lacks": ({"name": "apgd", "norm": "L1"}, "norm: ...apgd has Linf, L2"),
     "no such norm": ({"norm": "L3"}, "norm: Input should be 'Linf', 'L2', 'L1' or 'L0'"),
@@ -84,8 +84,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "end": ({"stop": "never"}, "stop: ...pgd has first, last"),
     "misspelt option": ({"options": {"momentun": 1}}, "options: ...momentun: ...did you mean momentum?"),
     "option that is a setting": ({"options": {"steps": 1}}, "options: ...steps: belongs beside options"),
-    "option that is not the user's": ({"options": {"box": 1}}, "options: ...box: pgd has the options schedule"),
-    "option of another type": ({"options": {"momentum": "fast"}}, "options: ...momentum: must be a number, not fast"),
+    "option that is not the user's": ({"options": {"box": 1}}, "options: ...box: unknown field; pgd has schedule"),
+    "option of another type": (
+        {"options": {"momentum": "fast"}},
+        "options: ...momentum: must be a number or a fraction such as 8/255, not fast",
+    ),
     "true for a number": ({"options": {"momentum": True}}, "options: ...momentum: must be a number"),
     "part of a number": (
         {"name": "square", "options": {"queries": 1.5}},
@@ -127,14 +130,14 @@ def matches(said: str, expected: str) -> bool:
 
 
 def test_arguments_are_those_that_were_given_and_the_radius() -> None:
-    assert Attack().arguments() == {"norm": "Linf", "epsilon": 0.15}
-    assert Attack(norm="L2").arguments() == {"norm": "L2", "epsilon": 1.0}
-    assert Attack(name="fmn").arguments() == {"norm": "L2"}
-    assert Attack(name="ddn", steps=7).arguments() == {"steps": 7}
+    assert Attack().resolve().arguments == {"norm": "Linf", "epsilon": 0.15}
+    assert Attack(norm="L2").resolve().arguments == {"norm": "L2", "epsilon": 1.0}
+    assert Attack(name="fmn").resolve().arguments == {"norm": "L2"}
+    assert Attack(name="ddn", steps=7).resolve().arguments == {"steps": 7}
     attack = Attack(
         epsilon="8/255", steps=3, loss="margin", stop="last", options={"momentum": "1/4", "schedule": "cosine"}
     )
-    assert attack.arguments() == {
+    assert attack.resolve().arguments == {
         "norm": "Linf",
         "epsilon": 8 / 255,
         "steps": 3,
@@ -143,7 +146,7 @@ def test_arguments_are_those_that_were_given_and_the_radius() -> None:
         "momentum": 0.25,
         "schedule": "cosine",
     }
-    assert Attack(name="class_probability", options={"start": "noise"}).arguments() == {"start": "noise"}
+    assert Attack(name="class_probability", options={"start": "noise"}).resolve().arguments == {"start": "noise"}
     assert Attack(space="hidden: 2").space == "hidden:2"
     assert Attack(space="hidden:0").space == "pixel"
 
@@ -196,7 +199,7 @@ def test_classes_that_a_search_cannot_do_with() -> None:
 def test_options_are_tried_before_the_work() -> None:
     Attack(options={"momentum": 0.5, "schedule": "cosine"}).try_options()
     Attack(norm="L1", options={"share": 0.1}).try_options()
-    Attack(name="class_probability", options={"keep": 5, "start": "zeros"}).try_options()
+    Attack(name="class_probability", options={"learning_rate": "1/10", "start": "zeros"}).try_options()
     for attack, field, told in [
         (Attack(norm="L1", options={"share": 70}), "attack.options", "pgd cannot search with"),
         (

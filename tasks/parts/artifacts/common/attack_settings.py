@@ -1,38 +1,52 @@
-"""How an attack is set: its name, its settings, and what the attack of that name has of them.
+"""How an attack is set: what the user may write, checked against what the attack of that name declares, and what it comes to.
 
-An attack is a function in `tasks/parts/attacks/`, found by the name of its file; its signature says which settings it has. The attacks of
-other packages go by `foolbox:<class>` and `art:<class>` (`libraries`).
+An attack is a function in `tasks/parts/attacks/`, found by the name of its file, which declares what it can do (`Capabilities`); its
+signature says which settings it has. The attacks of other packages go by `foolbox:<class>` and `art:<class>` (`libraries`).
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, reduce
+from operator import or_
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from torch import nn
 
 from tasks.parts import attacks
 from tasks.parts.attacks.common import libraries
-from tasks.parts.attacks.common.result import Found
-from tasks.parts.attacks.common.weight_noise import IN_TURN
+from tasks.parts.attacks.common.capabilities import Capabilities, capabilities_of, misdeclared
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.data import load as data
 from tasks.parts.geometry.balls import Norm
 from tasks.parts.losses import How
+from tasks.parts.messages import did_you_mean, validated
 from tasks.parts.models import spaces
-from tasks.parts.settings import NonNegative, Positive, Settings, UserError, as_number
+from tasks.parts.settings import NonNegative, Positive, Settings, UserError
 
-RADII: dict[str, float] = {"Linf": 0.15, "L2": 1.0, "L1": 5.0, "L0": 20.0}
+OWN: Any = None
+"""A setting that is null is as the attack has it."""
+RADII: dict[Norm, float] = {"Linf": 0.15, "L2": 1.0, "L1": 5.0, "L0": 20.0}
 """The radius of an attack by norm, where none is given."""
 COMMON = ("norm", "epsilon", "steps", "step_size", "restarts", "loss", "stop")
 """Settings that are arguments of an attack's function."""
-OURS = {"model", "images", "labels", "ids", "seed", "batch", "targets", "box", "start"}
+RESERVED = {"model", "images", "labels", "ids", "seed", "batch", "targets", "box", "start"}
 """Arguments of an attack's function that are not the user's to set, unless they are one of several words."""
 
 
@@ -46,13 +60,15 @@ class SearchNoise(Settings):
 class Attack(Settings):
     """A search for adversarial examples; its name alone stands for one with all else by default.
 
-    What is null is as the attack's own function has it.
+    What is null is as the attack's own function has it; `resolve` says what that comes to.
     """
 
     name: str = Field(
         default="pgd", title="attack", description="a file in tasks/parts/attacks, foolbox:<class> or art:<class>"
     )
-    norm: Norm | None = Field(default=None, title="norm of the attack", description="of the perturbation")
+    norm: Norm = Field(
+        default=OWN, title="norm of the attack", description="of the perturbation; as the attack has it where null"
+    )
     epsilon: Positive | None = Field(
         default=None,
         title="attack radius (pixel units)",
@@ -88,91 +104,91 @@ class Attack(Settings):
     @classmethod
     def _known(cls, name: str) -> str:
         if ":" not in name and name not in names():
-            near = difflib.get_close_matches(name, names(), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"unknown attack (there are {', '.join(names())}, foolbox:<class>, art:<class>{hint})")
-        if ":" in name:
-            try:
-                libraries.check(name)
-            except UserError as error:
-                raise ValueError(f"{name}: {error.message}") from None
+            known = ", ".join(names())
+            hint = did_you_mean(name, names())
+            raise UserError(f"unknown attack {name}; there are {known}, foolbox:<class>, art:<class>{hint}")
+        with _this_field():
+            function_of(name)
         return name
+
+    @field_validator("norm", mode="before")
+    @classmethod
+    def _default_norm(cls, norm: Any, info: ValidationInfo) -> Any:
+        name = info.data.get("name")
+        if norm is not None or name is None:  # a name that is refused has no norms, nor a need of one
+            return norm or "L2"
+        return arguments_of(name).get("norm") or capabilities_of(function_of(name)).norms[0]
 
     @field_validator(*COMMON)
     @classmethod
     def _has(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuses what the attack lacks, and fills in its norm."""
-        name = info.data.get("name")
-        if name is None:
-            return value  # refused already
-        there, choices = arguments_of(name), _choices(name).get(info.field_name or "")
-        if info.field_name == "norm":
-            choices = norms_of(name)
-            value = _default_norm(name) if value is None else value
-        if value is None:
+        """Refuses what the attack lacks."""
+        name, setting = info.data.get("name"), str(info.field_name)
+        if name is None or value is None:
             return value
+        norms, there = capabilities_of(function_of(name)).norms, arguments_of(name)
+        choices = norms if setting == "norm" else _choices(name).get(setting)
         if choices is not None and value not in choices:
             raise UserError(f"{name} has {', '.join(choices)}, not {value}")
-        if info.field_name not in ("norm", *there):
-            raise ValueError(f"no setting of {name} (it has {', '.join(there)})")
+        if setting not in ("norm", *there):
+            raise UserError(f"no setting of {name} (it has {', '.join(there)})")
         return value
 
     @field_validator("options")
     @classmethod
     def _of_the_attack(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         name = info.data.get("name")
-        if name is None:
+        if name is None or not options:
             return options
         if ":" in name:
-            _to_value(libraries.check, name, options)
+            with _this_field("options"):
+                libraries.check(name, options)
             return options
-        there = [argument for argument in arguments_of(name) if argument not in COMMON]
-        options = dict(options)
-        for option, value in options.items():
+        for option in options:
             if option in COMMON:
-                raise ValueError(f"{option}: belongs beside options, not into them")
-            if option not in there:
-                near = difflib.get_close_matches(option, there, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"{option}: {name} has the options {', '.join(there) or 'none'}{hint}")
-            choices = _choices(name).get(option)
-            if choices is not None and value not in choices:
-                raise ValueError(f"{option}: must be one of {', '.join(map(str, choices))}, not {value}")
-            default = arguments_of(name)[option]
-            if isinstance(default, float) or default is None:
-                value = options[option] = as_number(value)
-            if isinstance(value, int | float) and value < 0:
-                raise ValueError(f"{option}: must be at least 0, not {value}")
-            if isinstance(default, int | float) and (
-                isinstance(value, bool) is not isinstance(default, bool)
-                or not isinstance(value, int | float)
-                or (isinstance(default, int) and not isinstance(value, int))
-            ):
-                wanted = "a whole number" if isinstance(default, int) else "a number"
-                raise ValueError(f"{option}: must be {wanted}, not {value}")
-        return options
+                raise UserError("belongs beside options, not into them", option)
+        return validated(_options_of(name), options, name).model_dump(exclude_unset=True)
 
     @field_validator("space")
     @classmethod
     def _space(cls, space: str) -> str:
-        kind, stage = _to_value(spaces.parse, space)
+        with _this_field():
+            kind, stage = spaces.parse(space)
         if kind == "latent":
-            raise ValueError("the latent space of an autoencoder is not there yet; take pixel or hidden:<stage>")
+            raise UserError("the latent space of an autoencoder is not there yet; take pixel or hidden:<stage>")
         return "pixel" if kind == "pixel" or stage == 0 else f"hidden:{stage}"
 
     @model_validator(mode="after")
     def _together(self) -> Attack:
-        if self.space != "pixel" and ("box" not in parameters_of(self.name)):
-            raise ValueError(f"space: {self.name} searches among pixels only")
+        can = self.capabilities
+        if self.space != "pixel" and "hidden" not in can.spaces:
+            raise UserError(f"{self.name} searches among pixels only", "space")
         if self.weight_noise.sigma and ":" in self.name:
-            raise ValueError(f"weight_noise: {self.name} faces one network only")
-        if self.weight_noise.sigma and self.name in IN_TURN:
-            raise ValueError(
-                f"weight_noise: {self.name} is several searches in turn; take one, such as pgd, apgd or fmn"
-            )
-        if self.target is not None and "targets" not in parameters_of(self.name):
-            raise ValueError(f"target: {self.name} has no targets")
+            raise UserError(f"{self.name} faces one network only", "weight_noise")
+        if self.weight_noise.sigma and not can.weight_noise:
+            advice = "take one, such as pgd, apgd or fmn"
+            raise UserError(f"{self.name} is several searches in turn; {advice}", "weight_noise")
+        if self.target is not None and not can.targets:
+            raise UserError(f"{self.name} has no targets", "target")
         return self
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the attack can do."""
+        return capabilities_of(function_of(self.name))
+
+    @property
+    def fixed_radius(self) -> bool:
+        """Whether it searches within a radius."""
+        return self.capabilities.radius == "fixed"
+
+    def resolve(self) -> ResolvedAttack:
+        """The attack that these settings stand for."""
+        radius = (self.epsilon or RADII[self.norm]) if self.fixed_radius else None
+        there = arguments_of(self.name)
+        given = {name: getattr(self, name) for name in COMMON} | {"epsilon": radius}
+        arguments = {name: value for name, value in given.items() if value is not None and name in there}
+        return ResolvedAttack(function_of(self.name), self.capabilities, self.norm, radius, arguments | self.options)
 
     def try_options(self) -> None:
         """Searches once, among 16 pixels of a linear network, with the options, of which an attack may refuse more than their names.
@@ -182,6 +198,7 @@ class Attack(Settings):
         """
         if not self.options or ":" in self.name:
             return
+        attack = self.resolve()
         network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
         with torch.no_grad():
             weight, bias = network[1].parameters()
@@ -189,7 +206,7 @@ class Attack(Settings):
             bias.copy_(-weight.sum(1) / 2 + torch.tensor([0.01, 0, 0, 0]))
         grey = torch.full((1, 1, 4, 4), 0.5)
         try:
-            function_of(self.name)(network, grey, torch.tensor([0]), **self.arguments())
+            attack.function(network, grey, torch.tensor([0]), **attack.arguments)
         except UserError as error:
             name = error.field if error.field in self.options else None
             raise UserError(error.message, f"attack.options.{name}" if name else "attack.options") from None
@@ -197,27 +214,24 @@ class Attack(Settings):
             told = str(error).strip().splitlines() or [""]
             raise UserError(f"{self.name} cannot search with {self.options}: {told[0]}", "attack.options") from error
 
-    @property
-    def fixed_radius(self) -> bool:
-        """Whether it searches within a radius; else for the smallest perturbation."""
-        return "epsilon" in arguments_of(self.name)
 
-    @property
-    def follows_gradient(self) -> bool:
-        """Whether it takes gradient steps; one without steps makes do with what the network returns."""
-        return "steps" in arguments_of(self.name)
+@dataclass(frozen=True)
+class ResolvedAttack:
+    """What the settings of an attack come to.
 
-    @property
-    def radius(self) -> float | None:
-        """The radius of an attack that has one."""
-        assert self.norm is not None  # resolved
-        return (self.epsilon or RADII[self.norm]) if self.fixed_radius else None
+    Attributes:
+        function: of the attack.
+        capabilities: what it can do.
+        norm: of the perturbation.
+        radius: of an attack at a fixed radius, else None.
+        arguments: the keyword arguments of the function that are set, without those of a call.
+    """
 
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of the attack's function, without those of a call."""
-        given = {name: getattr(self, name) for name in COMMON} | {"epsilon": self.radius}
-        there = arguments_of(self.name)
-        return {name: value for name, value in given.items() if value is not None and name in there} | self.options
+    function: Callable[..., AttackResult]
+    capabilities: Capabilities
+    norm: Norm
+    radius: float | None
+    arguments: Mapping[str, Any]
 
 
 def check_classes(attack: Attack, split: data.Split, classes: Sequence[str | int] | None) -> None:
@@ -252,11 +266,25 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(attacks.__path__) if not module.ispkg)
 
 
-def function_of(name: str) -> Callable[..., Found]:
-    """The attack's function."""
+@cache
+def function_of(name: str) -> Callable[..., AttackResult]:
+    """The attack's function.
+
+    Raises:
+        UserError: its file cannot be imported or lacks what an attack declares; or, as for
+            `libraries.find`, there is no such class of a library.
+    """
     if ":" in name:
-        return libraries.peer(name)
-    return getattr(importlib.import_module(f"tasks.parts.attacks.{name}"), name)
+        return libraries.library_attack(name)
+    path = f"{attacks.__name__}.{name}"
+    try:
+        module = importlib.import_module(path)
+        wrong = misdeclared(module)
+    except Exception as error:  # whatever a file of the user's own runs into
+        wrong = f"cannot be imported: {type(error).__name__}: {error}"
+    if wrong:
+        raise UserError(f"{path.replace('.', '/')}.py: {wrong}", "attack.name")
+    return getattr(module, name)
 
 
 def arguments_of(name: str) -> Mapping[str, Any]:
@@ -264,17 +292,8 @@ def arguments_of(name: str) -> Mapping[str, Any]:
     return {
         argument: default
         for argument, default in parameters_of(name).items()
-        if argument not in OURS or argument in _choices(name)
+        if argument not in RESERVED or argument in _choices(name)
     }
-
-
-def norms_of(name: str) -> tuple[str, ...]:
-    """The norms in which an attack searches; L2 where its function does not ask.
-
-    >>> norms_of("ddn"), norms_of("apgd")
-    (('L2',), ('Linf', 'L2'))
-    """
-    return libraries.find(name).norms if ":" in name else _choices(name).get("norm", ("L2",))
 
 
 @cache
@@ -295,32 +314,67 @@ def versions_of(name: str) -> dict[str, int]:
     return versions
 
 
-def _default_norm(name: str) -> str:
-    default = parameters_of(name).get("norm", norms_of(name)[0])
-    return norms_of(name)[0] if default is inspect.Parameter.empty else default
-
-
 @cache
 def parameters_of(name: str) -> Mapping[str, Any]:
+    """All arguments of an attack's function with their defaults; None where there is no default."""
     parameters = inspect.signature(function_of(name)).parameters
-    return {name: parameter.default for name, parameter in parameters.items()}
+    return {
+        name: None if parameter.default is parameter.empty else parameter.default
+        for name, parameter in parameters.items()
+    }
 
 
 @cache
 def _choices(name: str) -> Mapping[str, tuple[Any, ...]]:
     """Of each argument that is one of several words, these words."""
-    hints = {} if ":" in name else get_type_hints(function_of(name))
     found = {}
-    for argument, hint in hints.items():
+    for argument, hint in _hints(name).items():
         literal = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
         if literal is not None:
             found[argument] = get_args(literal)
     return found
 
 
-def _to_value(check: Callable[..., Any], *arguments: Any) -> Any:
-    """A `UserError` as what a validator raises."""
+@cache
+def _hints(name: str) -> Mapping[str, Any]:
+    """The annotations of an attack's function; of a library's, the norm's alone, since the others are theirs to check."""
+    return get_type_hints(function_of(name))
+
+
+class _Options(Settings):
+    """The options of an attack."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, protected_namespaces=(), validate_default=False)
+
+
+@cache
+def _options_of(name: str) -> type[BaseModel]:
+    """The options of an attack as a model, from the annotations of its function: those settings that are not `COMMON`."""
+    options = {option: default for option, default in arguments_of(name).items() if option not in COMMON}
+    fields: dict[str, Any] = {
+        option: (_bounded(_hints(name).get(option, Any)), default) for option, default in options.items()
+    }
+    return create_model(name, __base__=_Options, **fields)
+
+
+def _bounded(hint: Any) -> Any:
+    """An annotation whose numbers are at least 0, where fractions such as 8/255 are floats, and only whole numbers are whole."""
+    if hint is float:
+        return NonNegative
+    if hint is int:
+        return Annotated[int, Field(strict=True, ge=0)]
+    if get_origin(hint) in (Union, UnionType):
+        return reduce(or_, map(_bounded, get_args(hint)))
+    return hint
+
+
+@contextmanager
+def _this_field(name: str = "") -> Iterator[None]:
+    """What is refused is the field that is being validated, or what lies below it."""
     try:
-        return check(*arguments)
+        yield
     except UserError as error:
-        raise ValueError(error.message) from None
+        below = error.field or ""
+        raise UserError(
+            error.message, below.removeprefix(f"{name}.") if below.startswith(f"{name}.") else None
+        ) from None

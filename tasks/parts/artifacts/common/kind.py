@@ -187,7 +187,7 @@ def check_version(what: str, version: Any) -> None:
 
     >>> check_version("the task digits", "2")
     Traceback (most recent call last):
-    tasks.parts.settings.UserError: the task digits: VERSION must be a whole number above 0, not '2'
+    tasks.parts.settings.UserError: task: the task digits: VERSION must be a whole number above 0, not '2'
     """
     if type(version) is not int or version < 1:
         raise UserError(f"{what}: VERSION must be a whole number above 0, not {version!r}", "task")

@@ -1,7 +1,8 @@
-"""The slots of a batch of adversarial searches: an example that is finished leaves its slot, and the next one waiting takes it.
+"""The active batch of an attack: an example that is finished leaves it, and the next one waiting takes its slot.
 
-So no pass is spent on a finished example, and the batch stays full to the end of the list. An attack keeps what it knows about each
-slot in tensors of its own (S, ...), all zero at the start of an example, and hands them to `refill`.
+So no pass is spent on a finished example, and the batch stays full to the end of the list. An attack keeps
+what it knows about each slot in tensors of its own (S, ...), all zero at the start of an example, and
+hands them to `replace_finished`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common.result import Found
-from tasks.parts.geometry.balls import Norm, norm_of
+from tasks.parts.attacks.common.result import AttackResult
+from tasks.parts.geometry.balls import PIXELS, Box, Norm
 from tasks.parts.losses import verdict
 
 
 @final
-class Slots:
+class ActiveBatch:
     """Which example each of S slots works on, and for all N examples the best point seen so far.
 
     Args:
@@ -26,25 +27,25 @@ class Slots:
         labels: (N,) true classes.
         targets: (N,) classes to reach; any other class than the label where None.
         batch: the number of slots.
-        looked: the images' own logits, (N, K) or (N, M, K), where they have been looked at already, by a forward pass; those that
-            succeed then get no slot.
+        evaluated: the images' own logits, (N, K) or (N, M, K), where a forward pass has evaluated
+            them already; those that succeed then get no slot.
 
     Attributes:
         example: (S,) rows of `images`; empty once all are finished.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, targets: Tensor | None, batch: int, *, looked: Tensor | None = None
+        self, images: Tensor, labels: Tensor, targets: Tensor | None, batch: int, *, evaluated: Tensor | None = None
     ):
         total, device = len(images), images.device
-        self._labels, self._targets = labels, targets
+        self._images, self._labels, self._targets = images, labels, targets
         self._best = torch.zeros_like(images)
         self._margin = torch.full((total,), -torch.inf, dtype=images.dtype, device=device)
         self._success = torch.zeros(total, dtype=torch.bool, device=device)
         self._forwards = torch.zeros(total, dtype=torch.long, device=device)
         self._backwards = torch.zeros(total, dtype=torch.long, device=device)
-        if looked is not None:
-            self._margin, self._success = verdict(looked, labels, targets)
+        if evaluated is not None:
+            self._margin, self._success = verdict(evaluated, labels, targets)
             self._margin, self._forwards = self._margin.to(images.dtype), self._forwards + 1
         self._queue = (~self._success).nonzero().flatten()
         self.example = self._queue[:batch]
@@ -75,7 +76,7 @@ class Slots:
         self._success[self.example[fooled]] = True
         return beyond, fooled
 
-    def refill(self, finished: Tensor, *states: Tensor) -> list[Tensor]:
+    def replace_finished(self, finished: Tensor, *states: Tensor) -> list[Tensor]:
         """Gives the slots that have finished (S,) to the examples that wait; where none is left, the slots close.
 
         Returns:
@@ -90,12 +91,22 @@ class Slots:
         self._started += fresh
         return [torch.cat([state[kept], state.new_zeros(fresh, *state.shape[1:])]) for state in states]
 
-    def found(self, norm: Norm) -> Found:
-        """The outcome; where the search failed, the point that came nearest, by margin, to success."""
-        return Found(self._best, self._success, norm_of(self._best, norm), self._forwards, self._backwards)
+    def result(self, norm: Norm, box: Box = PIXELS) -> AttackResult:
+        """The outcome; where the attack failed, the point that came nearest, by margin, to success."""
+        return AttackResult.of(
+            self._images,
+            self._best,
+            self._success,
+            norm=norm,
+            forwards=self._forwards,
+            backwards=self._backwards,
+            box=box,
+        )
 
 
-def drawn(draw: Callable[[list[int], int], Tensor], ids: Sequence[int], examples: Tensor, blocks: Tensor) -> Tensor:
+def keyed_draws(
+    draw: Callable[[list[int], int], Tensor], ids: Sequence[int], examples: Tensor, blocks: Tensor
+) -> Tensor:
     """Keyed random numbers for examples that are at different blocks.
 
     Args:

@@ -21,19 +21,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common.minimum_norm import Place
+from tasks.parts.attacks.common.minimum_norm import Iterate
 from tasks.parts.geometry.balls import Ball, Box, norm_of, per_example
 
-STAY, LEAST_STAY, MOST_STAY = 10.0, 1e-2, 1e3
+FIRST_STAY, LEAST_STAY, MOST_STAY = 10.0, 1e-2, 1e3
 BEYOND, LAST_BEYOND = 1e-2, 1e-3
 SHRINK, LAST_SHRINK = 0.1, 5e-4
 TINY = 1e-12
-CORNERS = 40
+NEWTON_STEPS = 40
 """Newton's steps to a multiplier, at most: each passes at least one number that meets its wall, and most pass many."""
 
 
 @dataclass
-class AlongBoundary:
+class BoundaryWalk:
     """A walk of B examples in `steps` steps; begin it at a place near the boundary."""
 
     norm: Ball
@@ -43,35 +43,35 @@ class AlongBoundary:
     slack: Tensor  # (B,) by how much, in logits, the last step meant to go beyond the boundary
 
     @staticmethod
-    def of(place: Place, norm: Ball, steps: int, box: Box) -> AlongBoundary:
-        stay = torch.full_like(place.margin, STAY)
-        return AlongBoundary(norm, steps, box, stay, torch.full_like(stay, torch.inf))
+    def of(iterate: Iterate, norm: Ball, steps: int, box: Box) -> BoundaryWalk:
+        stay = torch.full_like(iterate.margin, FIRST_STAY)
+        return BoundaryWalk(norm, steps, box, stay, torch.full_like(stay, torch.inf))
 
-    def step(self, place: Place, number: int) -> Tensor:
+    def step(self, iterate: Iterate, number: int) -> Tensor:
         """The next delta (B, ...), `number` being how many steps of this walk there were."""
-        low, high = self.box[0] - place.images, self.box[1] - place.images
-        walks = place.shortest.isfinite()
-        length = torch.where(walks, place.shortest, norm_of(place.delta, self.norm))
+        low, high = self.box[0] - iterate.images, self.box[1] - iterate.images
+        walks = iterate.shortest.isfinite()
+        length = torch.where(walks, iterate.shortest, norm_of(iterate.delta, self.norm))
         if self.norm == "Linf":
             shrink = torch.where(walks, 1.0, -1.0) * self._falling(SHRINK, LAST_SHRINK, number)
             radius = per_example(length * (1 - shrink), low)
             low, high = torch.maximum(low, -radius), torch.minimum(high, radius)
-            base, slope, beyond = place.delta.clamp(low, high), place.gradient.flatten(1).abs().sum(1), LAST_BEYOND
+            base, slope, beyond = iterate.delta.clamp(low, high), iterate.gradient.flatten(1).abs().sum(1), LAST_BEYOND
         else:
-            straight = place.margin.abs() < 0.3 * self.slack
-            factor = torch.where(place.fooled | straight, 0.7, 2.0) if number else 1.0
+            straight = iterate.margin.abs() < 0.3 * self.slack
+            factor = torch.where(iterate.fooled | straight, 0.7, 2.0) if number else 1.0
             self.stay = (self.stay * factor).clamp(LEAST_STAY, MOST_STAY)
-            base, slope = per_example(self.stay / (1 + self.stay), low) * place.delta, norm_of(place.gradient, "L2")
+            base, slope = per_example(self.stay / (1 + self.stay), low) * iterate.delta, norm_of(iterate.gradient, "L2")
             beyond = self._falling(BEYOND, LAST_BEYOND, number)
         self.slack = beyond * length * slope
-        there = (place.gradient * place.delta).flatten(1).sum(1)
-        return nearest(base, place.gradient, self.slack - place.margin + there, low, high)
+        there = (iterate.gradient * iterate.delta).flatten(1).sum(1)
+        return project_onto_half_space(base, iterate.gradient, self.slack - iterate.margin + there, low, high)
 
     def _falling(self, first: float, last: float, number: int) -> float:
         return first * (last / first) ** (number / self.steps)
 
 
-def nearest(base: Tensor, gradient: Tensor, wanted: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def project_onto_half_space(base: Tensor, gradient: Tensor, wanted: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """The x nearest to `base`, in L2, where <gradient, x> >= wanted and low <= x <= high.
 
     x is base + multiplier * gradient, clipped, and <gradient, x> rises with the multiplier, less and less as numbers meet their walls; so
@@ -85,13 +85,13 @@ def nearest(base: Tensor, gradient: Tensor, wanted: Tensor, low: Tensor, high: T
         (B, ...); where no x fulfils the inequality, the one that comes nearest to it.
 
     >>> walls = torch.tensor([[[-2.0, -2.0]], [[2.0, 2.0]]])
-    >>> nearest(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 1.0]]), torch.ones(1), *walls)
+    >>> project_onto_half_space(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 1.0]]), torch.ones(1), *walls)
     tensor([[0.5000, 0.5000]])
     """
     flat, slope, low, high = (each.flatten(1) for each in (base, gradient, low, high))
     tolerance = 1e-6 * (wanted.abs() + (slope * flat).abs().sum(1))
     multiplier = torch.zeros_like(wanted)
-    for _ in range(CORNERS):
+    for _ in range(NEWTON_STEPS):
         free = flat + multiplier[:, None] * slope
         x = free.clamp(low, high)
         missing = wanted - (slope * x).sum(1)

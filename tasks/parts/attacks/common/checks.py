@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,13 +11,14 @@ from tasks.parts.batching import padded
 from tasks.parts.finite import GRADIENT, checked
 from tasks.parts.geometry.balls import PIXELS, Box, clipped
 from tasks.parts.losses import of_each
+from tasks.parts.messages import did_you_mean
 from tasks.parts.settings import UserError
 
-FEW = 8
+PROBES = 8
 """How many points a network is tried at."""
 
 
-def arguments(
+def check_arguments(
     attack: str,
     images: Tensor,
     labels: Tensor,
@@ -43,13 +43,12 @@ def arguments(
     Raises:
         UserError: what is wrong, with the argument at fault as its field.
 
-    >>> arguments("pgd", torch.zeros(1, 1, 2, 2), torch.tensor([3]), epsilon=0.0)
+    >>> check_arguments("pgd", torch.zeros(1, 1, 2, 2), torch.tensor([3]), epsilon=0.0)
     Traceback (most recent call last):
-    tasks.parts.settings.UserError: pgd needs a radius above 0, not 0.0
+    tasks.parts.settings.UserError: epsilon: pgd needs a radius above 0, not 0.0
     """
     if norm is not None and norm not in norms:
-        close = difflib.get_close_matches(norm, norms, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(norm, norms, cutoff=0.5)
         raise UserError(f"{attack} has no norm {norm}; it has {', '.join(norms)}{hint}", "norm")
     if epsilon is not None:
         _check_epsilon(attack, epsilon, len(images))
@@ -71,7 +70,7 @@ def arguments(
         )
 
 
-def network(
+def check_network(
     model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, box: Box = PIXELS, *, follows: bool = True
 ) -> None:
     """Tries a network at a few of the points: one forward and one backward pass.
@@ -89,12 +88,12 @@ def network(
     """
     if not len(images):
         return
-    points = images[:FEW]
-    logits, gradient = _tried(model, points, labels[:FEW])
+    points = images[:PROBES]
+    logits, gradient = _probe(model, points, labels[:PROBES])
     if gradient is not None and not gradient.any():  # a flat spot, or a network that is flat everywhere?
         numbers = torch.linspace(-1, 1, points[0].numel(), dtype=points.dtype, device=points.device)
         nearby = clipped(points, 0.1 * numbers.reshape(points.shape[1:]).expand_as(points), box)
-        _, gradient = _tried(model, points + nearby, labels[:FEW])
+        _, gradient = _probe(model, points + nearby, labels[:PROBES])
     classes = logits.shape[-1]
     if int(labels.max()) >= classes:
         raise UserError(
@@ -111,10 +110,10 @@ def network(
     checked(gradient, GRADIENT)
 
 
-def _tried(model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+def _probe(model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
     """The logits, and the gradient of the margins' sum (B, ...), None where it does not reach the points."""
     with torch.enable_grad():
-        asked = padded(points, FEW).detach().clone().requires_grad_(True)
+        asked = padded(points, PROBES).detach().clone().requires_grad_(True)
         logits = model(asked)
         if not isinstance(logits, Tensor) or logits.ndim not in (2, 3) or len(logits) != len(asked):
             got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from tasks.parts.attacks.common.line_search import reached, to_boundary
-from tasks.parts.attacks.common.result import Found, pass_size
+from tasks.parts.attacks.common.result import AttackResult, pass_size
 from tasks.parts.geometry.balls import Box, Norm, norm_of, per_example
 from tasks.parts.losses import Loss, Objective, objective, value_and_gradient, verdict
 
 
 @dataclass(frozen=True)
-class Place:
+class Iterate:
     """Where B walks are.
 
     Attributes:
@@ -47,7 +47,7 @@ class Place:
     shortest: Tensor
 
 
-Step = Callable[[Place], tuple[Tensor, Tensor]]
+Step = Callable[[Iterate], tuple[Tensor, Tensor]]
 """The next delta (B, ...), with images + delta in the box, and its radius (B,)."""
 
 
@@ -60,13 +60,13 @@ def annealed(first: float, last: float, number: int, steps: int) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * number / steps)) / 2
 
 
-def widest(image: Tensor, norm: Norm, box: Box) -> float:
+def diameter(image: Tensor, norm: Norm, box: Box) -> float:
     """The norm of the longest perturbation within the box, from a corner to the opposite one."""
     numbers, side = float(image.numel()), box[1] - box[0]
     return {"Linf": side, "L2": side * numbers**0.5, "L1": side * numbers, "L0": numbers}[norm]
 
 
-def smallest(
+def minimise(
     model: Callable[[Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
@@ -78,8 +78,9 @@ def smallest(
     radius: float,
     halvings: int,
     targets: Tensor | None,
+    box: Box,
     batch: int | None,
-) -> Found:
+) -> AttackResult:
     """Walks `steps` steps from each image that is not misclassified and returns the shortest perturbation that succeeded.
 
     An example costs one forward pass to see whether its image itself succeeds; where not, a forward and a backward pass at each place,
@@ -91,7 +92,7 @@ def smallest(
         loss: whose gradient the steps are given.
         radius: of the ball before the first step, pixel units.
         halvings: of `to_boundary`.
-        model, images, labels, targets, batch: as for every attack.
+        model, images, labels, targets, box, batch: as for every attack.
     """
     batch = pass_size(images) if batch is None else batch
     already = reached(model, images, labels, targets, batch)
@@ -99,17 +100,17 @@ def smallest(
     walking = (~already).nonzero().flatten()
     for rows in walking.split(batch) if len(walking) else ():
         aims = None if targets is None else targets[rows]
-        best[rows], success[rows] = _walk(
+        best[rows], success[rows] = _descend(
             model, images[rows], labels[rows], aims, step, norm, loss, steps, radius, batch
         )
     best, line = to_boundary(
         model, images, labels, best, success, halvings=halvings, norm=norm, batch=batch, targets=targets
     )
-    places = torch.where(already, 0, steps + 1)
-    return Found(best, success, norm_of(best, norm), 1 + places + line, places)
+    passes = torch.where(already, 0, steps + 1)
+    return AttackResult.of(images, best, success, norm=norm, forwards=1 + passes + line, backwards=passes, box=box)
 
 
-def _walk(
+def _descend(
     model: Callable[[Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
@@ -137,5 +138,5 @@ def _walk(
         shortest = torch.where(nearer & fooled, length, shortest)
         highest = torch.maximum(highest, margin)
         if number < steps:
-            delta, radii = step(Place(number, images, delta, radii, margin, fooled, gradient, best, shortest))
+            delta, radii = step(Iterate(number, images, delta, radii, margin, fooled, gradient, best, shortest))
     return best, shortest.isfinite()

@@ -18,17 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tasks.parts.attacks.common.arguments import rows_of
+from tasks.parts.attacks.common.capabilities import capabilities_of
 from tasks.parts.attacks.common.line_search import reached
-from tasks.parts.attacks.common.result import Found, pass_size
+from tasks.parts.attacks.common.result import AttackResult, pass_size
 from tasks.parts.geometry.balls import PIXELS, Box, Norm, clipped, norm_of, project
 from tasks.parts.settings import UserError
 
-PER_EXAMPLE = ("targets", "ids", "start")
-"""Arguments of attacks that have one entry an example."""
-
 
 def security_curve(
-    attack: Callable[..., Found],
+    attack: Callable[..., AttackResult],
     model: Callable[[Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
@@ -36,11 +35,11 @@ def security_curve(
     *,
     steps_between: float = 0.25,
     **arguments: Any,
-) -> tuple[Found, Tensor]:
+) -> tuple[AttackResult, Tensor]:
     """Runs an attack at each radius of a ladder, each from what was found at its neighbours.
 
     Args:
-        attack: a function of `tasks/parts/attacks/`. One that has no `epsilon` searches the smallest perturbation: it runs once, and
+        attack: a function of `tasks/parts/attacks/`. One without a fixed radius runs once, and
             what it finds beyond the largest radius is no success. One that has no `start` begins anew at each radius.
         model: points (B, ...) to logits, in evaluation mode.
         images: (N, ...) in the box.
@@ -74,7 +73,7 @@ def security_curve(
         arguments["ids"] = list(range(len(images))) if arguments.get("ids") is None else list(arguments["ids"])
     none = len(ladder)
 
-    if "epsilon" not in parameters:
+    if capabilities_of(attack).radius != "fixed":
         found = attack(model, images, labels, **arguments)
         place = torch.where(found.success, _place(found.perturbation, ladder, norm), none)
         return replace(found, success=place < none), _radius(place, ladder)
@@ -101,7 +100,7 @@ def security_curve(
         if not len(left):
             continue
         below = place[left] - 1
-        given = {key: _rows(value, left) if key in PER_EXAMPLE else value for key, value in arguments.items()}
+        given = rows_of(arguments, left, len(images))
         if "start" in parameters:
             given["start"] = _onto(images[left], best[left], ladder[below], norm, box)
         found = attack(model, images[left], labels[left], epsilon=ladder[below], **given)
@@ -111,7 +110,8 @@ def security_curve(
         best[won] = found.perturbation[found.success]
         place[won] = torch.minimum(_place(best[won], ladder, norm), below[found.success])
         failed[lost] = below[~found.success]
-    return Found(best, place < none, norm_of(best, norm), forwards, backwards), _radius(place, ladder)
+    result = AttackResult.of(images, best, place < none, norm=norm, forwards=forwards, backwards=backwards, box=box)
+    return result, _radius(place, ladder)
 
 
 def _ladder(radii: Sequence[float], images: Tensor, arguments: dict[str, Any]) -> Tensor:
@@ -168,10 +168,3 @@ def _lowered(
         high[open_] = torch.where(there, middle, high[open_])
         low[open_] = torch.where(there, low[open_], middle)
         best[open_[there]] = delta[there]
-
-
-def _rows(values: Any, rows: Tensor) -> Any:
-    """The rows of an argument that has one entry an example."""
-    if values is None or isinstance(values, Tensor):
-        return None if values is None else values[rows]
-    return [values[row] for row in rows.tolist()]

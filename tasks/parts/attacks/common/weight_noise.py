@@ -13,16 +13,19 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tasks.parts.attacks.common.arguments import rows_of
+from tasks.parts.attacks.common.capabilities import capabilities_of
 from tasks.parts.attacks.common.line_search import reached
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.geometry.balls import PIXELS
 from tasks.parts.losses import Loss, Objective, objective, verdict
 from tasks.parts.noise.weight_noise import noisy_copy, weights
 from tasks.parts.randomness import torch_generator
@@ -30,10 +33,6 @@ from tasks.parts.settings import UserError
 
 SEARCH = "weights of a search"
 UNSEEN = "unseen weights"
-IN_TURN = ("auto", "bisection", "nearest")
-"""Attacks in which the number of a call does not tell at which step an example is."""
-PER_EXAMPLE = ("targets", "start", "epsilon", "ids")
-"""Arguments of attacks that may have one value an example."""
 
 
 @final
@@ -95,8 +94,8 @@ class NoisyNetwork:
 
 
 def with_weight_noise(
-    attack: Callable[..., Found], network: nn.Module, sigma: float, draws: int = 1, seed: int = 0
-) -> Callable[..., Found]:
+    attack: Callable[..., AttackResult], network: nn.Module, sigma: float, draws: int = 1, seed: int = 0
+) -> Callable[..., AttackResult]:
     """An attack like `attack`, with its arguments, that faces other networks at each of its steps; so it can be run at many radii, for one.
 
     It climbs the mean loss of the `draws` noisy networks of each step. (One without an argument `loss` takes the mean over these and the
@@ -117,7 +116,7 @@ def with_weight_noise(
 
     Returns:
         A function with the attack's arguments. The `model` that it is called with is the reference, and any function that uses the
-        weights of `network`. Its `Found` counts passes through single networks: at each step one forward for each draw and for the
+        weights of `network`. Its `AttackResult` counts passes through single networks: at each step one forward for each draw and for the
         reference, and a backward for each draw.
 
     Raises:
@@ -126,7 +125,7 @@ def with_weight_noise(
     _check(network, sigma, draws)
     if sigma == 0:
         return attack
-    if getattr(attack, "__name__", "") in IN_TURN:
+    if not capabilities_of(attack).weight_noise:
         raise UserError(
             f"{attack.__name__} runs attacks in turn on what is left, so the networks of a step would depend on the other examples; "
             "weight noise goes with a single attack: pgd, apgd, fmn, ddn, alma, square, class_probability",
@@ -137,7 +136,7 @@ def with_weight_noise(
     @functools.wraps(attack)
     def search(
         model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, *, batch: int | None = None, **arguments: Any
-    ) -> Found:
+    ) -> AttackResult:
         batch = batch_size(images.shape[1:].numel(), images.device) if batch is None else batch
         targets: Tensor | None = arguments.get("targets")
         if "loss" in parameters:
@@ -151,13 +150,14 @@ def with_weight_noise(
         searched = (~already).nonzero().flatten()
         for rows in searched.split(batch) if len(searched) else ():
             noisy_network = NoisyNetwork(network, sigma, draws, seed, classify=model, with_reference=True)
-            some = _rows_of(arguments, rows, len(images))
+            some = rows_of(arguments, rows, len(images))
             part = attack(noisy_network, images[rows], labels[rows], batch=batch, **some)
             perturbation[rows], distance[rows] = part.perturbation, part.distance.to(distance)
             forwards[rows] += part.forwards * (1 + draws) + 1  # and once more to be judged
             backwards[rows] += part.backwards * draws
         success = already | reached(model, images + perturbation, labels, targets, batch)
-        return Found(perturbation, success, distance, forwards, backwards)
+        moved = (images + perturbation).clamp(*arguments.get("box", PIXELS))
+        return AttackResult(moved, perturbation, success, distance, forwards, backwards)
 
     return search
 
@@ -237,18 +237,6 @@ def _of_draws(loss: Loss | Objective, references: int) -> Objective:
         return objective(loss, logits[:, references:], labels, targets)
 
     return drawn
-
-
-def _rows_of(arguments: dict[str, Any], rows: Tensor, count: int) -> dict[str, Any]:
-    """The arguments for some of the examples."""
-    some = dict(arguments)
-    for name in PER_EXAMPLE:
-        value = some.get(name)
-        if isinstance(value, Tensor) and value.ndim and len(value) == count:
-            some[name] = value[rows.to(value.device)]
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            some[name] = [value[row] for row in rows.tolist()]
-    return some
 
 
 def _check(model: nn.Module, sigma: float, draws: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.batching import in_batches
 
 NORMS = ["Linf", "L2"]
@@ -57,7 +57,7 @@ class Meter:
         self.backwards += len(gradient)
 
 
-def same(found: Found, other: Found, rows: Tensor | slice = slice(None)) -> bool:
+def same(found: AttackResult, other: AttackResult, rows: Tensor | slice = slice(None)) -> bool:
     return all(torch.equal(getattr(found, field)[rows], getattr(other, field)) for field in vars(found))
 
 

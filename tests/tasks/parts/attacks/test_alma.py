@@ -8,7 +8,7 @@ from known_models import SHAPE, Meter, images, linear_with_distances, predicted,
 from torch import Tensor, nn
 
 from tasks.parts.attacks.alma import _slope, alma
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.models.build import Classifier
 from tasks.parts.settings import UserError
@@ -78,7 +78,7 @@ def test_neither_order_nor_batch_matter() -> None:
     x = images(60)
     labels = smooth()(x).argmax(1)
 
-    def search(rows: list[int], batch: int = 16) -> Found:
+    def search(rows: list[int], batch: int = 16) -> AttackResult:
         return alma(smooth(), x[rows], labels[rows], batch=batch, steps=20)
 
     together = search(list(range(60)))

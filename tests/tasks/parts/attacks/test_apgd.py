@@ -10,7 +10,7 @@ from known_models import NORMS, SHAPE, Meter, images, linear_with_distances, pre
 from torch import Tensor, nn
 
 from tasks.parts.attacks.apgd import _checked, _Plan, _Walk, apgd, checkpoints
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.geometry.balls import norm_of, random_in_ball
 from tasks.parts.losses import objective
@@ -392,7 +392,7 @@ def test_the_same_bits_in_any_company_and_batch(
 ) -> None:
     x, labels = digits
 
-    def search(rows: list[int], batch: int | None = None) -> Found:
+    def search(rows: list[int], batch: int | None = None) -> AttackResult:
         how = {"epsilon": epsilon, "norm": norm, "steps": 6, "restarts": 2, "loss": "dlr", "target_classes": 2}
         return apgd(convnet, x[rows], labels[rows], **how, ids=rows, seed=1, batch=batch)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.parts.artifacts.common import attack_settings
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.geometry.balls import Ball, norm_of, random_in_ball
 from tasks.parts.models.build import Classifier
 
@@ -106,10 +106,10 @@ def test_the_known_adversarial_example_is_found(
     for row in ROWS:
         image = digits[0][row]
         model, _ = binarised(convnet, image, norm, row)
-        found: Found = function(model, image[None], torch.tensor([0]), **arguments)
+        found: AttackResult = function(model, image[None], torch.tensor([0]), **arguments)
         assert found.success.all(), row
         assert model(image + found.perturbation).argmax(1).tolist() == [1]
-        if type(found) is Found:  # a walk that is traced has no ball
+        if type(found) is AttackResult:  # a walk that is traced has no ball
             assert float(found.distance) <= EPSILON[norm] + 1e-6
 
 

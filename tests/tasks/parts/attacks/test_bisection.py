@@ -10,7 +10,7 @@ from known_models import SHAPE, Meter, images, linear_with_distances, predicted,
 from torch import Tensor, nn
 
 from tasks.parts.attacks.bisection import bisection
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.models.build import Classifier
@@ -165,7 +165,7 @@ def test_neither_order_nor_batch_matter(norm: str, restarts: int) -> None:
     x = images(60)
     labels = smooth()(x).argmax(1)
 
-    def search(rows: list[int], batch: int = 16) -> Found:
+    def search(rows: list[int], batch: int = 16) -> AttackResult:
         return bisection(
             smooth(), x[rows], labels[rows], norm=norm, batch=batch, restarts=restarts, ids=rows, steps=6, rounds=4
         )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from known_models import SHAPE, images, linear, predicted, same, smooth
 from torch import Tensor, nn
 
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.geometry.balls import norm_of
@@ -217,7 +217,7 @@ def test_counts_what_it_costs() -> None:
 def test_does_not_depend_on_the_batch_or_on_other_examples(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
     x, labels = digits
 
-    def search(rows: list[int], batch: int | None = None) -> Found:
+    def search(rows: list[int], batch: int | None = None) -> AttackResult:
         return ddn(convnet, x[rows], labels[rows], steps=15, batch=batch)
 
     together = search(list(range(60)))

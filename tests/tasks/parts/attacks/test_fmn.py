@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from known_models import SHAPE, images, linear, predicted, same, smooth
 from torch import Tensor, nn
 
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.pgd import pgd
 from tasks.parts.geometry.balls import norm_of
@@ -295,7 +295,7 @@ def test_does_not_depend_on_the_batch_or_on_other_examples(
 ) -> None:
     x, labels = digits
 
-    def search(rows: list[int], batch: int | None = None) -> Found:
+    def search(rows: list[int], batch: int | None = None) -> AttackResult:
         return fmn(convnet, x[rows], labels[rows], norm=norm, steps=8, batch=batch)
 
     together = search(list(range(60)))

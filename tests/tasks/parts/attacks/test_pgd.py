@@ -17,7 +17,7 @@ from known_models import NORMS, SHAPE, Meter, images, linear, linear_with_distan
 from torch import Tensor, nn
 
 from tasks.parts.attacks.apgd import apgd
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.pgd import falling, pgd
 from tasks.parts.geometry.balls import norm_of
 from tasks.parts.losses import joint
@@ -450,7 +450,7 @@ def test_schedules_start_whole_and_sum_up_to_half() -> None:
 
 
 @pytest.mark.parametrize("attack", [pgd, apgd])
-def test_a_start_is_where_the_first_walk_begins(attack: Callable[..., Found]) -> None:
+def test_a_start_is_where_the_first_walk_begins(attack: Callable[..., AttackResult]) -> None:
     """Seen by the model after the images: projected onto ball and box; where it succeeds, the search is over."""
     x = images(5)
     labels = smooth()(x).argmax(1)
@@ -523,7 +523,7 @@ def test_the_same_bits_in_any_company_and_batch(
 ) -> None:
     x, labels = digits
 
-    def search(rows: list[int], batch: int | None = None) -> Found:
+    def search(rows: list[int], batch: int | None = None) -> AttackResult:
         return pgd(
             convnet,
             x[rows],

@@ -13,7 +13,7 @@ from known_models import NORMS, Meter, images, linear_with_distances, predicted,
 from torch import Tensor
 
 from tasks.parts.attacks.apgd import apgd
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.square import BLOCK, bump, sides, square
 from tasks.parts.geometry.balls import norm_of, random_in_ball
 from tasks.parts.models.build import Classifier
@@ -310,7 +310,7 @@ def test_the_same_bits_in_any_company_and_batch(
 ) -> None:
     x, labels = digits
 
-    def search(rows: list[int], batch: int | None = None) -> Found:
+    def search(rows: list[int], batch: int | None = None) -> AttackResult:
         how = {"epsilon": epsilon, "norm": norm, "queries": 2 * BLOCK + 20, "seed": 1}
         return square(convnet, x[rows], labels[rows], **how, ids=rows, batch=batch)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tasks.parts.attacks.alma import alma
-from tasks.parts.attacks.common.boundary_walk import nearest
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.boundary_walk import project_onto_half_space
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.geometry.balls import Ball
 
@@ -45,7 +45,7 @@ def slow(base: Tensor, gradient: Tensor, wanted: Tensor, low: Tensor, high: Tens
 def test_the_step_is_the_nearest_point(wanted: float) -> None:
     given = problem(wanted)
     expected, there = slow(*given)
-    found = nearest(*given)
+    found = project_onto_half_space(*given)
     assert there.all()
     assert torch.allclose(found, expected, atol=1e-5)
     _, gradient, _, low, high = given
@@ -55,19 +55,21 @@ def test_the_step_is_the_nearest_point(wanted: float) -> None:
 
 def test_what_cannot_be_reached_is_approached() -> None:
     _, gradient, _, low, high = given = problem(1e3)
-    assert torch.equal(nearest(*given), torch.where(gradient > 0, high, low))
+    assert torch.equal(project_onto_half_space(*given), torch.where(gradient > 0, high, low))
 
 
 def test_rows_do_not_know_each_other() -> None:
     given = problem(2.0)
-    whole = nearest(*given)
+    whole = project_onto_half_space(*given)
     for row in range(0, 20, 7):
-        assert torch.allclose(nearest(*(each[row : row + 1] for each in given)), whole[row : row + 1], atol=1e-12)
+        assert torch.allclose(
+            project_onto_half_space(*(each[row : row + 1] for each in given)), whole[row : row + 1], atol=1e-12
+        )
 
 
 def test_without_a_gradient_it_stays() -> None:
     base, _, wanted, low, high = problem(2.0)
-    assert torch.equal(nearest(base, torch.zeros_like(base), wanted, low, high), base)
+    assert torch.equal(project_onto_half_space(base, torch.zeros_like(base), wanted, low, high), base)
 
 
 @pytest.mark.parametrize("norm", ["L2", "Linf"])
@@ -91,7 +93,7 @@ def test_the_walk_ends_at_the_foot_of_a_curved_boundary(norm: Ball) -> None:
     half = (weights * way.abs()).sum(1) / weights.sum()
     rest = (reach**2 - (weights * way.square()).sum(1)) / weights.sum()
     exact = reach - way.norm(dim=1) if norm == "L2" else (half**2 + rest).sqrt() - half
-    search: partial[Found] = partial(alma) if norm == "L2" else partial(fmn, norm=norm)
+    search: partial[AttackResult] = partial(alma) if norm == "L2" else partial(fmn, norm=norm)
     found = search(model, images, labels, steps=60, polish=30)
     assert found.success.all()
     assert (found.distance >= exact - 1e-5).all()

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from known_models import Meter, images, linear_with_distances, smooth
 from torch import Tensor
 
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.auto import auto
-from tasks.parts.attacks.common.result import Found
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.common.security_curve import security_curve
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.fmn import fmn
@@ -20,9 +21,8 @@ from tasks.parts.attacks.square import square
 from tasks.parts.batching import in_batches
 from tasks.parts.geometry.balls import norm_of
 from tasks.parts.settings import UserError
-from tests.tasks.parts.attacks.known_models import Meter, images, linear_with_distances, smooth
 
-Attack = Callable[..., Found]
+Attack = Callable[..., AttackResult]
 
 
 def between(distance: Tensor) -> list[float]:

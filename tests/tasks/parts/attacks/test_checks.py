@@ -48,20 +48,20 @@ MISTAKES = [
 @pytest.mark.parametrize(("change", "field", "message"), MISTAKES)
 def test_what_the_arguments_say(change: dict[str, Any], field: str, message: str) -> None:
     given: dict[str, Any] = {"images": X, "labels": Y, "epsilon": 0.1, "norm": "L2"}
-    checks.arguments("pgd", given["images"], given["labels"], epsilon=0.1, norm="L2", norms=("Linf", "L2"))
+    checks.check_arguments("pgd", given["images"], given["labels"], epsilon=0.1, norm="L2", norms=("Linf", "L2"))
     given |= change
     with pytest.raises(UserError, match=message) as caught:
-        checks.arguments("pgd", given.pop("images"), given.pop("labels"), norms=("Linf", "L2"), **given)
+        checks.check_arguments("pgd", given.pop("images"), given.pop("labels"), norms=("Linf", "L2"), **given)
     assert caught.value.field == field
 
 
 def test_what_is_right_passes() -> None:
     box = (-torch.inf, torch.inf)
-    checks.arguments("pgd", 9 * X, Y, epsilon=torch.linspace(0.1, 1, 5), targets=(Y + 1) % 3, box=box)
-    checks.arguments("pgd", X[:0], Y[:0], epsilon=0.1)
+    checks.check_arguments("pgd", 9 * X, Y, epsilon=torch.linspace(0.1, 1, 5), targets=(Y + 1) % 3, box=box)
+    checks.check_arguments("pgd", X[:0], Y[:0], epsilon=0.1)
     for model in (linear, lambda x: torch.stack([linear(x), -linear(x)], 1)):
-        checks.network(model, X, Y)
-    checks.network(linear, X[:0], Y[:0])
+        checks.check_network(model, X, Y)
+    checks.check_network(linear, X[:0], Y[:0])
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -109,7 +109,7 @@ NETWORKS: list[tuple[Callable[[Tensor], Any], str]] = [
 @pytest.mark.parametrize(("model", "message"), NETWORKS)
 def test_what_the_network_says(model: Callable[[Tensor], Tensor], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        checks.network(model, X, Y)
+        checks.check_network(model, X, Y)
     assert caught.value.field == ("labels" if "label" in message else "model")
 
 
@@ -119,7 +119,7 @@ def test_what_the_network_says(model: Callable[[Tensor], Tensor], message: str) 
 )
 def test_a_network_that_is_not_finite(model: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(NotFinite, match="the network returns numbers that are not finite"):
-        checks.network(model, X, Y)
+        checks.check_network(model, X, Y)
 
 
 def test_a_flat_spot_is_no_flat_network() -> None:
@@ -127,7 +127,7 @@ def test_a_flat_spot_is_no_flat_network() -> None:
     layer = nn.Linear(6, 3)
     with torch.no_grad():
         layer.weight.copy_(torch.arange(18.0).reshape(3, 6))
-    checks.network(lambda x: layer((x.flatten(1) - 0.01).relu()), 0 * X, Y)
+    checks.check_network(lambda x: layer((x.flatten(1) - 0.01).relu()), 0 * X, Y)
 
 
 @pytest.mark.usefixtures("eight_rows")
@@ -135,6 +135,6 @@ def test_the_network_is_tried_at_few_points_and_left_as_it_was() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     seen: list[int] = []
     model.register_forward_hook(lambda module, args, out: seen.append(len(out)))
-    checks.network(model, X.repeat(20, 1, 1, 1), Y.repeat(20))
+    checks.check_network(model, X.repeat(20, 1, 1, 1), Y.repeat(20))
     assert seen == [8]
     assert all(p.grad is None for p in model.parameters())

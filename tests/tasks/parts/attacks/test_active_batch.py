@@ -1,4 +1,4 @@
-"""Slots: every example gets its turn, keeps its own numbers, and leaves its best point."""
+"""ActiveBatch: every example gets its turn, keeps its own numbers, and leaves its best point."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tasks.parts.attacks.common.active_batch import Slots, drawn
+from tasks.parts.attacks.common.active_batch import ActiveBatch, keyed_draws
 
 
 def logits(margin: Tensor) -> Tensor:
@@ -19,25 +19,25 @@ def test_every_example_runs_its_own_course(batch: int) -> None:
     """Example i ends after i % 4 + 1 passes; its state counts them, and its best point is the middle one."""
     total = 11
     images = torch.zeros(total, 1, 1, 1)
-    slots = Slots(images, torch.zeros(total, dtype=torch.long), None, batch)
-    age, sizes, order = slots.zeros(), [], list[int]()
-    while len(slots.example):
+    active = ActiveBatch(images, torch.zeros(total, dtype=torch.long), None, batch)
+    age, sizes, order = active.zeros(), [], list[int]()
+    while len(active.example):
         sizes.append(len(age))
-        order += [i for i in slots.example.tolist() if i not in order]
-        length = slots.example % 4 + 1
+        order += [i for i in active.example.tolist() if i not in order]
+        length = active.example % 4 + 1
         margin = -(2.0 * age - (length - 1)).abs() - 1
-        margin = torch.where((age + 1 == length) & (slots.example == 7), 1.0, margin)  # one succeeds, at its end
-        delta = (10.0 * slots.example + age)[:, None, None, None]
-        beyond, fooled = slots.record(delta, logits(margin), backward=bool(batch % 2))
+        margin = torch.where((age + 1 == length) & (active.example == 7), 1.0, margin)  # one succeeds, at its end
+        delta = (10.0 * active.example + age)[:, None, None, None]
+        beyond, fooled = active.record(delta, logits(margin), backward=bool(batch % 2))
         assert torch.equal(beyond, margin)
         assert torch.equal(fooled, margin > 0)
         age = age + 1
-        (age,) = slots.refill(age == length, age)
-        assert len(age) == len(slots.example)
+        (age,) = active.replace_finished(age == length, age)
+        assert len(age) == len(active.example)
     assert order == list(range(total))
     assert max(sizes) == min(batch, total)
     assert sum(sizes) == sum(i % 4 + 1 for i in range(total))
-    found = slots.found("Linf")
+    found = active.result("Linf")
     assert found.forwards.tolist() == [i % 4 + 1 for i in range(total)]
     assert torch.equal(found.backwards, found.forwards * (batch % 2))
     assert found.success.tolist() == [i == 7 for i in range(total)]
@@ -47,8 +47,8 @@ def test_every_example_runs_its_own_course(batch: int) -> None:
 
 
 def test_targets_turn_the_margin() -> None:
-    slots = Slots(torch.zeros(3, 1, 1, 1), torch.zeros(3, dtype=torch.long), torch.tensor([1, 1, 0]), 3)
-    beyond, fooled = slots.record(torch.zeros(3, 1, 1, 1), logits(torch.tensor([2.0, -2, 2])), backward=False)
+    active = ActiveBatch(torch.zeros(3, 1, 1, 1), torch.zeros(3, dtype=torch.long), torch.tensor([1, 1, 0]), 3)
+    beyond, fooled = active.record(torch.zeros(3, 1, 1, 1), logits(torch.tensor([2.0, -2, 2])), backward=False)
     assert beyond.tolist() == [2, -2, -2]
     assert fooled.tolist() == [True, False, False]
 
@@ -61,7 +61,7 @@ def test_drawing_in_groups_of_blocks_keeps_the_order() -> None:
         return torch.tensor([[key, block] for key in keys])
 
     examples, blocks = torch.tensor([4, 2, 0, 3]), torch.tensor([7, 1, 7, 1])
-    got = drawn(draw, [10, 11, 12, 13, 14], examples, blocks)
+    got = keyed_draws(draw, [10, 11, 12, 13, 14], examples, blocks)
     assert got.tolist() == [[14, 7], [12, 1], [10, 7], [13, 1]]
     assert asked == [([12, 13], 1), ([14, 10], 7)]
 
@@ -69,16 +69,16 @@ def test_drawing_in_groups_of_blocks_keeps_the_order() -> None:
 @pytest.mark.parametrize("batch", [1, 3, 50])
 def test_images_that_were_looked_at_and_succeed_get_no_slot(batch: int) -> None:
     margins = torch.tensor([-1.0, 2, -3, 4, -5])
-    slots = Slots(torch.zeros(5, 2), torch.zeros(5, dtype=torch.long), None, batch, looked=logits(margins))
+    active = ActiveBatch(torch.zeros(5, 2), torch.zeros(5, dtype=torch.long), None, batch, evaluated=logits(margins))
     order = []
-    while len(slots.example):
-        order += slots.example.tolist()
-        slots.record(
-            slots.zeros(2, dtype=torch.float32) + 1, logits(slots.zeros(dtype=torch.float32) - 2), backward=True
+    while len(active.example):
+        order += active.example.tolist()
+        active.record(
+            active.zeros(2, dtype=torch.float32) + 1, logits(active.zeros(dtype=torch.float32) - 2), backward=True
         )
-        slots.refill(torch.ones(len(slots.example), dtype=torch.bool))
+        active.replace_finished(torch.ones(len(active.example), dtype=torch.bool))
     assert order == [0, 2, 4]
-    found = slots.found("Linf")
+    found = active.result("Linf")
     assert found.success.tolist() == [False, True, False, True, False]
     assert found.distance.tolist() == [0, 0, 1, 0, 1]  # the first image itself was nearer than what was tried
     assert found.forwards.tolist() == [2, 1, 2, 1, 2]

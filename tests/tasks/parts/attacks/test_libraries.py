@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from tasks.parts.artifacts import adversarial_examples
 from tasks.parts.artifacts.common import attack_settings
-from tasks.parts.attacks.common import libraries
-from tasks.parts.attacks.common.libraries import check, peer
+from tasks.parts.attacks.common.libraries import check, library_attack, shared
 from tasks.parts.geometry.balls import norm_of
 from tasks.parts.settings import UserError
 
@@ -77,7 +76,7 @@ def test_within_a_radius(name: str) -> None:
     model, images, labels, distance = linear(norm)
     options: dict[str, Any] = {"max_iter": 300} if "Square" in name else {}
     for epsilon, fooled in ((1.5 * float(distance.max()), True), (0.95 * float(distance.min()), False)):
-        found = peer(name, options)(model, images, labels, epsilon=epsilon)
+        found = library_attack(name, options)(model, images, labels, epsilon=epsilon)
         assert (found.success == fooled).all()
         assert (found.distance <= epsilon * (1 + 1e-5)).all()
         assert found.distance.tolist() == norm_of(found.perturbation, norm).tolist()
@@ -92,7 +91,7 @@ def test_within_a_radius(name: str) -> None:
 def test_smallest_perturbation(name: str) -> None:
     model, images, labels, distance = linear(SMALLEST[name])
     options: dict[str, Any] = {"binary_search_steps": 10, "max_iter": 50} if "Carlini" in name else {"steps": 300}
-    found = peer(name, options)(model, images, labels)
+    found = library_attack(name, options)(model, images, labels)
     assert found.success.all()
     assert (found.distance >= distance * 0.9999).all()
     assert (found.distance <= distance * 1.1).all()
@@ -104,7 +103,7 @@ def test_a_radius_for_each_image() -> None:
     model, images, labels, distance = linear("Linf")
     beyond = torch.tensor([True, False, True, True, False, False])
     epsilon = distance * torch.where(beyond, 1.05, 0.95)
-    found = peer("foolbox:LinfPGD", {"random_start": False})(model, images, labels, epsilon=epsilon, steps=60)
+    found = library_attack("foolbox:LinfPGD", {"random_start": False})(model, images, labels, epsilon=epsilon, steps=60)
     assert torch.equal(found.success, beyond)
     assert (found.distance <= epsilon * (1 + 1e-5)).all()
 
@@ -114,7 +113,7 @@ def test_a_radius_for_each_image() -> None:
 def test_towards_targets(name: str) -> None:
     model, images, labels, _ = linear("Linf")
     targets = 1 - labels
-    found = peer(name)(model, images, labels, epsilon=0.4, targets=targets)
+    found = library_attack(name)(model, images, labels, epsilon=0.4, targets=targets)
     assert torch.equal(model(images + found.perturbation).argmax(1), targets)
     assert found.success.all()
 
@@ -162,7 +161,7 @@ def test_passes_are_those_the_network_sees(name: str) -> None:
     model, images, labels, distance = linear("Linf", count=7)
     counting = Counting(model)
     epsilon = {"epsilon": float(distance.median())} if name != "foolbox:DDNAttack" else {}
-    found = peer(name)(counting, images, labels, steps=5, batch=3, **epsilon)
+    found = library_attack(name)(counting, images, labels, steps=5, batch=3, **epsilon)
     probe = 1  # the first image, to see that the network is one
     assert int(found.forwards.sum()) == counting.forwards - probe - _padding(counting, images, batch=3)
     assert int(found.backwards.sum()) == counting.backwards
@@ -189,7 +188,7 @@ def states() -> tuple[float, float, float]:
 @pytest.mark.parametrize("name", ["foolbox:LinfPGD", "art:SquareAttack", "foolbox:L2AdditiveGaussianNoiseAttack"])
 def test_random_numbers_repeat_and_leave_no_trace(name: str) -> None:
     model, images, labels, _ = linear("Linf")
-    search = peer(name)
+    search = library_attack(name)
     set_states()
     wanted = states()
     set_states()
@@ -210,7 +209,7 @@ def test_the_network_is_left_as_it_was(name: str) -> None:
     model, images, labels, _ = linear("Linf")
     before = images.clone()
     model.train()
-    peer(name)(model, images, labels, epsilon=0.1, steps=3)
+    library_attack(name)(model, images, labels, epsilon=0.1, steps=3)
     assert model.training
     assert all(each.grad is None and each.requires_grad for each in model.parameters())
     assert torch.equal(images, before)
@@ -221,7 +220,7 @@ def test_misclassified_images_are_not_searched() -> None:
     model, images, labels, _ = linear("Linf")
     wrong = labels.clone()
     wrong[2] = 1 - wrong[2]
-    found = peer("foolbox:LinfPGD")(model, images, wrong, epsilon=0.01)
+    found = library_attack("foolbox:LinfPGD")(model, images, wrong, epsilon=0.01)
     assert found.success[2]
     assert found.distance[2] == 0
     assert (int(found.forwards[2]), int(found.backwards[2])) == (1, 0)
@@ -230,13 +229,13 @@ def test_misclassified_images_are_not_searched() -> None:
 
 @BOTH
 def test_the_signature_says_what_can_be_set() -> None:
-    search = peer("foolbox:LinfPGD", {"random_start": False})
+    search = library_attack("foolbox:LinfPGD", {"random_start": False})
     shown = inspect.signature(search).parameters
     assert {"epsilon", "steps", "step_size", "rel_stepsize"} <= set(shown)
     assert shown["random_start"].default is False
     assert get_type_hints(search)["norm"].__args__ == ("Linf",)
-    assert "epsilon" not in inspect.signature(peer("art:DeepFool")).parameters  # theirs is an overshoot
-    assert {"steps", "max_iter"} <= set(inspect.signature(peer("art:SquareAttack")).parameters)
+    assert "epsilon" not in inspect.signature(library_attack("art:DeepFool")).parameters  # theirs is an overshoot
+    assert {"steps", "max_iter"} <= set(inspect.signature(library_attack("art:SquareAttack")).parameters)
 
 
 # -------------------------------------------------------------------------------------------------------------- refused
@@ -261,11 +260,11 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(module: str) -> Any:
         raise ModuleNotFoundError(f"No module named '{module}'", name=module.split(".")[0])
 
-    monkeypatch.setattr(libraries.importlib, "import_module", missing)
+    monkeypatch.setattr(shared.importlib, "import_module", missing)
     with refused("name", "pip install 'inputscape[peers]'", "adversarial-robustness-toolbox"):
         check("art:SquareAttack")
     with refused("name", "foolbox is not installed"):
-        peer("foolbox:LinfPGD")
+        library_attack("foolbox:LinfPGD")
 
 
 def test_unknown_package() -> None:
@@ -287,31 +286,31 @@ def test_unknown_package() -> None:
 )
 def test_names_and_options_that_are_not_there(name: str, options: dict[str, Any], field: str, said: str) -> None:
     with refused(field, said):
-        peer(name, options)
+        library_attack(name, options)
 
 
 @BOTH
 def test_calls_that_make_no_sense() -> None:
     model, images, labels, _ = linear("Linf")
     with refused("epsilon", "give epsilon"):
-        peer("foolbox:LinfPGD")(model, images, labels)
+        library_attack("foolbox:LinfPGD")(model, images, labels)
     with refused("epsilon", "takes no radius"):
-        peer("foolbox:DDNAttack")(model, images, labels, epsilon=0.1)
+        library_attack("foolbox:DDNAttack")(model, images, labels, epsilon=0.1)
     with refused("norm", "Linf"):
-        peer("foolbox:LinfPGD")(model, images, labels, epsilon=0.1, norm="L2")
+        library_attack("foolbox:LinfPGD")(model, images, labels, epsilon=0.1, norm="L2")
     with refused("epsilon", "above 0"):
-        peer("foolbox:LinfPGD")(model, images, labels, epsilon=0.0)
+        library_attack("foolbox:LinfPGD")(model, images, labels, epsilon=0.0)
     with refused("targets", "differ"):
-        peer("foolbox:LinfPGD")(model, images, labels, epsilon=0.1, targets=labels)
+        library_attack("foolbox:LinfPGD")(model, images, labels, epsilon=0.1, targets=labels)
     with refused("targets", "cannot search towards targets"):
-        peer("art:DeepFool")(model, images, labels, targets=1 - labels)
+        library_attack("art:DeepFool")(model, images, labels, targets=1 - labels)
     with refused("targets", "towards targets only"):
-        peer("foolbox:GenAttack", {"steps": 1})(model, images, labels, epsilon=0.1)
+        library_attack("foolbox:GenAttack", {"steps": 1})(model, images, labels, epsilon=0.1)
     with refused("steps", "has no steps"):
-        peer("foolbox:InversionAttack")(model, images, labels, steps=3)
+        library_attack("foolbox:InversionAttack")(model, images, labels, steps=3)
     with refused("steps", "same"):
-        peer("art:SquareAttack", {"max_iter": 4})(model, images, labels, epsilon=0.1, steps=3)
+        library_attack("art:SquareAttack", {"max_iter": 4})(model, images, labels, epsilon=0.1, steps=3)
     with refused("options", "refuses its options"):
-        peer("art:SquareAttack", {"p_init": 7.0})(model, images, labels, epsilon=0.1)
+        library_attack("art:SquareAttack", {"p_init": 7.0})(model, images, labels, epsilon=0.1)
     with refused("name", "one network only"):
-        peer("foolbox:LinfPGD")(lambda x: model(x)[:, None].expand(-1, 2, -1), images, labels, epsilon=0.1)
+        library_attack("foolbox:LinfPGD")(lambda x: model(x)[:, None].expand(-1, 2, -1), images, labels, epsilon=0.1)
