@@ -87,7 +87,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "option that is not the user's": ({"options": {"box": 1}}, "options: ...box: unknown field; pgd has schedule"),
     "option of another type": (
         {"options": {"momentum": "fast"}},
-        "options: ...momentum: must be a number or a fraction such as 8/255, not fast",
+        "options: ...momentum: must be a number or a fraction such",
     ),
     "true for a number": ({"options": {"momentum": True}}, "options: ...momentum: must be a number"),
     "part of a number": (
