@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import json
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,10 @@ class Attack(Settings):
             near = difflib.get_close_matches(name, names(), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"unknown attack (there are {', '.join(names())}, foolbox:<class>, art:<class>{hint})")
-        _to_value(function_of, name)
+        try:
+            function_of(name)
+        except UserError as error:
+            raise ValueError(f"{name}: {error.message}") from None
         return name
 
     @field_validator("norm", mode="before")
@@ -281,7 +285,7 @@ def function_of(name: str) -> Callable[..., AttackResult]:
     except Exception as error:  # whatever a file of the user's own runs into
         wrong = f"cannot be imported: {type(error).__name__}: {error}"
     if wrong:
-        raise UserError(f"{path.replace('.', '/')}.py: {wrong}", "attack.name")
+        raise UserError(f"its file tasks/parts/attacks/{name}.py is not as it should be: {wrong}", "attack.name")
     return getattr(module, name)
 
 
@@ -369,7 +373,8 @@ def _explained(error: ValidationError, name: str) -> str:
         allowed = "at least 0"
     else:
         allowed = _ALLOWED.get(kind.partition("_")[0]) or first["msg"].removeprefix("Input should be ")
-    return f"{option}: must be {allowed}, not {value}"
+    shown = value if isinstance(value, str) else json.dumps(value, default=str)
+    return f"{option}: must be {allowed}, not {shown}"
 
 
 def _to_value(check: Callable[..., Any], *arguments: Any) -> Any:
