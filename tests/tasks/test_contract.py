@@ -1,4 +1,4 @@
-"""Every task in `tasks/` and every attack in `tasks/parts/attacks/`, found on disk, holds to the same promises."""
+"""Every task in `tasks/`, found on disk, holds to the same promises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,19 +23,14 @@ from torch import Tensor, nn
 
 import tasks
 from tasks.parts.artifacts import classifier
-from tasks.parts.artifacts.common import attack_settings
-from tasks.parts.attacks.common.result import AttackResult
-from tasks.parts.batching import in_batches
 from tasks.parts.contract import Batch, TaskConfig, prepared, requests
 from tasks.parts.data import load as data
 from tasks.parts.finite import NotFinite
-from tasks.parts.geometry.balls import norm_of
 from tasks.parts.models.build import Classifier
 from tasks.parts.training import training
 from tasks.parts.training.recipes import Recipe
 
 TASKS = sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg)
-ATTACKS = attack_settings.names()
 BLOBS = [
     Recipe(dataset="blobs", network="linear", epochs=4),
     Recipe(dataset="blobs", network="mlp", network_options={"width": 24}, epochs=4),
@@ -43,7 +38,6 @@ BLOBS = [
 IDS = [3, 0, 14, 27, 41, 8, 55, 19, 20]
 
 every_task = pytest.mark.parametrize("task", TASKS, indirect=True)
-every_attack = pytest.mark.parametrize("attack", ATTACKS)
 every_network = pytest.mark.parametrize("recipe", BLOBS, ids=lambda recipe: recipe.network)
 
 
@@ -97,7 +91,6 @@ def shared_generators() -> list[bytes]:
 
 def test_they_are_found() -> None:
     assert "input_flatness" in TASKS
-    assert "pgd" in ATTACKS
 
 
 @every_task
@@ -289,100 +282,3 @@ def test_a_task_is_a_file_of_its_own(task: ModuleType) -> None:
     names = {name for name in TASKS if f"tasks.{name}" != task.__name__}
     source = Path(inspect.getfile(task)).read_text()
     assert not [name for name in names if f"tasks.{name}" in source or f"from tasks import {name}" in source]
-
-
-# ---------------------------------------------------------------------------------------------------------------- attacks
-
-
-def searches(attack: str) -> Iterator[dict[str, Any]]:
-    """Arguments to try an attack with: each norm it knows, a radius where it wants one, and not too many queries."""
-    function = getattr(importlib.import_module(f"tasks.parts.attacks.{attack}"), attack)
-    hints = get_type_hints(function)
-    radius = {"Linf": 0.12, "L2": 0.4, "L1": 1.2}
-    norms = get_args(hints["norm"]) if get_origin(hints.get("norm")) is Literal else [None]
-    for norm in norms:
-        arguments: dict[str, Any] = {} if norm is None else {"norm": norm}
-        arguments |= {"epsilon": radius[norm or "L2"]} if "epsilon" in hints else {}
-        arguments |= {"queries": 300} if "queries" in hints else {}
-        yield arguments
-
-
-def search(attack: str, model: nn.Module, batch: Batch, **arguments: Any) -> AttackResult:
-    function = getattr(importlib.import_module(f"tasks.parts.attacks.{attack}"), attack)
-    parameters = inspect.signature(function).parameters
-    if "ids" in parameters:
-        arguments["ids"] = batch.ids
-    return function(model, batch.images, batch.labels, **arguments)
-
-
-@every_attack
-def test_an_attack_is_called_like_every_other(attack: str) -> None:
-    module = importlib.import_module(f"tasks.parts.attacks.{attack}")
-    function = getattr(module, attack)
-    assert module.__doc__
-    assert function.__doc__
-    parameters = list(inspect.signature(function).parameters.values())
-    assert [p.name for p in parameters[:3]] == ["model", "images", "labels"]
-    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters[:3])
-    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[3:])
-    assert {p.name for p in parameters[3:] if p.default is p.empty} <= {"epsilon"}
-    assert issubclass(get_type_hints(function)["return"], AttackResult)
-
-
-@every_network
-@every_attack
-def test_an_attack_stays_in_the_box_and_the_ball_and_says_what_it_found(attack: str, recipe: Recipe) -> None:
-    model, batch = trained(recipe), examples(range(60))
-    images, labels = batch.images.clone(), batch.labels.clone()
-    wrong = in_batches(model, images, 64).argmax(1) != labels
-    for arguments in searches(attack):
-        before = shared_generators()
-        found = search(attack, model, batch, **arguments)
-        assert shared_generators() == before
-        assert torch.equal(batch.images, images)
-        moved = images + found.perturbation
-        assert moved.min() >= 0
-        assert moved.max() <= 1
-        norm = arguments.get("norm", "L2")
-        assert found.distance.numpy() == pytest.approx(norm_of(found.perturbation, norm).numpy(), abs=1e-6)
-        if "epsilon" in arguments:
-            assert found.distance.max() <= arguments["epsilon"] + 1e-6
-        assert torch.equal(found.success, in_batches(model, moved, 64).argmax(1) != labels)
-        assert found.success.sum() > wrong.sum()  # it does find something
-        assert not found.perturbation[wrong].any()
-        assert found.success[wrong].all()
-        assert (found.forwards >= 1).all()
-        assert not found.perturbation.requires_grad
-        for field, shape in (("success", (60,)), ("distance", (60,)), ("forwards", (60,)), ("backwards", (60,))):
-            assert getattr(found, field).shape == shape
-
-
-@every_attack
-def test_an_attack_leaves_misclassified_images_alone(attack: str) -> None:
-    model, batch = trained(BLOBS[1]), examples()
-    labels = (in_batches(model, batch.images, 64).argmax(1) + 1) % 3
-    for arguments in searches(attack):
-        found = search(attack, model, Batch(batch.ids, batch.images, labels), **arguments)
-        assert found.success.all()
-        assert not found.perturbation.any()
-
-
-@every_attack
-def test_an_attack_does_not_depend_on_the_chunks(attack: str) -> None:
-    model, together = trained(BLOBS[1]), examples()
-    for arguments in searches(attack):
-        wanted = search(attack, model, together, **arguments)
-        for place, example in enumerate(IDS):
-            found = search(attack, model, examples([example]), **arguments)
-            assert bool(found.success) == bool(wanted.success[place])
-            assert torch.allclose(found.perturbation[0], wanted.perturbation[place], atol=1e-5)
-
-
-@every_attack
-def test_an_attack_leaves_the_network_as_it_was(attack: str) -> None:
-    model = copy.deepcopy(trained(BLOBS[1])).requires_grad_(True)
-    before: dict[str, Tensor] = {key: value.clone() for key, value in model.state_dict().items()}
-    for arguments in searches(attack):
-        search(attack, model, examples(), **arguments)
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

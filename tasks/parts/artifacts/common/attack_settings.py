@@ -283,7 +283,7 @@ def function_of(name: str) -> Callable[..., AttackResult]:
     except Exception as error:  # whatever a file of the user's own runs into
         wrong = f"cannot be imported: {type(error).__name__}: {error}"
     if wrong:
-        raise UserError(f"{path.replace('.', '/')}.py: {wrong}", "attack.name")
+        raise UserError(f"its file tasks/parts/attacks/{name}.py is not as it should be: {wrong}", "attack.name")
     return getattr(module, name)
 
 

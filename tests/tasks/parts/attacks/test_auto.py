@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from known_models import SHAPE, Meter, gaussian, images, linear_with_distances, predicted, same, smooth
+from known_models import Meter, gaussian, images, linear_with_distances, predicted, smooth
 from torch import Tensor
 
 from tasks.parts.attacks.apgd import apgd
@@ -108,26 +108,3 @@ def test_points_of_another_space_against_two_networks(norm: str) -> None:
         assert torch.equal(found.success, fooled)
     assert int(near.success.sum()) < 10
     assert far.success.all()
-
-
-def test_targets(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
-    x, labels = digits
-    targets = (labels + 1) % 10
-    found = auto(convnet, x, labels, epsilon=0.12, targets=targets, **FEW)
-    assert torch.equal(found.success, predicted(convnet, x + found.perturbation) == targets)
-    assert 5 < int(found.success.sum()) < 60
-
-
-def test_the_same_bits_in_any_company_and_batch(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
-    x, labels = digits[0][:24], digits[1][:24]
-    radii = torch.linspace(0.02, 0.1, 24)
-    how = {"restarts": 2, "steps": 6, "queries": 20, "target_classes": 2, "seed": 3}
-    together = auto(convnet, x, labels, epsilon=radii, **how)
-    for rows in ([5], [20, 3, 4, 9, 11, 2, 19, 8, 0, 1]):
-        part = auto(convnet, x[rows], labels[rows], epsilon=radii[rows], ids=rows, batch=8, **how)
-        assert same(together, part, torch.tensor(rows))
-
-
-def test_no_examples() -> None:
-    found = auto(smooth(), images(0), torch.zeros(0, dtype=torch.long), epsilon=0.1)
-    assert found.perturbation.shape == (0, *SHAPE)

@@ -30,6 +30,27 @@ def test_an_attack(name: str, check: conformance.Check) -> None:
         check(attack, case)
 
 
+EXTREMES: list[tuple[str, dict[str, Any]]] = [
+    ("pgd", {"step_size": 3.0, "momentum": 1.0}),
+    ("pgd", {"step_size": 1e-3, "schedule": "linear", "epsilon": 2.0}),
+    ("apgd", {"loss": "dlr", "target_classes": 2, "epsilon": 1e-3}),
+    ("apgd", {"loss": "margin", "epsilon": 2.0}),
+    ("square", {"share": 1.0, "epsilon": 2.0}),
+    ("square", {"share": 0.01, "queries": 1}),
+    ("fmn", {"step_size": 10.0, "gamma": 0.5, "halvings": 0}),
+    ("ddn", {"step_size": 10.0, "gamma": 0.5, "radius": 10.0, "halvings": 3}),
+    ("ddn", {"step_size": 0.01, "gamma": 0.01, "radius": 0.01, "loss": "margin"}),
+    ("class_probability", {"start": "noise", "objective": "logit", "learning_rate": 3.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), EXTREMES)
+def test_settings_far_from_the_usual(name: str, settings: dict[str, Any]) -> None:
+    attack = attack_settings.function_of(name)
+    for case in conformance.cases(attack, **settings):
+        conformance.stays_in_the_box_and_says_what_it_found(attack, case)
+
+
 def test_the_package_gives_the_functions() -> None:
     assert sorted(attacks.__all__) == ATTACKS
     assert all(getattr(attacks, name) is attack_settings.function_of(name) for name in ATTACKS)

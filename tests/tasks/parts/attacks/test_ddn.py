@@ -9,15 +9,11 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from known_models import SHAPE, images, linear, predicted, same, smooth
+from known_models import SHAPE, images, linear, predicted, smooth
 from torch import Tensor, nn
 
-from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.pgd import pgd
-from tasks.parts.geometry.balls import norm_of
 from tasks.parts.models.build import Classifier
 
 LOSSES = ["ce", "margin"]
@@ -40,19 +36,6 @@ def test_linear_model_has_its_exact_distance(batch: int, loss: str, targeted: bo
     assert (found.distance / exact).max() < 1.001
     assert (found.distance >= exact - 1e-6 / slope).all()  # as finely as float32 knows the logits
     assert torch.equal(predicted(model, points + found.perturbation), 1 - labels)
-
-
-def test_walls_in_the_way() -> None:
-    """Half of the numbers are at the wall that they would have to pass: the others must do it alone."""
-    weight = torch.linspace(0.5, 2, 16)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
-    model[1].weight.copy_(torch.stack([-weight, weight]))
-    points = torch.full((1, 16), 0.3)
-    points[:, 1::2] = 1.0
-    model[1].bias.copy_(torch.tensor([0.6, -0.6]) + torch.stack([weight, -weight]) @ points[0])
-    exact = 0.6 / weight[::2].norm()  # half the difference of the logits
-    found = ddn(model, points.reshape(1, *SHAPE), torch.tensor([0]))
-    assert 1 - 1e-5 < float(found.distance / exact) < 1.002
 
 
 # ------------------------------------------------------------------------------------------------------------ slow twin
@@ -117,19 +100,6 @@ def test_not_further_than_bisected_pgd(convnet: Classifier, digits: tuple[Tensor
     assert float(found.distance.median()) <= high
 
 
-def test_targets(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
-    x, labels = digits
-    targets = (labels + 1 + torch.arange(60) % 9) % 10
-    targets[0] = convnet(x[:1]).argmax()  # is there already,
-    labels = labels.where(targets != labels, (labels + 1) % 10)  # with a label that is another
-    found = ddn(convnet, x, labels, targets=targets)
-    assert found.success.all()
-    assert torch.equal(predicted(convnet, x + found.perturbation), targets)
-    assert not found.perturbation[0].any()
-    assert found.forwards[0] == 1
-    assert float(found.distance.median()) > float(ddn(convnet, x, labels).distance.median())
-
-
 def test_the_line_search_shortens(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
     x, labels = digits
     without, with_search = ddn(convnet, x, labels, steps=15, halvings=0), ddn(convnet, x, labels, steps=15)
@@ -138,37 +108,6 @@ def test_the_line_search_shortens(convnet: Classifier, digits: tuple[Tensor, Ten
 
 
 # ------------------------------------------------------------------------------------------------------------ properties
-
-
-@given(
-    seed=st.integers(0, 1000),
-    step=st.floats(1e-2, 10),
-    gamma=st.floats(1e-2, 0.5),
-    radius=st.floats(1e-2, 10),
-    contrast=st.floats(0.1, 20),
-    halvings=st.integers(0, 8),
-    loss=st.sampled_from(LOSSES),
-)
-@settings(max_examples=40, deadline=None)
-def test_in_the_box_and_honest(
-    seed: int, step: float, gamma: float, radius: float, contrast: float, halvings: int, loss: str
-) -> None:
-    x = (0.5 + contrast * (images(12, seed) - 0.5)).clamp(0, 1)  # with much contrast most pixels are black or white
-    before, model = x.clone(), smooth(seed % 7)
-    labels = torch.randint(0, 4, (12,), generator=torch.Generator().manual_seed(seed))
-    how = {"step_size": step, "gamma": gamma, "radius": radius, "halvings": halvings, "loss": loss}
-    found = ddn(model, x, labels, steps=6, batch=8, **how)
-    moved = x + found.perturbation
-    assert torch.equal(x, before)
-    assert moved.min() >= 0
-    assert moved.max() <= 1
-    assert torch.equal(found.distance, norm_of(found.perturbation, "L2"))
-    assert torch.equal(found.success, model(torch.cat([moved, moved[:4]])).argmax(1)[:12] != labels)
-    wrong = model(x).argmax(1) != labels
-    assert not found.perturbation[wrong].any()
-    assert found.success[wrong].all()
-    assert torch.equal(found.forwards, torch.where(wrong, 1, 8 + torch.where(found.success, halvings, 0)))
-    assert torch.equal(found.backwards, torch.where(wrong, 0, 7))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -194,46 +133,3 @@ def test_a_confident_network_stops_the_cross_entropy_but_not_the_margin() -> Non
     found = ddn(model, points, labels, loss="margin")
     assert found.success.all()
     assert (found.distance / exact).max() < 1.001
-
-
-@pytest.mark.usefixtures("eight_rows")
-def test_counts_what_it_costs() -> None:
-    model, calls, back = smooth(), list[int](), list[int]()
-
-    def metered(x: Tensor) -> Tensor:
-        calls.append(len(x))
-        logits = model(x)
-        if logits.requires_grad:
-            logits.register_hook(lambda gradient: back.append(len(gradient)))
-        return logits
-
-    x = images(16)
-    labels = model(x).argmax(1)
-    found = ddn(metered, x, labels, steps=20, halvings=4, batch=8)
-    assert found.success.all()
-    assert (sum(calls), sum(back)) == (int(found.forwards.sum()), int(found.backwards.sum()))
-
-
-def test_does_not_depend_on_the_batch_or_on_other_examples(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
-    x, labels = digits
-
-    def search(rows: list[int], batch: int | None = None) -> AttackResult:
-        return ddn(convnet, x[rows], labels[rows], steps=15, batch=batch)
-
-    together = search(list(range(60)))
-    for batch in (1, 7, 64):
-        assert same(together, search(list(range(60)), batch))
-    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(0))
-    assert same(together, search(mixed.tolist()), mixed)
-    for rows in ([4], [17], [40, 41, 42, 43, 44, 45, 46]):
-        assert same(together, search(rows), torch.tensor(rows))
-
-
-def test_the_network_is_left_as_it_was() -> None:
-    model = smooth().requires_grad_(True)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with torch.no_grad():  # the search needs gradients whether or not the caller wants any
-        found = ddn(model, images(4), torch.zeros(4, dtype=torch.long), steps=5)
-    assert not found.perturbation.requires_grad
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

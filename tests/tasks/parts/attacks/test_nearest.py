@@ -86,22 +86,3 @@ def test_several_networks_at_once() -> None:
         assert (network(x + both.perturbation).argmax(1) != labels)[both.success].all()
         assert (both.distance >= 0.98 * alone.distance)[both.success].all()
     assert both.success.sum() > 4
-
-
-def test_no_images() -> None:
-    found = nearest(smooth(), images(0), torch.zeros(0, dtype=torch.long))
-    assert len(found.perturbation) == len(found.success) == 0
-
-
-def test_examples_and_batches_do_not_know_each_other() -> None:
-    x = images(9)
-    labels = smooth()(x).argmax(1)
-    how = {"norm": "Linf", "steps": 15}
-    whole = nearest(smooth(), x, labels, ids=range(20, 29), **how)
-    parts = [
-        nearest(smooth(), x[rows], labels[rows], ids=range(20 + rows.start, 20 + rows.stop), batch=2, **how)
-        for rows in (slice(0, 4), slice(4, 9))
-    ]
-    for field in ("success", "forwards", "backwards"):
-        assert torch.equal(getattr(whole, field), torch.cat([getattr(part, field) for part in parts]))
-    assert torch.allclose(whole.distance, torch.cat([part.distance for part in parts]), rtol=1e-4)

@@ -11,15 +11,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from known_models import NORMS, SHAPE, Meter, images, linear, linear_with_distances, predicted, same, smooth
+from known_models import NORMS, SHAPE, Meter, images, linear, linear_with_distances, same, smooth
 from torch import Tensor, nn
 
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.pgd import falling, pgd
-from tasks.parts.geometry.balls import norm_of
 from tasks.parts.losses import joint
 from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import normal, uniform
@@ -176,49 +173,6 @@ def test_slow_twin(norm: str, epsilon: float, loss: str, targeted: bool) -> None
 # ------------------------------------------------------------------------------------------------------------ properties
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@given(
-    seed=st.integers(0, 1000),
-    epsilon=st.floats(1e-3, 2),
-    step=st.none() | st.floats(1e-3, 3),
-    contrast=st.floats(0.1, 20),
-)
-@settings(max_examples=25, deadline=None)
-def test_in_the_ball_in_the_box_and_honest(
-    norm: str, seed: int, epsilon: float, step: float | None, contrast: float
-) -> None:
-    x = (0.5 + contrast * (images(12, seed) - 0.5)).clamp(0, 1)  # with much contrast most pixels are black or white
-    before, model = x.clone(), smooth(seed % 7)
-    labels = torch.randint(0, 4, (12,), generator=torch.Generator().manual_seed(seed))
-    found = pgd(model, x, labels, epsilon=epsilon, norm=norm, steps=4, restarts=2, step_size=step, batch=8)
-    moved = x + found.perturbation
-    assert torch.equal(x, before)
-    assert moved.min() >= 0
-    assert moved.max() <= 1
-    assert norm_of(moved - x, norm).max() <= epsilon + 1e-6
-    assert torch.equal(found.distance, norm_of(found.perturbation, norm))
-    assert torch.equal(found.success, predicted(model, moved) != labels)
-    wrong = model(x).argmax(1) != labels
-    assert not found.perturbation[wrong].any()
-    assert found.success[wrong].all()
-    assert (found.forwards[wrong] == 1).all()
-    assert (found.forwards[~wrong] > 1).all()
-    assert found.forwards.max() <= 2 * 5
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_targets(norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
-    x, labels = digits
-    targets = (labels + 1 + torch.arange(60) % 9) % 10
-    targets[0] = convnet(x[:1]).argmax()  # is there already,
-    labels = labels.where(targets != labels, (labels + 1) % 10)  # with a label that is another
-    found = pgd(convnet, x, labels, epsilon={"Linf": 0.25, "L2": 1.5}[norm], norm=norm, targets=targets)
-    assert torch.equal(found.success, predicted(convnet, x + found.perturbation) == targets)
-    assert not found.perturbation[0].any()
-    assert int(found.success.sum()) > 30
-    assert not found.success.all()
-
-
 def test_a_restart_finds_what_lies_the_other_way() -> None:
     """From the image the loss leads up a hill that is too low; the higher one begins on the other side of a valley."""
 
@@ -271,27 +225,11 @@ def test_on_the_boundary_the_class_is_the_argmax() -> None:
     ]
 
 
-def test_the_network_is_left_as_it_was() -> None:
-    model = smooth()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with torch.no_grad():  # the search needs gradients whether or not the caller wants any
-        found = pgd(model, images(4), torch.zeros(4, dtype=torch.long), epsilon=0.1)
-    assert not found.perturbation.requires_grad
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
 def test_default_step_size_reaches_the_far_side() -> None:
     """2.5 epsilon / steps: written out, it changes nothing."""
     labels = smooth()(images(6)).argmax(1)
     written = pgd(smooth(), images(6), labels, epsilon=0.1, steps=5, step_size=2.5 * 0.1 / 5)
     assert same(pgd(smooth(), images(6), labels, epsilon=0.1, steps=5), written)
-
-
-def test_no_examples() -> None:
-    found = pgd(smooth(), images(0), torch.zeros(0, dtype=torch.long), epsilon=0.1, batch=8)
-    assert found.perturbation.shape == (0, *SHAPE)
-    assert found.success.shape == (0,)
 
 
 # --------------------------------------------------------------------------------------- other norms, spaces and starts
@@ -515,36 +453,6 @@ def test_passes_are_counted_and_none_is_spent_on_a_finished_example(
     assert wanted <= sum(many.calls) <= wanted + 7 * longest  # the rest is padding
     assert many.backwards == sum(many.calls)
     assert torch.equal(found.forwards, found.backwards)
-
-
-@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 0.6)])
-def test_the_same_bits_in_any_company_and_batch(
-    norm: str, epsilon: float, convnet: Classifier, digits: tuple[Tensor, Tensor]
-) -> None:
-    x, labels = digits
-
-    def search(rows: list[int], batch: int | None = None) -> AttackResult:
-        return pgd(
-            convnet,
-            x[rows],
-            labels[rows],
-            epsilon=epsilon,
-            norm=norm,
-            steps=8,
-            restarts=2,
-            ids=rows,
-            seed=1,
-            batch=batch,
-        )
-
-    together = search(list(range(60)))
-    assert 10 < int(together.success.sum()) < 60
-    for batch in (1, 7, 8, 33):
-        assert same(together, search(list(range(60)), batch))
-    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(0))
-    assert same(together, search(mixed.tolist()), mixed)
-    for rows in ([4], [17], [40, 41, 42, 43, 44, 45, 46]):
-        assert same(together, search(rows), torch.tensor(rows))
 
 
 def test_random_starts_are_keyed_by_seed_and_id() -> None:

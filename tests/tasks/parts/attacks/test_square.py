@@ -7,15 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from known_models import NORMS, Meter, images, linear_with_distances, predicted, same, smooth
+from known_models import NORMS, Meter, images, linear_with_distances, smooth
 from torch import Tensor
 
 from tasks.parts.attacks.apgd import apgd
-from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.square import BLOCK, bump, sides, square
-from tasks.parts.geometry.balls import norm_of, random_in_ball
+from tasks.parts.geometry.balls import random_in_ball
 from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import uniform
 
@@ -226,37 +223,6 @@ def test_a_model_that_hides_its_gradient_is_seen_through() -> None:
 # ------------------------------------------------------------------------------------------------------------ properties
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@given(
-    seed=st.integers(0, 1000),
-    epsilon=st.floats(1e-3, 2),
-    contrast=st.floats(0.1, 20),
-    share=st.floats(0.01, 1),
-    queries=st.integers(1, 90),
-)
-@settings(max_examples=25, deadline=None)
-def test_in_the_ball_in_the_box_and_honest(
-    norm: str, seed: int, epsilon: float, contrast: float, share: float, queries: int
-) -> None:
-    x = (0.5 + contrast * (images(12, seed) - 0.5)).clamp(0, 1)
-    before, model = x.clone(), smooth(seed % 7)
-    labels = torch.randint(0, 4, (12,), generator=torch.Generator().manual_seed(seed))
-    found = square(model, x, labels, epsilon=epsilon, norm=norm, queries=queries, share=share, seed=seed, batch=8)
-    moved = x + found.perturbation
-    assert torch.equal(x, before)
-    assert moved.min() >= 0
-    assert moved.max() <= 1
-    assert norm_of(moved - x, norm).max() <= epsilon + 1e-6
-    assert torch.equal(found.distance, norm_of(found.perturbation, norm))
-    assert torch.equal(found.success, predicted(model, moved) != labels)
-    wrong = model(x).argmax(1) != labels
-    assert not found.perturbation[wrong].any()
-    assert found.success[wrong].all()
-    assert (found.forwards[wrong] == 1).all()
-    assert found.forwards.max() <= queries
-    assert (found.forwards[~found.success] == queries).all()
-
-
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 5), (1, 2, 3), (1, 9, 4)])
 @pytest.mark.parametrize("norm", NORMS)
 def test_images_of_any_shape(norm: str, shape: tuple[int, int, int]) -> None:
@@ -270,20 +236,6 @@ def test_images_of_any_shape(norm: str, shape: tuple[int, int, int]) -> None:
     assert not found.success.any()
     assert (found.perturbation.sum((1, 2, 3)) > 0).all()
     assert found.distance.max() <= 0.1 + 1e-6
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_targets(norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
-    x, labels = digits
-    targets = (labels + 1 + torch.arange(60) % 9) % 10
-    targets[0] = convnet(x[:1]).argmax()  # is there already,
-    labels = labels.where(targets != labels, (labels + 1) % 10)  # with a label that is another
-    found = square(convnet, x, labels, epsilon={"Linf": 0.25, "L2": 1.5}[norm], norm=norm, targets=targets, queries=200)
-    assert torch.equal(found.success, predicted(convnet, x + found.perturbation) == targets)
-    assert not found.perturbation[0].any()
-    assert int(found.forwards[0]) == 1
-    assert int(found.success.sum()) > 10
-    assert not found.success.all()
 
 
 # ------------------------------------------------------------------------------------------------ cost, and any company
@@ -302,26 +254,6 @@ def test_passes_are_counted_and_none_is_spent_on_a_finished_example(
     many = Meter(convnet)
     found = square(many, x, labels, epsilon=0.1, queries=40, batch=16)
     assert many.calls[: len(many.calls) - 40] == [16] * (len(many.calls) - 40)  # full until none is waiting
-
-
-@pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.1), ("L2", 0.6)])
-def test_the_same_bits_in_any_company_and_batch(
-    norm: str, epsilon: float, convnet: Classifier, digits: tuple[Tensor, Tensor]
-) -> None:
-    x, labels = digits
-
-    def search(rows: list[int], batch: int | None = None) -> AttackResult:
-        how = {"epsilon": epsilon, "norm": norm, "queries": 2 * BLOCK + 20, "seed": 1}
-        return square(convnet, x[rows], labels[rows], **how, ids=rows, batch=batch)
-
-    together = search(list(range(60)))
-    assert 10 < int(together.success.sum()) < 60
-    for batch in (7, 33):
-        assert same(together, search(list(range(60)), batch))
-    mixed = torch.randperm(60, generator=torch.Generator().manual_seed(0))
-    assert same(together, search(mixed.tolist()), mixed)
-    for rows in ([4], [17], [40, 41, 42, 43, 44, 45, 46]):
-        assert same(together, search(rows, 1), torch.tensor(rows))
 
 
 @pytest.mark.parametrize("norm", NORMS)
