@@ -16,6 +16,7 @@ from analysis.table import load as read
 from engine.plan.plan import Planned, plan
 from engine.results.finish import table
 from engine.store.store import Store
+from engine.sweep import check_figures
 from engine.sweepfile import load
 
 FIXED = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp", "epochs": 1}}
@@ -30,6 +31,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(**entries: Any) -> tuple[load.Spec, list[Planned]]:
     Path("x.yaml").write_text(yaml.safe_dump({"task": "input_flatness", "fixed": FIXED, **entries}, sort_keys=False))
     loaded = load.load("x.yaml")
+    check_figures(loaded)
     return loaded, plan(loaded)
 
 
