@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spec: Spec | None = None
     try:
         spec = load(options.sweep, options.overrides)
-        _check_figures(spec)
+        check_figures(spec)
         return _sweep(spec, options)
     except UserError as error:
         shown = spec.error(error) if spec else error
@@ -100,8 +100,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _check_figures(spec: Spec) -> None:
-    """Raises `SpecError` for a figure that such a sweep cannot be drawn as."""
+def check_figures(spec: Spec) -> None:
+    """Refuses figures that cannot be drawn of such a sweep.
+
+    Raises:
+        SpecError: with the line of the first.
+    """
     config, told = spec.task.Config, SweepRecord.read(facts(spec.sweep))
     settings = [*settings_of(config), *inner_settings(config, spec.sweep.varied)]
     for number, entry in enumerate(spec.sweep.figures or []):

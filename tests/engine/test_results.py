@@ -18,6 +18,7 @@ from engine.results.records import Outcome
 from engine.results.table import table
 from engine.store.records import TrialRecord
 from engine.store.store import Store
+from engine.sweep import check_figures
 from engine.sweepfile import load
 
 FIXED = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp", "epochs": 1}}
@@ -32,6 +33,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(**entries: Any) -> tuple[load.Spec, list[Planned]]:
     Path("x.yaml").write_text(yaml.safe_dump({"task": "input_flatness", "fixed": FIXED, **entries}, sort_keys=False))
     loaded = load.load("x.yaml")
+    check_figures(loaded)
     return loaded, plan(loaded)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.sweep import main
+from engine.sweep import check_figures, main
 from engine.sweepfile.load import load
 
 ROOT = Path(__file__).parents[2]
@@ -17,9 +17,10 @@ SHOWN = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DO
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_sweep_is_accepted_and_says_what_it_asks(path: Path) -> None:
-    sweep = load(path, []).sweep
-    assert sweep.about
-    assert sweep.figures
+    spec = load(path)
+    check_figures(spec)
+    assert spec.sweep.about
+    assert spec.sweep.figures
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
