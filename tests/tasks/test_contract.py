@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numbers_of import TASKS as QUICK
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
@@ -44,6 +45,10 @@ every_network = pytest.mark.parametrize("recipe", BLOBS, ids=lambda recipe: reci
 @pytest.fixture
 def task(request: pytest.FixtureRequest) -> ModuleType:
     return importlib.import_module(f"tasks.{request.param}")
+
+
+def config_of(task: ModuleType, **settings: Any) -> TaskConfig:
+    return task.Config(**QUICK.get(task.__name__.removeprefix("tasks."), {}), **settings)
 
 
 def trained(recipe: Recipe) -> Classifier:
@@ -108,7 +113,7 @@ def test_a_task_has_what_the_contract_names(task: ModuleType) -> None:
 
 @every_task
 def test_scalars_that_are_means_are_those_of_their_scores(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[0])
+    config = config_of(task, recipe=BLOBS[0])
     rows = measured(task, config)
     summary, scores = task.summarise(config, rows), task.scores(config, rows)
     assert set(scores) <= set(summary)
@@ -119,7 +124,7 @@ def test_scalars_that_are_means_are_those_of_their_scores(task: ModuleType) -> N
 
 @every_task
 def test_shares_lie_between_0_and_1(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[0])
+    config = config_of(task, recipe=BLOBS[0])
     rows = measured(task, config)
     numbers = {name: rows[name] for name in rows} | task.summarise(config, rows)
     for pattern in task.SHARES:
@@ -151,7 +156,7 @@ def test_settings_are_frozen_closed_and_told(task: ModuleType) -> None:
 
 @every_task
 def test_settings_come_back_from_text(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[1], seed=3)
+    config = config_of(task, recipe=BLOBS[1], seed=3)
     assert type(config).model_validate_json(config.model_dump_json()) == config
 
 
@@ -179,7 +184,7 @@ def test_needs_are_classifiers_of_the_data_and_what_is_made_of_these(task: Modul
 @every_network
 @every_task
 def test_columns_and_summary(task: ModuleType, recipe: Recipe) -> None:
-    config = task.Config(recipe=recipe)
+    config = config_of(task, recipe=recipe)
     columns = task.measure(config, made(task, config, examples()), examples())
     assert list(columns) == list(task.COLUMNS)
     assert all(isinstance(column, np.ndarray) and column.ndim == 1 for column in columns.values())
@@ -202,7 +207,7 @@ def test_columns_and_summary(task: ModuleType, recipe: Recipe) -> None:
 @every_task
 def test_rows_do_not_depend_on_the_chunks(task: ModuleType, recipe: Recipe) -> None:
     """Words, whole numbers and truths exactly; float reductions to 1e-5."""
-    config = task.Config(recipe=recipe)
+    config = config_of(task, recipe=recipe)
     together = measured(task, config)
     order = {example: place for place, example in enumerate(IDS)}
     for pieces in ([[i] for i in IDS], [IDS[:7], IDS[7:]], [IDS[::-1]]):
@@ -216,7 +221,7 @@ def test_rows_do_not_depend_on_the_chunks(task: ModuleType, recipe: Recipe) -> N
 
 @every_task
 def test_rows_depend_on_the_seed_and_on_nothing_global(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[1])
+    config = config_of(task, recipe=BLOBS[1])
     torch.manual_seed(1)
     rows = measured(task, config)
     torch.manual_seed(2)
@@ -230,7 +235,7 @@ def test_rows_depend_on_the_seed_and_on_nothing_global(task: ModuleType) -> None
 
 @every_task
 def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
-    config, batch = task.Config(recipe=BLOBS[1]), examples()
+    config, batch = config_of(task, recipe=BLOBS[1]), examples()
     given = made(task, config, batch)
     settings, images, labels = config.model_dump_json(), batch.images.clone(), batch.labels.clone()
     states = {name: {key: value.clone() for key, value in tensors(thing).items()} for name, thing in given.items()}
@@ -257,7 +262,7 @@ def tensors(thing: Any) -> dict[str, Tensor]:
 @every_task
 def test_a_network_that_is_not_finite_is_no_measurement(task: ModuleType, number: float) -> None:
     """Nor where its adversarial examples are those of a sound one."""
-    config, batch = task.Config(recipe=BLOBS[1]), examples()
+    config, batch = config_of(task, recipe=BLOBS[1]), examples()
     given = made(task, config, batch)
     for name, thing in given.items():
         if isinstance(thing, nn.Module):
@@ -269,7 +274,7 @@ def test_a_network_that_is_not_finite_is_no_measurement(task: ModuleType, number
 
 @every_task
 def test_summarising_writes_into_nothing_it_was_given(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[1])
+    config = config_of(task, recipe=BLOBS[1])
     rows = measured(task, config)
     before = rows.copy(deep=True)
     task.summarise(config, rows)
