@@ -15,11 +15,11 @@ if __name__ == "__main__":
 
 from analysis import catalogue, recipe_log, report
 from analysis.results import ReportError
+from engine.execution.progress import Progress
+from engine.execution.trial import histories
 from engine.plan.plan import Artifact, Planned, exists, missing, outdated, plan, status
 from engine.results.finish import Drawing, Finish, begin, folders
 from engine.results.records import refuse_unreported
-from engine.run.progress import Progress
-from engine.run.trial import histories
 from engine.store.owned import SweepFolder
 from engine.store.records import SweepRecord
 from engine.store.store import Store
@@ -170,8 +170,8 @@ def _run(
     options: argparse.Namespace,
 ) -> int:
     """Runs what is left; returns how many trials that were."""
-    from engine.run import launch
-    from engine.run.trial_queue import TrialQueue
+    from engine.execution import launch
+    from engine.execution.trial_queue import TrialQueue
 
     queue = TrialQueue(spec, store, todo, study, fresh=options.fresh)
     if study is not None:

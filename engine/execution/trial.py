@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from engine.execution.artifacts import handed, make_all
+from engine.execution.context import Job, Report, Stopped, Unreported, complete, devices, versions
+from engine.execution.tensorboard import Board, live
+from engine.execution.workers import measure
 from engine.plan.plan import Planned, exists
-from engine.run.artifacts import handed, make_all
-from engine.run.context import Job, Report, Stopped, Unreported, complete, devices, versions
-from engine.run.tensorboard import Board, live
-from engine.run.workers import measure
 from engine.store.records import TrialRecord, write_trial
 from engine.store.scores import FILE, by_example
 from engine.store.store import Damaged, Store, read_parts
