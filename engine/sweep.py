@@ -6,14 +6,19 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine import terminal
+from engine import shadows, terminal
 
 if __name__ == "__main__":
     terminal.prepare()  # the imports below take seconds
+    if (hidden := shadows.shadow()) is not None:
+        terminal.say(hidden)
+        sys.exit(2)
 
+import analysis
 from analysis import catalogue, recipe_log, report
+from analysis.notebook import LoadedResults
 from analysis.results import ReportError
 from engine.execution.progress import Progress
 from engine.execution.trial import histories
@@ -53,17 +58,38 @@ Exit status: 0 all trials done, 1 some failed, 2 a mistake in the sweep or the c
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a sweep; returns the exit status."""
     options = _parser().parse_intermixed_args(arguments)
-    spec: Spec | None = None
     try:
-        spec = load(options.sweep, options.overrides)
-        check_figures(spec)
-        return _sweep(spec, options)
+        _, status = _run_file(options)
+        return status
     except UserError as error:
-        shown = spec.error(error) if spec else error
-        say(shown.message)
+        say(error.message)
         return 2
     except KeyboardInterrupt:
         return terminal.interrupted()
+
+
+def run(file: str, overrides: Sequence[str], **options: Any) -> LoadedResults:
+    """Runs a sweep and loads its results: `engine.run` for notebooks.
+
+    Args:
+        options: of the command line, by their names.
+    """
+    spec, _ = _run_file(argparse.Namespace(sweep=file, overrides=overrides, dry_run=False, **options))
+    return analysis.load(_store(options["results"]).location(spec.page))
+
+
+def _run_file(options: argparse.Namespace) -> tuple[Spec, int]:
+    """Loads and runs a sweep; returns it and the exit status.
+
+    Raises:
+        UserError: a mistake of the user's, with file and line where it has any.
+    """
+    spec = load(options.sweep, options.overrides)
+    try:
+        check_figures(spec)
+        return spec, _sweep(spec, options)
+    except UserError as error:
+        raise spec.error(error) from error
 
 
 def _parser() -> argparse.ArgumentParser:
