@@ -31,6 +31,7 @@ from engine.store.store import Store
 from engine.sweepfile.load import Spec, facts, load
 from engine.sweepfile.yaml_lines import SpecError
 from engine.terminal import say
+from tasks.parts.contract import hook
 from tasks.parts.dotted import inner_settings, settings_of
 from tasks.parts.settings import UserError
 
@@ -248,8 +249,8 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
         say(line, sys.stdout)
     work = [", ".join(f"{count} {what}" for what, count in costs.items()) for costs in _work(planned, todo, store)]
     _tell("; ".join([f"to do: {len(todo)} trials", *work, f"{sum(left.values())} examples to measure"]))
-    if hasattr(spec.task, "passes"):
-        passes = sum(left[item.key] * spec.task.passes(item.trial.config) for item in todo)
+    passes = sum(left[item.key] * hook(spec.task, "passes")(item.trial.config) for item in todo)
+    if passes:
         _tell(f"at most {passes:,} forward passes of a network on one image to measure them")
 
 
