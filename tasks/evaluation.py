@@ -24,10 +24,10 @@ from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.data import load as data
 from tasks.parts.measures.calibration import BINS, expected_calibration_error
+from tasks.parts.measures.flatness import Cell, statistics
 from tasks.parts.measures.ladder import mean_height
 from tasks.parts.noise.corruptions import Corruption, corrupted
-from tasks.parts.noise.input_noise import moved
-from tasks.parts.randomness import BLOCK, normal
+from tasks.parts.randomness import BLOCK
 from tasks.parts.rows import spread
 from tasks.parts.self_checks import loss_rises
 from tasks.parts.settings import Positive, Several, UserError
@@ -195,21 +195,24 @@ def _judged(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, 
 
 
 def _noisy(config: Config, model: Any, batch: Batch, predicted: Tensor, size: int) -> Iterator[Judged]:
-    """The images with additive Gaussian noise, clipped to [0, 1]; a few examples at a time, all their copies together."""
-    radii, samples = sorted(config.radii), config.samples
-    parts: list[list[tuple[Tensor, ...]]] = [[] for _ in radii]
-    step = max(1, size // samples)
-    for start in range(0, len(batch.labels), step):
-        some = slice(start, start + step)
-        images = batch.images[some]
-        along = normal(config.seed, "flatness", list(batch.ids[some]), (samples, *images.shape[1:])).to(images)
-        for place, radius in enumerate(radii):
-            copies = moved(images[:, None], radius, along, "additive", clip=True)  # (b, S, C, H, W)
-            logits = in_batches(model, copies.flatten(0, 1), size).unflatten(0, copies.shape[:2])
-            parts[place].append(_judged(logits, batch.labels[some], predicted[some]))
+    """The images with additive Gaussian noise, clipped to [0, 1]: the noise of `input_flatness`."""
+    radii, examples = sorted(config.radii), len(batch.labels)
+    around = statistics(
+        model,
+        [Cell(row, "additive", radius) for row in range(examples) for radius in radii],
+        batch.images,
+        batch.ids,
+        torch.stack([batch.labels, predicted, predicted], 1),
+        samples=config.samples,
+        seed=config.seed,
+        batch=size,
+        confidence=True,
+    )
+    assert around.confidence is not None
+    sums = (around.hits, around.stays, around.p[:, 0], around.confidence, around.loss)
+    means = [(values / config.samples).reshape(examples, len(radii)) for values in sums]
     for place, radius in enumerate(radii):
-        outcome = [torch.cat(values) for values in zip(*parts[place], strict=True)]
-        yield Judged("noise", "gaussian", place + 1, radius, *outcome)
+        yield Judged("noise", "gaussian", place + 1, radius, *(values[:, place] for values in means))
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
