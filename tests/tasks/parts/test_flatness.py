@@ -251,6 +251,7 @@ def test_a_cell_is_the_same_in_any_company_and_batch(tolerance: float | None) ->
             samples=80,
             tolerance=tolerance,
             batch=batch,
+            confidence=True,
         )
         return found, asked.distinct()
 
