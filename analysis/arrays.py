@@ -130,8 +130,8 @@ def conditions(rows: pd.DataFrame) -> list[str]:
     if "condition" not in rows:
         return [""]
     there, kind = rows["condition"].dropna().unique(), rows["condition"].dtype
-    ordered = kind.categories if isinstance(kind, pd.CategoricalDtype) and kind.ordered else there
-    return [str(name) for name in ordered if name in there]
+    order = kind.categories if isinstance(kind, pd.CategoricalDtype) and kind.ordered else there
+    return [str(name) for name in order if name in there]
 
 
 def arrays(

@@ -19,7 +19,7 @@ from analysis import table
 from analysis.drawing import from_csv
 from analysis.results import ReportError, Results, epochs_of, plain
 from analysis.summary import scalars, summarise
-from engine.run.tensorboard import FOLDER, RUNNING, Board, run
+from engine.execution.tensorboard import FOLDER, RUNNING, Board, run
 from engine.store.owned import SweepFolder, clear_events
 from engine.store.store import Store
 from engine.terminal import Parser, say

@@ -6,26 +6,32 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine import terminal
+from engine import shadows, terminal
 
 if __name__ == "__main__":
     terminal.prepare()  # the imports below take seconds
+    if (hidden := shadows.shadow()) is not None:
+        terminal.say(hidden)
+        sys.exit(2)
 
+import analysis
 from analysis import catalogue, recipe_log, report
+from analysis.notebook import LoadedResults
 from analysis.results import ReportError
+from engine.execution.progress import Progress
+from engine.execution.trial import histories
 from engine.plan.plan import Artifact, Planned, exists, missing, outdated, plan, status
 from engine.results.finish import Drawing, Finish, begin, folders
 from engine.results.records import refuse_unreported
-from engine.run.progress import Progress
-from engine.run.trial import histories
 from engine.store.owned import SweepFolder
 from engine.store.records import SweepRecord
 from engine.store.store import Store
 from engine.sweepfile.load import Spec, facts, load
 from engine.sweepfile.yaml_lines import SpecError
 from engine.terminal import say
+from tasks.parts.contract import hook
 from tasks.parts.dotted import inner_settings, settings_of
 from tasks.parts.settings import UserError
 
@@ -53,17 +59,38 @@ Exit status: 0 all trials done, 1 some failed, 2 a mistake in the sweep or the c
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a sweep; returns the exit status."""
     options = _parser().parse_intermixed_args(arguments)
-    spec: Spec | None = None
     try:
-        spec = load(options.sweep, options.overrides)
-        check_figures(spec)
-        return _sweep(spec, options)
+        _, status = _run_file(options)
+        return status
     except UserError as error:
-        shown = spec.error(error) if spec else error
-        say(shown.message)
+        say(error.message)
         return 2
     except KeyboardInterrupt:
         return terminal.interrupted()
+
+
+def run(file: str, overrides: Sequence[str], **options: Any) -> LoadedResults:
+    """Runs a sweep and loads its results: `engine.run` for notebooks.
+
+    Args:
+        options: of the command line, by their names.
+    """
+    spec, _ = _run_file(argparse.Namespace(sweep=file, overrides=overrides, dry_run=False, **options))
+    return analysis.load(_store(options["results"]).location(spec.page))
+
+
+def _run_file(options: argparse.Namespace) -> tuple[Spec, int]:
+    """Loads and runs a sweep; returns it and the exit status.
+
+    Raises:
+        UserError: a mistake of the user's, with file and line where it has any.
+    """
+    spec = load(options.sweep, options.overrides)
+    try:
+        check_figures(spec)
+        return spec, _sweep(spec, options)
+    except UserError as error:
+        raise spec.error(error) from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,8 +197,8 @@ def _run(
     options: argparse.Namespace,
 ) -> int:
     """Runs what is left; returns how many trials that were."""
-    from engine.run import launch
-    from engine.run.trial_queue import TrialQueue
+    from engine.execution import launch
+    from engine.execution.trial_queue import TrialQueue
 
     queue = TrialQueue(spec, store, todo, study, fresh=options.fresh)
     if study is not None:
@@ -222,8 +249,8 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
         say(line, sys.stdout)
     work = [", ".join(f"{count} {what}" for what, count in costs.items()) for costs in _work(planned, todo, store)]
     _tell("; ".join([f"to do: {len(todo)} trials", *work, f"{sum(left.values())} examples to measure"]))
-    if hasattr(spec.task, "passes"):
-        passes = sum(left[item.key] * spec.task.passes(item.trial.config) for item in todo)
+    passes = sum(left[item.key] * hook(spec.task, "passes")(item.trial.config) for item in todo)
+    if passes:
         _tell(f"at most {passes:,} forward passes of a network on one image to measure them")
 
 

@@ -24,7 +24,7 @@ INTERRUPTED = "interrupted; the same command goes on from here"
 STATUS = 128 + signal.SIGINT
 """The exit status of an interrupted command."""
 ERASE = "\r\x1b[J"
-"""From the start of the cursor's line to the end of the screen: the echo of Ctrl-C, and a live display (see `engine.run.progress`)."""
+"""From the start of the cursor's line to the end of the screen: the echo of Ctrl-C, and a live display (see `execution.progress`)."""
 _MARK = "..."
 
 

@@ -15,7 +15,7 @@ Rows: one for each example and radius. In a hidden space, radii and distances ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -35,6 +35,8 @@ from tasks.parts.geometry.balls import norm_of
 from tasks.parts.losses import cross_entropy, verdict
 from tasks.parts.models.spaces import Space
 from tasks.parts.noise.random_control import randomly_moved
+from tasks.parts.rows import as_array, spread
+from tasks.parts.self_checks import Outcome, found_again, loss_rises, weaker_at_random
 from tasks.parts.settings import Positive, Several, UserError
 
 VERSION = 1
@@ -76,8 +78,6 @@ LADDERS: dict[str, list[float]] = {
 }
 BLACK_BOX_SHARE = 0.1
 """Share of the images that withstood the search of which the black box may fool more before a self-check fails."""
-LOSS_SHARE = 0.05
-"""Share of the perturbed images at which the loss may not have risen before a self-check fails."""
 
 
 class Config(TaskConfig):
@@ -132,18 +132,18 @@ def passes(config: Config) -> int:
     return 3 + len(config.ladder) + config.black_box
 
 
-def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:
+def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
     """One row for each example and radius.
 
     Args:
-        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
+        given: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
             `AdversarialExamples` of the batch.
         batch: the examples.
 
     Returns:
         Columns, NumPy arrays of one length, as `COLUMNS` names them.
     """
-    model, searched, labels = made["classifier"], made["adversarial"], batch.labels
+    model, searched, labels = given["classifier"], given["adversarial"], batch.labels
     size = config.batch or batch_size(batch.images[0].numel(), batch.images.device)
     space = space_of(config.attack, [model])
     targets = None if config.attack.target is None else torch.full_like(labels, config.attack.target)
@@ -160,7 +160,7 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
         length <= searched.distance * (1 + 1e-3) + 1e-5
     )
     low, high = _brackets(config, searched, found)
-    one_each: dict[str, Any] = {
+    of_example = {
         "id": np.asarray(batch.ids, dtype=np.int64),
         "label": labels,
         "predicted": predicted,
@@ -175,13 +175,17 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
         "verified": as_said,
         "unseen": searched.unseen.double(),
     }
-    columns = {name: np.repeat(_array(values), len(radii)) for name, values in one_each.items()}
-    columns |= {
-        "radius": np.tile(np.array(config.ladder), len(labels)),
-        "found": _array(found).reshape(-1),
-        "fooled_random": _array(random).reshape(-1),
-        "fooled_black_box": _black_box(config, model, batch, predicted == labels, found, size).reshape(-1),
+    of_cell = {
+        "found": found,
+        "fooled_random": random,
+        "fooled_black_box": _black_box(config, model, batch, predicted == labels, found, size),
     }
+    columns = spread(
+        {"example": len(labels), "radius": len(radii)},
+        {name: (values, "example") for name, values in of_example.items()}
+        | {name: (values, "example", "radius") for name, values in of_cell.items()}
+        | {"radius": (config.ladder, "radius")},
+    )
     return {name: columns[name] for name in COLUMNS}
 
 
@@ -242,12 +246,8 @@ def _black_box(config: Config, model: Any, batch: Batch, correct: Tensor, found:
         seed=config.seed,
         batch=size,
     )
-    outcome[tried.cpu().numpy(), last.cpu().numpy()] = _array(blind.success)
+    outcome[tried.cpu().numpy(), last.cpu().numpy()] = as_array(blind.success)
     return outcome
-
-
-def _array(values: Any) -> np.ndarray:
-    return values.cpu().numpy() if isinstance(values, Tensor) else values
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
@@ -308,16 +308,12 @@ def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
     at_random, by_search = correct["fooled_random"].mean(), correct["found"].mean()
     moved = each[each["correct"] & (each["distance"] > 0)]
     flat = int((moved["loss_end"] <= moved["loss_start"]).sum())
-    held: dict[str, str | None] = {
+    held: Outcome = {
         "success never falls with the radius": f"it falls {falls} times" if falls else None,
-        "what was found is found again from its stored form": f"not so for {wrong} of {len(each)}" if wrong else None,
+        **found_again(wrong, len(each)),
         "no perturbation is longer than the radius at which it succeeds": f"{too_far} are" if too_far else None,
-        "moving at random fools less often than the search": None
-        if not len(correct) or at_random <= by_search
-        else f"it fools {at_random:.1%}, the search {by_search:.1%}",
-        "the loss rises along the search": None
-        if flat <= LOSS_SHARE * len(moved)
-        else f"it does not for {flat} of {len(moved)} examples",
+        **weaker_at_random(at_random, by_search),
+        **loss_rises(flat, len(moved)),
     }
     if len(tried):
         fooled = int(tried.sum())

@@ -9,7 +9,7 @@ Rows: one for each example, condition, change and level of its ladder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -24,10 +24,12 @@ from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.data import load as data
 from tasks.parts.measures.calibration import BINS, expected_calibration_error
+from tasks.parts.measures.flatness import Cell, statistics
 from tasks.parts.measures.ladder import mean_height
 from tasks.parts.noise.corruptions import Corruption, corrupted
-from tasks.parts.noise.input_noise import moved
-from tasks.parts.randomness import BLOCK, normal
+from tasks.parts.randomness import BLOCK
+from tasks.parts.rows import spread
+from tasks.parts.self_checks import loss_rises
 from tasks.parts.settings import Positive, Several, UserError
 
 VERSION = 1
@@ -65,8 +67,6 @@ SHARES = (
 MAY_BE_MISSING: frozenset[str] = frozenset()
 
 Condition = Literal["clean", "noise", "attack", "corruption"]
-LOSS_SHARE = 0.05
-"""Share of the attacked images at which the loss may not have risen before a self-check fails."""
 
 
 class Config(TaskConfig):
@@ -140,18 +140,18 @@ def passes(config: Config) -> int:
     return 1 + sum(each.get(condition, 0) for condition in config.conditions)
 
 
-def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:
+def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
     """One row for each example, condition, change and level.
 
     Args:
-        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
+        given: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
             `AdversarialExamples` of the batch, where the images are attacked.
         batch: the examples.
 
     Returns:
         Columns, NumPy arrays of one length, as `COLUMNS` names them.
     """
-    model, images, labels = made["classifier"], batch.images, batch.labels
+    model, images, labels = given["classifier"], batch.images, batch.labels
     size = config.batch or batch_size(images[0].numel(), images.device)
     clean = in_batches(model, images, size)  # (B, K)
     predicted = clean.argmax(1)
@@ -159,7 +159,7 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     if "noise" in config.conditions:
         judged += _noisy(config, model, batch, predicted, size)
     if "attack" in config.conditions:
-        at_end = in_batches(model, made["adversarial"].points, size)
+        at_end = in_batches(model, given["adversarial"].points, size)
         radius = config.attack.resolve().radius
         assert radius is not None  # checked by the settings
         outcome = _judged(at_end[:, None], labels, predicted)
@@ -171,18 +171,18 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
                 outcome = _judged(in_batches(model, damaged, size)[:, None], labels, predicted)
                 judged.append(Judged("corruption", change, level, float(severity), *outcome))
 
-    example = {
-        "id": torch.as_tensor(batch.ids),
-        "label": labels,
-        "predicted": predicted,
-        "correct": predicted == labels,
+    columns: dict[str, tuple[Any, ...]] = {
+        "id": (np.asarray(batch.ids), "example"),
+        "label": (labels, "example"),
+        "predicted": (predicted, "example"),
+        "correct": (predicted == labels, "example"),
     }
-    columns: dict[str, Any] = {name: np.repeat(values.cpu().numpy(), len(judged)) for name, values in example.items()}
     for column in ("condition", "change", "level", "strength"):
-        columns[column] = np.tile(np.array([getattr(one, column) for one in judged]), len(labels))
+        columns[column] = ([getattr(one, column) for one in judged], "change")
     for column in ("accuracy", "persistence", "p_true", "confidence", "loss"):
-        columns[column] = torch.stack([getattr(one, column) for one in judged], 1).flatten().cpu().numpy()
-    return {column: columns[column] for column in COLUMNS}
+        columns[column] = (torch.stack([getattr(one, column) for one in judged]), "change", "example")
+    rows = spread({"example": len(labels), "change": len(judged)}, columns)
+    return {column: rows[column] for column in COLUMNS}
 
 
 def _judged(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, ...]:
@@ -195,21 +195,24 @@ def _judged(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, 
 
 
 def _noisy(config: Config, model: Any, batch: Batch, predicted: Tensor, size: int) -> Iterator[Judged]:
-    """The images with additive Gaussian noise, clipped to [0, 1]; a few examples at a time, all their copies together."""
-    radii, samples = sorted(config.radii), config.samples
-    parts: list[list[tuple[Tensor, ...]]] = [[] for _ in radii]
-    step = max(1, size // samples)
-    for start in range(0, len(batch.labels), step):
-        some = slice(start, start + step)
-        images = batch.images[some]
-        along = normal(config.seed, "flatness", list(batch.ids[some]), (samples, *images.shape[1:])).to(images)
-        for place, radius in enumerate(radii):
-            copies = moved(images[:, None], radius, along, "additive", clip=True)  # (b, S, C, H, W)
-            logits = in_batches(model, copies.flatten(0, 1), size).unflatten(0, copies.shape[:2])
-            parts[place].append(_judged(logits, batch.labels[some], predicted[some]))
+    """The images with additive Gaussian noise, clipped to [0, 1]: the noise of `input_flatness`."""
+    radii, examples = sorted(config.radii), len(batch.labels)
+    around = statistics(
+        model,
+        [Cell(row, "additive", radius) for row in range(examples) for radius in radii],
+        batch.images,
+        batch.ids,
+        torch.stack([batch.labels, predicted, predicted], 1),
+        samples=config.samples,
+        seed=config.seed,
+        batch=size,
+        confidence=True,
+    )
+    assert around.confidence is not None
+    sums = (around.hits, around.stays, around.p[:, 0], around.confidence, around.loss)
+    means = [(values / config.samples).reshape(examples, len(radii)) for values in sums]
     for place, radius in enumerate(radii):
-        outcome = [torch.cat(values) for values in zip(*parts[place], strict=True)]
-        yield Judged("noise", "gaussian", place + 1, radius, *outcome)
+        yield Judged("noise", "gaussian", place + 1, radius, *(values[:, place] for values in means))
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
@@ -259,9 +262,7 @@ def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
         held["the search makes no misclassified image correct"] = f"it does {recovered}" if recovered else None
         correct = each["accuracy"] > 0
         flat = int((attacked["loss"] <= each["loss"])[correct].sum())
-        held["the loss rises along the search"] = (
-            f"it does not for {flat} of {int(correct.sum())} examples" if flat > LOSS_SHARE * correct.sum() else None
-        )
+        held |= loss_rises(flat, int(correct.sum()))
     noise = rows[rows["condition"] == "noise"].groupby("strength")["persistence"].mean()
     if len(noise) > 1:
         held["stronger noise changes more classes"] = (

@@ -10,6 +10,7 @@ Rows: one for each example, condition, kind and radius; radius 0 is the centre i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -30,6 +31,8 @@ from tasks.parts.measures.flatness import Cell, Statistics, at_centres, statisti
 from tasks.parts.measures.ladder import mean_height
 from tasks.parts.noise.input_noise import Kind
 from tasks.parts.noise.random_control import randomly_moved
+from tasks.parts.rows import spread
+from tasks.parts.self_checks import found_again, weaker_at_random
 from tasks.parts.settings import NonNegative, Probability, Several, UserError
 
 VERSION = 1
@@ -150,18 +153,18 @@ def passes(config: Config) -> int:
     return 1 + len(config.conditions) + noisy  # the image, the centres, the noise around them
 
 
-def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:
+def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
     """One row for each example, condition, kind and radius.
 
     Args:
-        made: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
+        given: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
             `AdversarialExamples` of the batch, where a condition wants it.
         batch: the examples.
 
     Returns:
         Columns, NumPy arrays of one length, as `COLUMNS` names them.
     """
-    model, searched = made["classifier"], made.get("adversarial")
+    model, searched = given["classifier"], given.get("adversarial")
     images, labels, ids = batch.images, batch.labels, list(batch.ids)
     size = config.batch or batch_size(images[0].numel(), images.device)
     logits = in_batches(model, images, size)
@@ -236,39 +239,31 @@ def _columns(
     still: Statistics,
 ) -> dict[str, Any]:
     """The rows in the order (example, kind, condition, radius)."""
-    examples, kinds, conditions, ladder = len(ids), len(config.kinds), len(config.conditions), len(radii)
-    shape = (examples, kinds, conditions, ladder + 1)
-
-    def cells(of_noisy: Tensor, of_still: Tensor) -> Any:
-        """Joins what was measured at the centre to what was measured around it."""
-        centre = of_still.reshape(examples, 1, conditions, 1).expand(-1, kinds, -1, -1)
-        return torch.cat([centre, of_noisy.reshape(examples, kinds, conditions, ladder)], -1).flatten().cpu().numpy()
-
-    def spread(values: Any, axes: tuple[int, ...]) -> Any:
-        """Repeats what does not vary along the other axes of the rows."""
-        values = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        lengths = [length if axis in axes else 1 for axis, length in enumerate(shape)]
-        return np.broadcast_to(values.reshape(lengths), shape).reshape(-1)
-
-    columns = {
-        "id": spread(np.array(ids, dtype=np.int64), (0,)),
-        "label": spread(labels, (0,)),
-        "predicted": spread(predicted, (0,)),
-        "correct": spread(predicted == labels, (0,)),
-        "condition": spread(config.conditions, (2,)),
-        "found": spread(found, (0, 2)),
-        "distance": spread(distance, (0, 2)),
-        "centre": spread(at_centre, (0, 2)),
-        "kind": spread(config.kinds, (1,)),
-        "radius": spread([0.0, *radii], (3,)),
-        "samples": cells(noisy.samples, still.samples),
+    axes = {
+        "example": len(ids),
+        "kind": len(config.kinds),
+        "condition": len(config.conditions),
+        "radius": len(radii) + 1,
     }
-    for axis, name in enumerate(["p_true", "p_centre", "p_target"]):
-        columns[name] = cells(noisy.mean[:, axis], still.mean[:, axis])
-        columns[f"{name}_se"] = cells(noisy.standard_error[:, axis], still.standard_error[:, axis])
-    if config.target is None:
-        columns["p_target"] = columns["p_target_se"] = np.full(len(columns["id"]), np.nan)
-    columns |= {
+    around = [axes["example"], axes["kind"], axes["condition"], len(radii)]
+
+    def cells(of_noisy: Tensor, of_still: Tensor) -> tuple[Any, ...]:
+        """What was measured at the centre, of radius 0, beside what was measured around it."""
+        centre = of_still.reshape(axes["example"], 1, axes["condition"], 1).expand(-1, axes["kind"], -1, -1)
+        return torch.cat([centre, of_noisy.reshape(around)], -1), *axes
+
+    columns: dict[str, tuple[Any, ...]] = {
+        "id": (np.array(ids, dtype=np.int64), "example"),
+        "label": (labels, "example"),
+        "predicted": (predicted, "example"),
+        "correct": (predicted == labels, "example"),
+        "condition": (config.conditions, "condition"),
+        "found": (found, "example", "condition"),
+        "distance": (distance, "example", "condition"),
+        "centre": (at_centre, "example", "condition"),
+        "kind": (config.kinds, "kind"),
+        "radius": ([0.0, *radii], "radius"),
+        "samples": cells(noisy.samples, still.samples),
         "accuracy": cells(noisy.hits / noisy.samples, still.hits / still.samples),
         "persistence": cells(noisy.stays / noisy.samples, still.stays / still.samples),
         "loss_mean": cells(noisy.loss / noisy.samples, still.loss / still.samples),
@@ -276,7 +271,13 @@ def _columns(
         "p_true_low": cells(noisy.bounds[:, 0], still.mean[:, 0]),
         "p_true_high": cells(noisy.bounds[:, 1], still.mean[:, 0]),
     }
-    return {name: columns[name] for name in COLUMNS}
+    for place, name in enumerate(["p_true", "p_centre", "p_target"]):
+        columns[name] = cells(noisy.mean[:, place], still.mean[:, place])
+        columns[f"{name}_se"] = cells(noisy.standard_error[:, place], still.standard_error[:, place])
+    if config.target is None:
+        columns |= dict.fromkeys(["p_target", "p_target_se"], (np.array(np.nan),))
+    rows = spread(axes, columns)
+    return {name: rows[name] for name in COLUMNS}
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
@@ -315,15 +316,8 @@ def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
     there = adversarial["centre"]
     reached = there != adversarial["label"] if config.attack.target is None else there == config.attack.target
     wrong = int((reached != adversarial["found"]).sum())
-    held: dict[str, str | None] = {
-        "what was found is found again from its stored form": f"not so for {wrong} of {len(adversarial)}"
-        if wrong
-        else None
-    }
+    held = found_again(wrong, len(adversarial))
     random = centres[(centres["condition"] == "random") & centres["correct"]]
     if len(random):
-        by_chance, by_search = (random["centre"] != random["label"]).mean(), random["found"].mean()
-        held["moving at random fools less often than the search"] = (
-            None if by_chance <= by_search else f"it fools {by_chance:.1%}, the search {by_search:.1%}"
-        )
+        held |= weaker_at_random((random["centre"] != random["label"]).mean(), random["found"].mean())
     return held

@@ -28,6 +28,8 @@ from tasks.parts.dotted import flatten, merged
 from tasks.parts.measures.flatness import Cell, statistics
 from tasks.parts.messages import validated
 from tasks.parts.noise.random_control import randomly_moved
+from tasks.parts.rows import as_array, spread
+from tasks.parts.self_checks import found_again, weaker_at_random
 from tasks.parts.settings import NonNegative, UserError
 from tasks.parts.training.recipes import INHERITED, LEARNING_RATES, Recipe
 
@@ -167,11 +169,11 @@ def passes(config: Config) -> int:
     return count * (1 + count * (2 if config.jointly else 1) + 1 + config.samples)
 
 
-def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any]:
+def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
     """One row for each example, source and target.
 
     Args:
-        made: the networks by name, and `found at <source>`, the `AdversarialExamples` of the batch.
+        given: the networks by name, and `found at <source>`, the `AdversarialExamples` of the batch.
         batch: the examples.
 
     Returns:
@@ -179,9 +181,9 @@ def measure(config: Config, made: dict[str, Any], batch: Batch) -> dict[str, Any
     """
     images, labels, ids = batch.images, batch.labels, list(batch.ids)
     size = config.batch or batch_size(images[0].numel(), images.device)
-    networks = {name: made[name] for name in config.pool()}
+    networks = {name: given[name] for name in config.pool()}
     norm = config.attack.norm
-    searches = {name.removeprefix("found at "): s for name, s in made.items() if name.startswith("found at ")}
+    searches = {name.removeprefix("found at "): s for name, s in given.items() if name.startswith("found at ")}
     correct = torch.stack([in_batches(model, images, size).argmax(1) == labels for model in networks.values()], 1)
 
     typical = torch.stack([searches[name].distance for name in networks], 1)
@@ -242,15 +244,17 @@ def _flatness(config: Config, model: Any, points: Tensor, ids: list[int], size: 
 
 def _columns(ids: list[int], labels: Tensor, pieces: list[dict[str, Any]], targets: int) -> dict[str, Any]:
     """Joins the sources' pieces, of (B,) or (B, M), to columns in the order (example, source, target)."""
-    shape = (len(ids), targets)
+    axes = {"example": len(ids), "source": len(pieces), "target": targets}
 
-    def full(values: Any) -> np.ndarray:
-        array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        return np.broadcast_to(array[:, None] if array.ndim == 1 else array, shape)
+    def stacked(name: str) -> tuple[Any, ...]:
+        each = [as_array(piece[name]) for piece in pieces]
+        return np.stack(each, 1), "example", "source", *(["target"] if each[0].ndim > 1 else [])
 
-    every = [{"id": np.array(ids), "label": labels, **piece} for piece in pieces]
-    columns = {name: np.stack([full(piece[name]) for piece in every], 1).reshape(-1) for name in COLUMNS}
-    return {name: column.astype(TYPES[name]) if name in TYPES else column for name, column in columns.items()}
+    columns = {"id": (np.array(ids), "example"), "label": (labels, "example")} | {
+        name: stacked(name) for name in pieces[0]
+    }
+    found = spread(axes, columns)
+    return {name: found[name].astype(TYPES[name]) if name in TYPES else found[name] for name in COLUMNS}
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
@@ -301,11 +305,4 @@ def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
     summary = summarise(config, rows)
     mine = rows[(rows["source"] == rows["target"]) & rows["source_correct"]]
     moved, random = float(mine["fooled"].mean()) if len(mine) else 0.0, summary.get("transfer_random", 0.0)
-    return {
-        "what was found is found again from its stored form": f"not so for {wrong} of {len(together)}"
-        if wrong
-        else None,
-        "moving at random fools less often than the search": f"it fools {random:.1%}, the search {moved:.1%}"
-        if random > moved
-        else None,
-    }
+    return found_again(wrong, len(together)) | weaker_at_random(random, moved)

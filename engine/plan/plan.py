@@ -14,7 +14,7 @@ from engine.store.records import read_trial
 from engine.store.store import Damaged, Store, content_hash, parts_of
 from engine.sweepfile.load import Spec, Trial
 from tasks.parts.artifacts.common.kind import Kind, kind_of
-from tasks.parts.contract import TaskConfig, requests
+from tasks.parts.contract import TaskConfig, hook, requests
 from tasks.parts.data import load as data
 from tasks.parts.own_code import explained
 from tasks.parts.settings import Settings, UserError
@@ -165,9 +165,8 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
         asked = requests(spec.task.needs(config))
     split, ids = _examples(config, root)
     needs = {name: _needed(name, need, config, ids, root) for name, need in asked.items()}
-    if hasattr(spec.task, "check"):
-        with explained("task", f"{spec.sweep.task}: check", own_code=True):
-            spec.task.check(config, split)
+    with explained("task", f"{spec.sweep.task}: check", own_code=True):
+        hook(spec.task, "check")(config, split)
     identity = config.model_dump(mode="json", exclude=set(config.performance))
     identity["recipe"] = of_recipe(config.recipe, root)
     keys = {name: need.key for name, need in needs.items()}  # by content, which the settings may name by a path

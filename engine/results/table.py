@@ -15,6 +15,7 @@ from engine.search.importance import importance
 from engine.store.records import SweepRecord, TrialRecord
 from engine.sweepfile.load import Spec, facts
 from tasks.parts.columns import Column
+from tasks.parts.contract import hook
 from tasks.parts.dotted import inner_settings, settings_of
 
 
@@ -78,7 +79,7 @@ def _sweep_record(
         "columns": columns,
         "by_kind": {name: column.by_kind for name, column in columns.items() if column.by_kind},
         "conditions": columns["condition"].values or None if "condition" in columns else None,
-        "shares": getattr(spec.task, "SHARES", ()),
+        "shares": hook(spec.task, "SHARES"),
     }
     if spec.look:
         about |= {"trials": spec.name, "look": spec.look}

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from tasks.parts.contract import TaskConfig
+    from tasks.parts.contract import TaskConfig, hook
 
 GROUPS = 32
 """Groups that examples are dealt into at most. More cost more calls of `summarise`; with 32, Student's t is 2.04 in place of 1.96."""
@@ -35,7 +35,7 @@ def by_example(
         ids: its examples, also those without rows.
         names: of the trial's scalars.
     """
-    given = task.scores(config, rows) if hasattr(task, "scores") else {}
+    given = hook(task, "scores")(config, rows)
     columns: dict[str, object] = {"id": np.asarray(ids, dtype=np.int64)}
     for name, values in given.items():
         grouped = values.astype(float).dropna().groupby(level=0)

@@ -13,6 +13,7 @@ SHARES                             optional: names of row columns and scalars th
 def scores(config, rows)           optional: scalar -> what it is the mean of, a series by example: for the scalar's interval
 def check(config, split)           optional: raises UserError for what only the data can tell, before any work
 def passes(config)                 optional: forward passes for one example at most, for the dry run's estimate
+def checks(config, rows)           optional: what was checked -> what is wrong, or None: whether the numbers mean anything
 ```
 
 What is not finite is a failure of the trial, never a number: an infinity in any column, no value where none may be missing, and a
@@ -22,16 +23,20 @@ nothing to measure, or infinite; not so an objective.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from tasks.parts.artifacts import classifier
 from tasks.parts.artifacts.common.kind import Product, Progress, Saved, kind_of
 from tasks.parts.batching import Batch
+from tasks.parts.data.load import Split
+from tasks.parts.rows import as_array
 from tasks.parts.settings import Settings
 from tasks.parts.training.recipes import Recipe
 
@@ -100,11 +105,6 @@ def _last(steps: Iterator[Progress | Product]) -> Product:
     return product
 
 
-def as_array(values: Any) -> np.ndarray:
-    """A column as a NumPy array, from wherever it is."""
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-
-
 class TaskConfig(Settings):
     """The settings that every task has.
 
@@ -129,3 +129,38 @@ class TaskConfig(Settings):
     batch: int | None = Field(
         default=None, gt=0, description="images in one forward pass; chosen for the device where null"
     )
+
+
+# What a task may leave out, as it then is. A task's own stand in its module under the same names.
+
+SHARES: tuple[str, ...] = ()
+MAY_BE_MISSING: Set[str] | None = None
+
+
+def check(config: TaskConfig, split: Split) -> None:
+    """Nothing is refused."""
+
+
+def passes(config: TaskConfig) -> int:
+    """It is not known."""
+    return 0
+
+
+def scores(config: TaskConfig, rows: pd.DataFrame) -> Mapping[str, pd.Series]:
+    """No scalar is known to be a mean."""
+    return {}
+
+
+def checks(config: TaskConfig, rows: pd.DataFrame) -> Mapping[str, str | None]:
+    """There is nothing to check."""
+    return {}
+
+
+def hook(task: ModuleType, name: str) -> Any:
+    """What a task has under an optional name of the contract, or what stands for it.
+
+    >>> from tasks import transfer
+    >>> hook(transfer, "check") is transfer.check, hook(transfer, "SHARES") == transfer.SHARES
+    (True, True)
+    """
+    return getattr(task, name, globals()[name])

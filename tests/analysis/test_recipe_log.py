@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from analysis import recipe_log
 from engine import sweep
-from engine.run.tensorboard import LIVE, live
+from engine.execution.tensorboard import LIVE, live
 from engine.store.store import Store
 
 SWEEP = """

@@ -51,7 +51,7 @@ def workers(kind: str) -> None:
     """The same chunks over Ray with one CPU and with two, and in one and two plain processes."""
     import ray
 
-    from engine.run.executors import RayExecutor
+    from engine.execution.executors import RayExecutor
 
     seconds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):

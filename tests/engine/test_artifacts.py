@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine import sweep
+from engine.execution import trial
+from engine.execution.context import Job
+from engine.execution.executors import LocalExecutor
+from engine.execution.workers import RunContext
 from engine.plan.plan import Planned, exists, plan
-from engine.run import trial
-from engine.run.context import Job
-from engine.run.executors import LocalExecutor
-from engine.run.workers import RunContext
 from engine.store.records import TrialRecord
 from engine.store.store import Store
 from engine.sweepfile.load import Spec, load

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
+from engine.execution.context import Stopped, judged
 from engine.plan.plan import Planned
-from engine.run.context import Stopped, judged
 from engine.search.early_stopping import Pruner, asha, median
 from engine.sweepfile.schema import Scheduler
 

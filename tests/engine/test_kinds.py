@@ -192,11 +192,11 @@ def test_large_arrays_are_opened_by_the_workers(monkeypatch: pytest.MonkeyPatch)
     assert run() == 0
     before = rows()
     monkeypatch.setattr(arrays, "LARGE", 100)
-    monkeypatch.setattr("engine.run.workers.LARGE", 100)
+    monkeypatch.setattr("engine.execution.workers.LARGE", 100)
     handed = []
     shared_rows = arrays.shared_rows
     monkeypatch.setattr(
-        "engine.run.artifacts.shared_rows", lambda *given: handed.append(shared_rows(*given)) or handed[-1]
+        "engine.execution.artifacts.shared_rows", lambda *given: handed.append(shared_rows(*given)) or handed[-1]
     )
     assert run("--results", "large") == 0
     assert all(isinstance(one, arrays.Address) for one in handed)
@@ -347,7 +347,7 @@ def summarise(config, rows):
 DRIVER = """
 import resource, sys
 from engine import sweep
-import engine.run.ray_tune, ray, torch
+import engine.execution.ray_tune, ray, torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 status = sweep.main(["y.yaml"])
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from engine import sweep
-from engine.run.trial import scalars
-from engine.run.workers import table
+from engine.execution.trial import scalars
+from engine.execution.workers import table
 from tasks.parts.finite import NotFinite
 from tasks.parts.models import build as models
 

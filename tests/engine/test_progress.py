@@ -13,14 +13,14 @@ import pytest
 import ray.cloudpickle
 from windows import Window
 
+from engine.execution import progress as module
+from engine.execution import ray_tune
+from engine.execution.context import Job
+from engine.execution.executors import RayExecutor
+from engine.execution.progress import Progress, summary_line
+from engine.execution.trial_queue import TrialQueue
+from engine.execution.workers import RunContext
 from engine.plan.plan import plan
-from engine.run import progress as module
-from engine.run import ray_tune
-from engine.run.context import Job
-from engine.run.executors import RayExecutor
-from engine.run.progress import Progress, summary_line
-from engine.run.trial_queue import TrialQueue
-from engine.run.workers import RunContext
 from engine.store.records import TrialRecord
 from engine.store.store import Store
 from engine.sweepfile.load import load

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.run import executors
-from engine.run.executors import LocalExecutor, RayExecutor, chunks
+from engine.execution import executors
+from engine.execution.executors import LocalExecutor, RayExecutor, chunks
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=300), st.integers(1, 400))

@@ -236,7 +236,7 @@ def test_a_trial_that_is_measured_again_has_no_record_of_before(monkeypatch: pyt
         seen.append(file.exists())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.run.trial.measure", killed)
+    monkeypatch.setattr("engine.execution.trial.measure", killed)
     assert run() == 130
     assert seen == [False]
 

@@ -112,7 +112,7 @@ def _check_network(recipe: Recipe, request: Request, root: str | None) -> None:
         try:
             checks.check_network(model, images, labels, follows=request.attack.capabilities.gradients)
         except (UserError, NotFinite) as error:
-            raise UserError(f"{recipe.network}: {error}", "recipe.network") from None
+            raise UserError(f"{recipe.network}: {error.message}", "recipe.network") from None
 
 
 @lru_cache(maxsize=4)

@@ -49,15 +49,18 @@ class Statistics:
     stays: Tensor  # (K,) samples given the class of the centre
     loss: Tensor  # (K,)
     largest_loss: Tensor  # (K,)
+    confidence: Tensor | None = None  # (K,) of the largest probability; None where it is not asked for
 
     @staticmethod
-    def empty(cells: int, device: torch.device) -> Statistics:
+    def empty(cells: int, device: torch.device, *, confidence: bool = False) -> Statistics:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64, device=device)
 
         samples = torch.zeros(cells, dtype=torch.long, device=device)
         lowest = torch.full((cells,), -torch.inf, dtype=torch.float64, device=device)
-        return Statistics(samples, zeros(cells, 3), zeros(cells, 3), zeros(cells), zeros(cells), zeros(cells), lowest)
+        p, p_squared, hits, stays, loss = (zeros(cells, *more) for more in ((3,), (3,), (), (), ()))
+        more = zeros(cells) if confidence else None
+        return Statistics(samples, p, p_squared, hits, stays, loss, lowest, more)
 
     def add(self, cells: Tensor, logits: Tensor, classes: Tensor) -> None:
         """Adds samples to some cells: logits (k, S, C) of S samples each; classes (k, 3) as in `p`, each cell once in `cells`."""
@@ -71,6 +74,8 @@ class Statistics:
         self.stays[cells] += (predicted == classes[:, 1:2]).sum(1)
         self.loss[cells] += loss.sum(1)
         self.largest_loss[cells] = torch.maximum(self.largest_loss[cells], loss.amax(1))
+        if self.confidence is not None:
+            self.confidence[cells] += log_p.amax(-1).double().exp().sum(1)
 
     @property
     def mean(self) -> Tensor:
@@ -117,6 +122,7 @@ def statistics(
     clip: bool = True,
     seed: int = 0,
     batch: int | None = None,
+    confidence: bool = False,
 ) -> Statistics:
     """Samples every cell.
 
@@ -131,10 +137,11 @@ def statistics(
         clip: noisy images into [0, 1].
         seed: keys the noise.
         batch: images in one forward pass; chosen for the device where None.
+        confidence: sum up the largest probability as well.
     """
     shape, device = centres.shape[1:], centres.device
     batch = batch_size(centres[0].numel(), device) if batch is None else batch
-    totals = Statistics.empty(len(cells), device)
+    totals = Statistics.empty(len(cells), device, confidence=confidence)
     rows = torch.tensor([cell.centre for cell in cells], dtype=torch.long, device=device)
     radii = torch.tensor([cell.radius for cell in cells], dtype=centres.dtype, device=device)[:, None, None, None, None]
     cell_classes = classes[rows]

@@ -251,6 +251,7 @@ def test_a_cell_is_the_same_in_any_company_and_batch(tolerance: float | None) ->
             samples=80,
             tolerance=tolerance,
             batch=batch,
+            confidence=True,
         )
         return found, asked.distinct()
 
@@ -359,14 +360,14 @@ def test_adaptive_sampling_stops_at_the_tolerance_and_has_the_numbers_of_fixed_s
     model, x, ids, tolerance = network(), images(4), [0, 1, 2, 3], 0.02
     classes = torch.tensor([[0, 1, 2]] * 4)
     cells = some_cells(4, (0.02, 0.3, 2.0))
-    found = statistics(model, cells, x, ids, classes, samples=most, tolerance=tolerance)
+    found = statistics(model, cells, x, ids, classes, samples=most, tolerance=tolerance, confidence=True)
     assert ((found.interval <= tolerance) | (found.samples == most)).all()
     assert (found.samples == most).any() == (most == 100)
     assert found.samples.unique().numel() > 1 or most == 100
     for k, cell in enumerate(cells):
         n = int(found.samples[k])
         assert n == most or n % ROUND == 0
-        fixed = statistics(model, [cell], x, ids, classes, samples=n)
+        fixed = statistics(model, [cell], x, ids, classes, samples=n, confidence=True)
         for field in vars(found):
             assert torch.allclose(getattr(fixed, field)[0].double(), getattr(found, field)[k].double(), rtol=1e-5), (
                 field

@@ -21,11 +21,11 @@ from typing import Any
 import ray
 from ray import tune
 
+from engine.execution.context import Job, Report, judged
+from engine.execution.progress import Progress
+from engine.execution.trial import run
+from engine.execution.trial_queue import TrialQueue
 from engine.plan.plan import Planned
-from engine.run.context import Job, Report, judged
-from engine.run.progress import Progress
-from engine.run.trial import run
-from engine.run.trial_queue import TrialQueue
 from engine.search.early_stopping import Curves, Pruner
 from engine.store.records import TrialRecord
 from engine.sweepfile.schema import Scheduler

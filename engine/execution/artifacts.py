@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from engine.execution.context import Job, Log, Report, complete, versions
+from engine.execution.workers import Handle, Made, make_rows, make_whole
 from engine.plan.plan import Artifact, exists
-from engine.run.context import Job, Log, Report, complete, versions
-from engine.run.workers import Handle, Made, make_rows, make_whole
 from engine.store.arrays import Shared, shared_rows, shared_whole, write_whole
 from engine.store.store import Store, content_hash
 from tasks.parts.artifacts.common.kind import Attachment, Product

@@ -82,7 +82,7 @@ class Progress:
         self.trials = trials
 
     def update(self, key: str, label: str, report: dict[str, Any]) -> None:
-        """Takes what a running trial says of itself, as `engine.run.trial.Report`."""
+        """Takes what a running trial says of itself, as `engine.execution.trial.Report`."""
         before = self._running.get(key, (label, {}))[1]
         self._running[key] = (label, report)
         if report["phase"] == "measuring":

@@ -17,14 +17,15 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from engine.execution.artifacts import handed, make_all
+from engine.execution.context import Job, Report, Stopped, Unreported, complete, devices, versions
+from engine.execution.tensorboard import Board, live
+from engine.execution.workers import measure
 from engine.plan.plan import Planned, exists
-from engine.run.artifacts import handed, make_all
-from engine.run.context import Job, Report, Stopped, Unreported, complete, devices, versions
-from engine.run.tensorboard import Board, live
-from engine.run.workers import measure
 from engine.store.records import TrialRecord, write_trial
 from engine.store.scores import FILE, by_example
 from engine.store.store import Damaged, Store, read_parts
+from tasks.parts.contract import hook
 from tasks.parts.finite import NotFinite
 from tasks.parts.own_code import survived
 from tasks.parts.settings import UserError
@@ -113,9 +114,8 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
         outcome: dict[str, Any] = {"summary": {name: finite.get(name) for name in summary}}
         if infinite := {name: str(value) for name, value in summary.items() if math.isinf(value)}:
             outcome["infinite"] = infinite  # JSON has no word for it
-        if hasattr(task, "checks"):
-            with survived("checks"):
-                outcome["checks"] = _checks(task.checks(config, rows))
+        with survived("checks"):
+            outcome["checks"] = _checks(hook(task, "checks")(config, rows))
     return outcome | {"parts": store.sizes(f"{planned.folder}/rows")}
 
 

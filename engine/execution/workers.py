@@ -26,11 +26,12 @@ from engine.store.arrays import LARGE, Shared, as_rows, opened, size_of, write_w
 from engine.store.store import Store
 from tasks.parts.artifacts.common.kind import Kind, Product
 from tasks.parts.batching import Batch
-from tasks.parts.contract import TaskConfig, as_array
+from tasks.parts.contract import TaskConfig, hook
 from tasks.parts.data import load as data
 from tasks.parts.finite import NotFinite, watched
 from tasks.parts.models.classifier import Classifier
 from tasks.parts.own_code import survived
+from tasks.parts.rows import as_array
 from tasks.parts.settings import Settings
 
 LOADED = 16
@@ -168,8 +169,7 @@ def measure(
         given = _given(names, handles, shared, ids, context.device)
         with survived("measure"), watched(_networks(given)):
             columns = module.measure(config, given, Batch(tuple(ids), images, labels))
-        missing = getattr(module, "MAY_BE_MISSING", None)
-        return table(columns, module.COLUMNS, ids, device_name(context.device), missing)
+        return table(columns, module.COLUMNS, ids, device_name(context.device), hook(module, "MAY_BE_MISSING"))
 
     return _named(some, ids)
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import torch
 
-from engine.run import local as in_this_process
-from engine.run.context import Job
-from engine.run.executors import LocalExecutor, RayExecutor
-from engine.run.progress import Progress
-from engine.run.ray_cluster import connect, no_gpu, ray_executor
-from engine.run.trial_queue import TrialQueue
-from engine.run.workers import RunContext
+from engine.execution import local as in_this_process
+from engine.execution.context import Job
+from engine.execution.executors import LocalExecutor, RayExecutor
+from engine.execution.progress import Progress
+from engine.execution.ray_cluster import connect, no_gpu, ray_executor
+from engine.execution.trial_queue import TrialQueue
+from engine.execution.workers import RunContext
 from engine.store.store import Store
 from engine.sweepfile.load import Spec
 
@@ -66,7 +66,7 @@ def run_all(
     if isinstance(by, LocalExecutor):
         in_this_process.run_all(job, queue, stopping, progress)
     else:
-        from engine.run import ray_tune
+        from engine.execution import ray_tune
 
         most = at_once or resources.max_concurrent or max(2, min(8, by.slots))
         ray_tune.run_all(job, queue, stopping, progress, max(1, min(most, queue.remaining)), resources.retries)

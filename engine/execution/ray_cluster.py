@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-from engine.run.executors import RayExecutor
+from engine.execution.executors import RayExecutor
 from engine.sweepfile.load import Spec
 from engine.sweepfile.yaml_lines import SpecError
 from engine.terminal import dimensions, say

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from engine.execution.executors import LocalExecutor, RayExecutor, chunks
+from engine.execution.workers import RunContext
 from engine.plan.plan import Planned, missing
-from engine.run.executors import LocalExecutor, RayExecutor, chunks
-from engine.run.workers import RunContext
 from engine.store.store import Store, parts_of
 from engine.sweepfile.load import Spec
 

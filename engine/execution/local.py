@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.run.context import Job, judged
-from engine.run.progress import Progress
-from engine.run.trial import run
-from engine.run.trial_queue import TrialQueue
+from engine.execution.context import Job, judged
+from engine.execution.progress import Progress
+from engine.execution.trial import run
+from engine.execution.trial_queue import TrialQueue
 from engine.search.early_stopping import Curves, Pruner
 from engine.sweepfile.schema import Scheduler
 
