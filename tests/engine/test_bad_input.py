@@ -692,11 +692,11 @@ SEARCHES = {
     "negative attack radius": ("attack: {epsilon: -8/255} #!", "fixed.attack.epsilon: must be above 0, not -8/255"),
     "misspelt attack": (
         "attack:\n    name: pdg #!",
-        "fixed.attack.name: unknown attack (there are alma, ..., foolbox:<class>, art:<class>; did you mean pgd?)",
+        "fixed.attack.name: unknown attack pdg; there are alma, ..., foolbox:<class>, art:<class>; did you mean pgd?",
     ),
     "attack of an unknown package": (
         "attack:\n    name: foolbx:LinfPGD #!",
-        "fixed.attack.name: foolbx:LinfPGD: unknown package 'foolbx'; allowed: ...; did you mean foolbox?",
+        "fixed.attack.name: unknown package 'foolbx'; allowed: ...; did you mean foolbox?",
     ),
     "no such norm": ("attack: {norm: L3} #!", "fixed.attack.norm: must be one of Linf, L2, L1, L0, not L3"),
     "norm that it lacks": (
@@ -714,11 +714,11 @@ SEARCHES = {
     ),
     "misspelt option": (
         "attack:\n    options:\n      momentun: 1 #!",
-        "fixed.attack.options.momentun: pgd has the options schedule, momentum, share; did you mean momentum?",
+        "fixed.attack.options.momentun: unknown field; pgd has schedule, momentum, share; did you mean momentum?",
     ),
     "option of another type": (
         "attack: {options: {momentum: fast}} #!",
-        "fixed.attack.options.momentum: must be a number, not fast",
+        "fixed.attack.options.momentum: must be a number or a fraction such as 8/255, not fast",
     ),
     "negative option": (
         "attack: {options: {momentum: -1}} #!",

@@ -150,22 +150,22 @@ def test_a_longer_search_goes_on_as_if_it_had_not_stopped(
     text: str, lost: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = "a.db" if "a.db" in text else "study.db"
-    run(text, "trials=9", "--results", "whole")
-    run(text, "trials=5")
+    run(text, "trials=7", "--results", "whole")
+    run(text, "trials=4")
     if lost is not None:
         Path("results/s", lost.replace("study.db", file)).unlink()
     capsys.readouterr()
-    run(text, "trials=9")
+    run(text, "trials=7")
     done = len(trials())
     assert points() == points("whole")
     there, whole = held(f"results/s/{file}"), held(f"whole/s/{file}")
     assert [(t.params, t.values) for t in there] == [(t.params, t.values) for t in whole]
     ran = int(capsys.readouterr().out.split("; ")[-2].split()[0])
-    assert ran == done - len({json.dumps(point) for point in points()[:5]})
+    assert ran == done - len({json.dumps(point) for point in points()[:4]})
     run(text, "trials=2")
     assert "; 0 run now" in capsys.readouterr().out
     assert len(trials()) == 2
-    assert len(points()) == 9  # what is known is not forgotten
+    assert len(points()) == 7  # what is known is not forgotten
 
 
 def test_storage_none_and_journal_resume_alike() -> None:
