@@ -35,6 +35,7 @@ ROOMS = (
     "engine.results",
     "analysis",
     "engine.sweep",
+    "engine.conformance",
     "engine.console",
     "engine.notebook",
 )

@@ -35,7 +35,7 @@ from torch import nn
 from tasks.parts.artifacts import classifier
 from tasks.parts.artifacts.common.kind import Product, Progress, Saved, kind_of
 from tasks.parts.batching import Batch
-from tasks.parts.data.load import Split
+from tasks.parts.data import load as data
 from tasks.parts.rows import as_array
 from tasks.parts.settings import Settings
 from tasks.parts.training.recipes import Recipe
@@ -89,6 +89,9 @@ def _in_memory(request: Settings, there: list[tuple[Settings, Any]], batch: Batc
     if found is not None:
         return found
     kind, device = kind_of(request), str(batch.images.device)
+    if kind.own_examples:
+        ids = kind.examples(request, batch.ids, root)
+        batch = Batch(ids, *data.take(kind.split(request, root), ids, device=device))
     given = {name: _in_memory(need, there, batch, root) for name, need in kind.needs(request).items()}
     if kind.per_example:
         made = kind.make_rows(request, given, batch)
@@ -137,7 +140,7 @@ SHARES: tuple[str, ...] = ()
 MAY_BE_MISSING: Set[str] | None = None
 
 
-def check(config: TaskConfig, split: Split) -> None:
+def check(config: TaskConfig, split: data.Split) -> None:
     """Nothing is refused."""
 
 

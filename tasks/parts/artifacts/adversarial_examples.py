@@ -44,7 +44,7 @@ class Request(Settings):
     """
 
     networks: tuple[Recipe, ...] = Field(min_length=1)
-    attack: Attack
+    attack: Attack = Attack()
     radii: tuple[Positive, ...] | None = None
     split: Literal["test", "train"] = "test"
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Every attack on disk is held to what `conformance` asks of any, and the checks do notice what they are for."""
+"""The checks that every attack is held to (`engine/conformance`) notice what they are for."""
 
 from __future__ import annotations
 
@@ -20,14 +20,6 @@ from tasks.parts.geometry.balls import Convex
 from tasks.parts.settings import UserError
 
 ATTACKS = attack_settings.names()
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack(name: str, check: conformance.Check) -> None:
-    attack = attack_settings.function_of(name)
-    for case in conformance.cases(attack):
-        check(attack, case)
 
 
 EXTREMES: list[tuple[str, dict[str, Any]]] = [

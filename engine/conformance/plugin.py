@@ -1,0 +1,51 @@
+"""A plugin of pytest: which members are tried, those on disk, or with `--own` modules of the user's own."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import tasks
+from tasks.parts import artifacts, attacks
+
+FOLDERS = {"task": tasks, "attack": attacks, "kind": artifacts}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--own",
+        action="append",
+        default=[],
+        metavar="package.module",
+        help="a task, an attack or an artifact kind of your own, in place of those on disk; may be given again",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file without members to try is left out."""
+    sort = collection_path.stem.removeprefix("test_").removesuffix("s")
+    return True if sort in FOLDERS and config.getoption("own") and not _members(sort, config) else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for sort in FOLDERS:
+        if sort in metafunc.fixturenames:
+            found = _members(sort, metafunc.config)
+            metafunc.parametrize(sort, found, ids=lambda module: module.__name__.rpartition(".")[2], scope="module")
+
+
+def _members(sort: str, config: pytest.Config) -> list[ModuleType]:
+    if own := config.getoption("own"):
+        return [module for module in map(importlib.import_module, own) if _sort(module) == sort]
+    package = FOLDERS[sort]
+    names = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg]
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+
+
+def _sort(module: ModuleType) -> str:
+    """What a module is: a task has a `Config`, a kind a `Request`."""
+    return "task" if hasattr(module, "Config") else "kind" if hasattr(module, "Request") else "attack"
