@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 import yaml
+from commands import PROJECT
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
-PROJECT = Path(__file__).parents[1]
 FILE = PROJECT / "cluster.yaml"
 WORLD = {"0.0.0.0/0", "::/0"}
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 ROOMS = (
     "engine.shadows",
     "engine.terminal",

@@ -36,7 +36,20 @@ BLOBS = [
 ]
 IDS = [3, 0, 14, 27, 41, 8, 55, 19, 20]
 
+QUICK: dict[str, dict[str, Any]] = {
+    "tasks.adversarial_search": {"attack": {"norm": "L2", "steps": 8}, "radii": [0.1, 0.3, 0.6], "black_box": 30},
+    "tasks.transfer": {
+        "networks": [{"network": "mlp"}, {"network": "linear"}],
+        **{"members": 2, "attack": {"epsilon": 0.2, "steps": 5}, "samples": 6},
+    },
+}
+"""Settings in place of the defaults, where these take long."""
+
 every_network = pytest.mark.parametrize("recipe", BLOBS, ids=lambda recipe: recipe.network)
+
+
+def config_of(task: ModuleType, **settings: Any) -> TaskConfig:
+    return task.Config(**QUICK.get(task.__name__, {}), **settings)
 
 
 def trained(recipe: Recipe) -> Classifier:
@@ -100,7 +113,7 @@ def test_a_task_has_what_the_contract_names(task: ModuleType) -> None:
 
 
 def test_scalars_that_are_means_are_those_of_their_scores(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[0])
+    config = config_of(task, recipe=BLOBS[0])
     rows = measured(task, config)
     summary, scores = task.summarise(config, rows), hook(task, "scores")(config, rows)
     assert set(scores) <= set(summary)
@@ -110,7 +123,7 @@ def test_scalars_that_are_means_are_those_of_their_scores(task: ModuleType) -> N
 
 
 def test_shares_lie_between_0_and_1(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[0])
+    config = config_of(task, recipe=BLOBS[0])
     rows = measured(task, config)
     numbers = {name: rows[name] for name in rows} | task.summarise(config, rows)
     for pattern in hook(task, "SHARES"):
@@ -140,7 +153,7 @@ def test_settings_are_frozen_closed_and_told(task: ModuleType) -> None:
 
 
 def test_settings_come_back_from_text(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[1], seed=3)
+    config = config_of(task, recipe=BLOBS[1], seed=3)
     assert type(config).model_validate_json(config.model_dump_json()) == config
 
 
@@ -165,7 +178,7 @@ def test_needs_are_classifiers_of_the_data_and_what_is_made_of_these(task: Modul
 
 @every_network
 def test_columns_and_summary(task: ModuleType, recipe: Recipe) -> None:
-    config = task.Config(recipe=recipe)
+    config = config_of(task, recipe=recipe)
     columns = task.measure(config, made(task, config, examples()), examples())
     assert set(columns) == set(task.COLUMNS)
     rows = pd.DataFrame(columns)
@@ -184,7 +197,7 @@ def test_columns_and_summary(task: ModuleType, recipe: Recipe) -> None:
 @every_network
 def test_rows_do_not_depend_on_the_chunks(task: ModuleType, recipe: Recipe) -> None:
     """Words, whole numbers and truths exactly; float reductions to 1e-5."""
-    config = task.Config(recipe=recipe)
+    config = config_of(task, recipe=recipe)
     together = measured(task, config)
     order = {example: place for place, example in enumerate(IDS)}
     for pieces in ([[i] for i in IDS], [IDS[:7], IDS[7:]], [IDS[::-1]]):
@@ -197,7 +210,7 @@ def test_rows_do_not_depend_on_the_chunks(task: ModuleType, recipe: Recipe) -> N
 
 
 def test_rows_depend_on_the_seed_and_on_nothing_global(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[1])
+    config = config_of(task, recipe=BLOBS[1])
     torch.manual_seed(1)
     rows = measured(task, config)
     torch.manual_seed(2)
@@ -211,7 +224,7 @@ def test_rows_depend_on_the_seed_and_on_nothing_global(task: ModuleType) -> None
 
 
 def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
-    config, batch = task.Config(recipe=BLOBS[1]), examples()
+    config, batch = config_of(task, recipe=BLOBS[1]), examples()
     given = made(task, config, batch)
     settings, images, labels = config.model_dump_json(), batch.images.clone(), batch.labels.clone()
     states = {name: {key: value.clone() for key, value in tensors(thing).items()} for name, thing in given.items()}
@@ -240,7 +253,7 @@ def tensors(thing: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_a_network_that_is_not_finite_is_no_measurement(task: ModuleType, number: float) -> None:
     """Nor where its adversarial examples are those of a sound one."""
-    config, batch = task.Config(recipe=BLOBS[1]), examples()
+    config, batch = config_of(task, recipe=BLOBS[1]), examples()
     given = made(task, config, batch)
     if not any(isinstance(thing, nn.Module) for thing in given.values()):
         pytest.skip("asks no network")
@@ -253,7 +266,7 @@ def test_a_network_that_is_not_finite_is_no_measurement(task: ModuleType, number
 
 
 def test_summarising_writes_into_nothing_it_was_given(task: ModuleType) -> None:
-    config = task.Config(recipe=BLOBS[1])
+    config = config_of(task, recipe=BLOBS[1])
     rows = measured(task, config)
     before = rows.copy(deep=True)
     task.summarise(config, rows)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import PROJECT
 from linear_sweeps import rows
 from planted_searches import searched, transferred
 
@@ -16,7 +16,6 @@ from tasks.parts.settings import UserError
 
 COLUMNS = ["id", "label", "condition", "kind", "radius", "p_true", "persistence"]
 SETTINGS = ["recipe.optimiser", "recipe.input_noise.radius", "recipe.seed", "radii"]
-PROJECT = Path(__file__).parents[2]
 
 
 def test_every_figure_on_disk_is_found() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from commands import PROJECT
 from linear_sweeps import NOISE, OPTIMISER, grid, write
 from PIL import Image
 
@@ -25,7 +26,7 @@ from analysis.table import load
 from engine.store.store import Store
 from tasks.parts.training import training
 
-PROJECT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("blank_figures")
 GRID = grid(recipe__input_noise__radius=[0.0, 0.1], recipe__optimiser=["sgd", "adam"], recipe__seed=[0, 1, 2])
 EVIL = "<script>alert('x')</script> & \"{{ 7919 * 7907 }}\""
 
@@ -57,6 +58,7 @@ def page_of(folder: Path) -> Page:
     return Page((folder / "report.html").read_text())
 
 
+@pytest.mark.draws
 def test_everything_is_written(tmp_path: Path) -> None:
     files = report.build(write(tmp_path, GRID, failed=[3], missing=[4], examples=20))
     names = [

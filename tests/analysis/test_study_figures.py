@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_figure_contract import _labels_stay_inside_and_apart
+from pictures import labels_stay_inside_and_apart
 
 from analysis import catalogue, style
 from analysis.drawing import draw, from_csv
@@ -115,7 +115,7 @@ def test_figure_keeps_the_contract(name: str, seeds: int, tmp_path: Path) -> Non
         round(float(v), 9) for ax in figure.axes for line in ax.lines for v in (*line.get_ydata(), *line.get_xdata())
     }
     assert {round(v, 9) for v in frame["mean"]} <= drawn
-    _labels_stay_inside_and_apart(figure, name)
+    labels_stay_inside_and_apart(figure, name)
     made = draw(chosen, results, name)
     assert made.error is None, made.details
     again = chosen.module.draw(from_csv(made.csv or b""), chosen.options)

@@ -10,9 +10,9 @@ import math
 from pathlib import Path
 
 import pytest
+from commands import PROJECT
 from numbers_of import FOLDER, computed, file_of, kept, members, module_of
 
-PROJECT = Path(__file__).parents[2]
 TOLERANCE = 1e-5
 
 

@@ -94,8 +94,8 @@ def test_found_where_the_radius_reaches_the_boundary(name: str, norm: str) -> No
 )
 def test_an_attack_within_a_radius_knows_brackets(name: str, norm: str) -> None:
     """Between the last radius that failed and the first that succeeded, which hold the distance to the boundary between them."""
-    steps = {} if name in ("square", "auto") else {"steps": 60}
-    config = Config(attack={"name": name, "norm": norm, **steps}, radii=ladder(norm), black_box=0)
+    effort = {"square": {"options": {"queries": 300}}, "auto": {}}.get(name, {"steps": 60})
+    config = Config(attack={"name": name, "norm": norm, **effort}, radii=ladder(norm), black_box=0)
     rows = rows_of(config)
     radii, known = np.array([0.0, *ladder(norm), np.inf]), 0
     for example, group in rows.groupby("id"):

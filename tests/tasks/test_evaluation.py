@@ -20,17 +20,6 @@ from tasks.parts.data import load as data
 from tasks.parts.models.build import Classifier
 from tasks.parts.noise.corruptions import corrupted
 from tasks.parts.randomness import normal
-from tasks.parts.training import training
-from tasks.parts.training.recipes import Recipe
-
-
-@pytest.fixture(scope="module")
-def convnet() -> Classifier:
-    recipe, train = Recipe(epochs=4), data.load("digits", "train")
-    model = training.untrained(recipe, train)
-    for _ in training.epochs(recipe, model, train):
-        pass
-    return model.requires_grad_(False)
 
 
 def digits(count: int) -> Batch:

@@ -22,17 +22,6 @@ from tasks.parts.measures.flatness import ROUND
 from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import BLOCK, normal
 from tasks.parts.settings import UserError
-from tasks.parts.training import training
-from tasks.parts.training.recipes import Recipe
-
-
-@pytest.fixture(scope="module")
-def convnet() -> Classifier:
-    recipe, train = Recipe(epochs=4), data.load("digits", "train")
-    model = training.untrained(recipe, train)
-    for _ in training.epochs(recipe, model, train):
-        pass
-    return model.requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

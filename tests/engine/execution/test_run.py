@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from commands import started, wait_for
 
 from engine import sweep
 from engine.store.store import Store
 
-PROJECT = Path(__file__).parents[2]
 FLATNESS = """
 task: input_flatness
 fixed:
@@ -33,13 +33,6 @@ grid:
 seeds: 2
 resources: {chunk: 7, gpus: 0}
 """
-# As python -m engine.sweep; but what a shell runs in the background, these tests perhaps, has SIGINT ignored.
-LISTENING = """
-import runpy, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-runpy.run_module("engine.sweep", run_name="__main__", alter_sys=True)
-"""
-
 SLOW = """
 task: user.slow_task
 fixed:
@@ -52,13 +45,6 @@ resources: {chunk: 5, gpus: 0}
 
 
 ONE_SEED = FLATNESS.replace("seeds: 2", "seeds: 1")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def write(folder: Path, text: str, name: str = "small.yaml") -> str:
@@ -78,7 +64,7 @@ def rows_of(results: Path, name: str = "small") -> dict[str, pd.DataFrame]:
     return found
 
 
-def assert_same(left: dict[str, pd.DataFrame], right: dict[str, pd.DataFrame]) -> None:
+def assert_same(left: Mapping[Any, pd.DataFrame], right: Mapping[Any, pd.DataFrame]) -> None:
     assert left.keys() == right.keys()
     for key in left:
         pd.testing.assert_frame_equal(left[key], right[key], rtol=1e-5, atol=1e-5)
@@ -88,6 +74,7 @@ def statuses(results: Path, name: str = "small") -> list[str]:
     return pd.read_parquet(results / name / "trials.parquet")["status"].tolist()
 
 
+@pytest.mark.draws
 def test_a_sweep_leaves_everything_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, results = write(tmp_path, FLATNESS), tmp_path / "results"
     assert sweep.main([file, "--local", "--results", str(results)]) == 0
@@ -204,100 +191,86 @@ def test_only_correct_examples_are_not_measured_again(tmp_path: Path, capsys: py
     assert "0 examples to measure" in capsys.readouterr().out
 
 
-def started(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    """A sweep in a process of its own, with the tests' own task in reach."""
-    paths = os.pathsep.join([str(PROJECT), str(Path(__file__).parent)])
-    return subprocess.Popen(
-        [sys.executable, "-c", LISTENING, *arguments, "--results", str(folder)],
-        cwd=folder.parent,
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def run(file: str, results: Path, *options: str) -> None:
+    assert sweep.main([file, "--results", str(results), *options]) == 0
 
 
-def ended(process: subprocess.Popen[str], status: int = 0) -> str:
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == status, said
-    return said
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> None:
-    for _ in range(int(seconds * 20)):
-        if condition():
-            return
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    raise AssertionError("waited too long")
+def lines(log: Path) -> list[tuple[int, int]]:
+    """Which process measured which example, in order."""
+    return [(int(pid), int(example)) for pid, example in map(str.split, log.read_text().splitlines())]
 
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_ray_gives_the_rows_of_a_local_run(tmp_path: Path) -> None:
+def test_ray_gives_the_rows_of_a_local_run(tmp_path: Path, cluster: str) -> None:
     file = write(tmp_path, FLATNESS)
-    ended(started([file], tmp_path / "ray"))
-    ended(started([file, "--local"], tmp_path / "local"))
+    run(file, tmp_path / "ray", "--address", cluster)
+    run(file, tmp_path / "local", "--local")
     assert_same(rows_of(tmp_path / "ray"), rows_of(tmp_path / "local"))
     assert statuses(tmp_path / "ray") == ["done"] * 4
 
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_a_killed_worker_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+def test_a_killed_worker_loses_and_doubles_nothing(
+    tmp_path: Path, cluster: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, killed = tmp_path / "log", []
+
+    def kill() -> None:
+        while not log.exists() or len(lines(log)) <= 12:
+            time.sleep(0.02)
+        killed.append(lines(log)[-1])
+        os.kill(killed[0][0], signal.SIGKILL)
+
+    killing = threading.Thread(target=kill, daemon=True)
+    killing.start()
     file = write(tmp_path, SLOW % (0.05, log))
-    process = started([file], tmp_path / "ray")
-    wait_for(lambda: log.exists() and len(log.read_text().splitlines()) > 12, process)
-    victim, example = map(int, log.read_text().splitlines()[-1].split())
-    os.kill(victim, signal.SIGKILL)
-    assert "1 of 1 trials done" in ended(process)
-    measured = [int(line.split()[1]) for line in log.read_text().splitlines()]
-    assert measured.count(example) > 1  # it was killed in mid-chunk, so its chunk was measured again
-    log.unlink()
-    ended(started([file, "--local"], tmp_path / "local"))
+    run(file, tmp_path / "ray", "--address", cluster)
+    killing.join()
+    assert "1 of 1 trials done" in capsys.readouterr().out
+    # It was killed in mid-chunk, so its chunk was measured again.
+    assert [example for _, example in lines(log)].count(killed[0][1]) > 1
+    run(file, tmp_path / "local", "--local")
     assert_same(rows_of(tmp_path / "ray"), rows_of(tmp_path / "local"))
 
 
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, how: signal.Signals) -> None:
-    log = tmp_path / "log"
+def test_a_killed_run_goes_on_where_it_stopped(
+    tmp_path: Path, how: signal.Signals, cluster: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one that is killed has a Ray of its own, the one that is interrupted has joined a cluster."""
+    log, results = tmp_path / "log", tmp_path / "ray"
     file = write(tmp_path, SLOW % (0.2, log))
-    process = started([file], tmp_path / "ray")
-
-    def stored() -> int:
-        return len(list((tmp_path / "ray").glob("small/trials/*/rows/part-*.parquet")))
-
-    wait_for(lambda: stored() >= 3, process)
+    options = ["--address", cluster] if how == signal.SIGINT else []
+    process = started(file, "--results", str(results), *options)
+    wait_for(lambda: len(list(results.glob("small/trials/*/rows/part-*.parquet"))) >= 3, process)
     os.kill(process.pid, how)
     said, _ = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert "goes on from here" in said
         assert "Traceback" not in said
-    kept = {
-        int(i) for part in (tmp_path / "ray").glob("small/trials/*/rows/*.parquet") for i in pd.read_parquet(part)["id"]
-    }
+    kept = {int(i) for part in results.glob("small/trials/*/rows/*.parquet") for i in pd.read_parquet(part)["id"]}
     assert len(kept) < 60
     log.unlink()
-    assert "1 of 1 trials done" in ended(started([file], tmp_path / "ray"))
-    measured = [int(line.split()[1]) for line in log.read_text().splitlines()]
-    assert kept.isdisjoint(measured)  # what was stored is not measured again
-    log.unlink()
-    ended(started([file, "--local"], tmp_path / "local"))
-    assert_same(rows_of(tmp_path / "ray"), rows_of(tmp_path / "local"))
+    run(file, results, "--address", cluster)
+    assert "1 of 1 trials done" in capsys.readouterr().out
+    assert kept.isdisjoint(example for _, example in lines(log))  # what was stored is not measured again
+    run(write(tmp_path, SLOW % (0, log)), tmp_path / "local", "--local")
+    found, wanted = rows_of(results), rows_of(tmp_path / "local")
+    assert_same(dict(enumerate(found.values())), dict(enumerate(wanted.values())))
 
 
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_two_trials_that_need_one_network_train_it_once(tmp_path: Path) -> None:
-    text = FLATNESS.replace("recipe.input_noise.radius: [0, 0.2]", "samples: [10, 20, 30]").replace(
+def test_two_trials_that_need_one_network_train_it_once(tmp_path: Path, cluster: str) -> None:
+    text = ONE_SEED.replace("recipe.input_noise.radius: [0, 0.2]", "samples: [10, 20, 30]").replace(
         "  samples: 40\n", ""
     )
-    ended(started([write(tmp_path, text.replace("seeds: 2", "seeds: 1"))], tmp_path / "ray"))
+    run(write(tmp_path, text), tmp_path / "ray", "--address", cluster)
     assert statuses(tmp_path / "ray") == ["done"] * 3
     assert len(list((tmp_path / "ray" / "artifacts" / "classifier").iterdir())) == 1
 

@@ -105,11 +105,7 @@ OTHER: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("INPUTSCAPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("INPUTSCAPE_DATA", raising=False)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def planned(*overrides: str, file: str = "x.yaml", fixed: dict[str, Any] = BASE, **entries: Any) -> list[Planned]:

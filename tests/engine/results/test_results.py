@@ -24,10 +24,7 @@ from engine.sweepfile import load
 FIXED = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp", "epochs": 1}}
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("INPUTSCAPE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def planned(**entries: Any) -> tuple[load.Spec, list[Planned]]:

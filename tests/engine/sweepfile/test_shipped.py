@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from commands import PROJECT
 
 from engine.sweep import check_figures, main
 from engine.sweepfile.load import load
 
-ROOT = Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / "sweeps").glob("*.yaml"))
-SHOWN = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+SHIPPED = sorted((PROJECT / "sweeps").glob("*.yaml"))
+SHOWN = re.findall(r"```yaml\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

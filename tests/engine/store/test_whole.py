@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -31,16 +31,14 @@ figures: [effects]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sweep, which has run."""
-    folder, before = tmp_path_factory.mktemp("finished"), torch.get_num_threads()
+    folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("INPUTSCAPE_CACHE", str(folder / "cache"))
         Path("small.yaml").write_text(SWEEP)
         assert run() == 0
-    yield folder
-    torch.set_num_threads(before)
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +46,6 @@ def in_a_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Each test has the finished sweep to itself."""
     shutil.copytree(finished, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setenv("INPUTSCAPE_CACHE", "cache")
 
 
 Said = pytest.CaptureFixture[str]

@@ -64,13 +64,8 @@ def run(folder: Path, content: str | bytes, *arguments: str, name: str = "x.yaml
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory; nothing of the machine's own settings reaches the tests."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("INPUTSCAPE_DATA", raising=False)
-    for name in ("XDG_CACHE_HOME", "INPUTSCAPE_CACHE"):
-        monkeypatch.setenv(name, str(tmp_path_factory.mktemp("cache")))
-    return tmp_path
+def folder(in_tmp_path: Path) -> Path:
+    return in_tmp_path
 
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str], content: str | bytes, *arguments: str) -> str:
@@ -697,11 +692,11 @@ SEARCHES = {
     "negative attack radius": ("attack: {epsilon: -8/255} #!", "fixed.attack.epsilon: must be above 0, not -8/255"),
     "misspelt attack": (
         "attack:\n    name: pdg #!",
-        "fixed.attack.name: unknown attack (there are alma, ..., foolbox:<class>, art:<class>; did you mean pgd?)",
+        "fixed.attack.name: unknown attack pdg; there are alma, ..., foolbox:<class>, art:<class>; did you mean pgd?",
     ),
     "attack of an unknown package": (
         "attack:\n    name: foolbx:LinfPGD #!",
-        "fixed.attack.name: foolbx:LinfPGD: unknown package 'foolbx'; allowed: ...; did you mean foolbox?",
+        "fixed.attack.name: unknown package 'foolbx'; allowed: ...; did you mean foolbox?",
     ),
     "no such norm": ("attack: {norm: L3} #!", "fixed.attack.norm: must be one of Linf, L2, L1, L0, not L3"),
     "norm that it lacks": (
@@ -719,11 +714,11 @@ SEARCHES = {
     ),
     "misspelt option": (
         "attack:\n    options:\n      momentun: 1 #!",
-        "fixed.attack.options.momentun: pgd has the options schedule, momentum, share; did you mean momentum?",
+        "fixed.attack.options.momentun: unknown field; pgd has schedule, momentum, share; did you mean momentum?",
     ),
     "option of another type": (
         "attack: {options: {momentum: fast}} #!",
-        "fixed.attack.options.momentum: must be a number, not fast",
+        "fixed.attack.options.momentum: must be a number or a fraction such as 8/255, not fast",
     ),
     "negative option": (
         "attack: {options: {momentum: -1}} #!",
@@ -975,9 +970,9 @@ def test_gpu_where_there_is_none(
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_gpu_that_no_node_has(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_gpu_that_no_node_has(folder: Path, capfd: pytest.CaptureFixture[str], cluster: str) -> None:
     (folder / "x.yaml").write_text(GRID.replace("gpus: auto", "gpus: 1000"))
-    assert sweep.main(["x.yaml"]) == 2
+    assert sweep.main(["x.yaml", "--address", cluster]) == 2
     out, err = capfd.readouterr()
     assert out == ""
     assert matches(err, "x.yaml:21: resources.gpus: 1000 a task are asked for, the largest node has ...\n")
@@ -1099,7 +1094,6 @@ def test_code_of_the_users_own(
     place = folder / "own" if field == "task" else folder
     place.mkdir(exist_ok=True)
     (place / f"{name}.py").write_text(code)
-    monkeypatch.syspath_prepend(folder)
     text = f"task: {value if field == 'task' else 'input_flatness'}\n"
     text += "" if field == "task" else f"{field}: {value}\n"
     said = refused(folder, capsys, text.format(name=name))
@@ -1113,7 +1107,6 @@ def test_networks_that_can_be_searched(
     code = NETWORK.replace("(64, classes)", "(64, classes)\n        nn.init.zeros_(self.layer.weight)")
     (folder / "module_zeros.py").write_text(code.format("self.layer(x.flatten(1))"))
     (folder / "module_steps.py").write_text(NETWORK.format("self.layer(x.flatten(1)).round()"))
-    monkeypatch.syspath_prepend(folder)
     for task, name, *overrides in [
         ("adversarial_search", "zeros"),
         ("adversarial_search", "steps", "attack.name=square"),

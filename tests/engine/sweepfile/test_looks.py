@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import pytest
-import torch
 
 from analysis import report, table
 from engine import sweep
@@ -44,14 +42,7 @@ resources: {gpus: 0}
 """
 
 
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("INPUTSCAPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def page(*overrides: str, text: str = GRID) -> str:

@@ -12,12 +12,10 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TextIO
 
 import pyte
-
-PROJECT = Path(__file__).parents[2]
+from commands import environment
 
 
 class Window:
@@ -93,8 +91,7 @@ class Command(Window):
 
     def __init__(self, *command: str, columns: int = 80, lines: int = 24, env: Mapping[str, str] | None = None) -> None:
         super().__init__(columns, lines)
-        paths = os.pathsep.join([str(PROJECT), str(Path(__file__).parent)])
-        environ = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color", **(env or {})}
+        environ = environment(**{"TERM": "xterm-256color", **(env or {})})
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
             environ.pop(name, None)
         # What a shell runs in the background, these tests perhaps, has SIGINT ignored; so has what it starts.

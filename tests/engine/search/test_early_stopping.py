@@ -109,18 +109,19 @@ def test_a_training_that_was_over_before_is_compared_with_and_never_stopped() ->
     pruner = Pruner(Scheduler(name="asha", metric="accuracy", reduction=2), {})
     said: list[dict[str, Any]] = []
 
-    def tell(network: str, phase: str, accuracy: float) -> None:
+    def tell(network: str, accuracy: float, *, before: bool = False) -> None:
         planned = cast(Planned, SimpleNamespace(needs={"classifier": SimpleNamespace(key=network)}))
         report = judged(planned, said.append, pruner.stops)
-        report({"phase": phase, "done": 1, "of": 4, "network": network, "epoch": 1, "accuracy": accuracy})
+        about = {"phase": "training", "done": 1, "of": 4, "artifact": network, "before": before}
+        report({**about, "epoch": 1, "accuracy": accuracy})
 
-    tell("here", "training", 0.5)
-    tell("worse", "trained before", 0.1)
-    tell("best", "trained before", 0.9)
+    tell("here", 0.5)
+    tell("worse", 0.1, before=True)
+    tell("best", 0.9, before=True)
     with pytest.raises(Stopped) as stopped:
-        tell("new", "training", 0.4)
+        tell("new", 0.4)
     assert stopped.value.epochs == [{"epoch": 1, "accuracy": 0.4}]
-    tell("good", "training", 0.8)
+    tell("good", 0.8)
     assert len(said) == 5
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 import sqlite3
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,13 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-import torch
+from commands import started, wait_for
 
 from engine import sweep
-from engine.search import importance
 from engine.search.study_file import opened
 from engine.store.owned import SweepFolder
 from engine.store.store import Store
 
-PROJECT = Path(__file__).parents[2]
 BOWL = """\
 task: user.closed_form
 fixed: {examples: 4, recipe: {dataset: blobs, network: linear}}
@@ -69,14 +65,7 @@ figures: [recipes]
 """
 
 
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    monkeypatch.setattr(importance, "RESAMPLES", 3)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def run(text: str, *arguments: str, name: str = "s", status: int = 0) -> None:
@@ -88,6 +77,16 @@ def run(text: str, *arguments: str, name: str = "s", status: int = 0) -> None:
     arguments = tuple(one for one in arguments if not one.startswith(("trials=", "seeds=")))
     Path(f"{name}.yaml").write_text(text)
     assert sweep.main([f"{name}.yaml", "--local", *arguments]) == status
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the results of a search's first trial; tests work on copies."""
+    folder = tmp_path_factory.mktemp("begun")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run(BOWL, "trials=1")
+    return folder
 
 
 def points(results: str = "results", name: str = "s") -> list[dict[str, Any]]:
@@ -151,22 +150,22 @@ def test_a_longer_search_goes_on_as_if_it_had_not_stopped(
     text: str, lost: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = "a.db" if "a.db" in text else "study.db"
-    run(text, "trials=9", "--results", "whole")
-    run(text, "trials=5")
+    run(text, "trials=7", "--results", "whole")
+    run(text, "trials=4")
     if lost is not None:
         Path("results/s", lost.replace("study.db", file)).unlink()
     capsys.readouterr()
-    run(text, "trials=9")
+    run(text, "trials=7")
     done = len(trials())
     assert points() == points("whole")
     there, whole = held(f"results/s/{file}"), held(f"whole/s/{file}")
     assert [(t.params, t.values) for t in there] == [(t.params, t.values) for t in whole]
     ran = int(capsys.readouterr().out.split("; ")[-2].split()[0])
-    assert ran == done - len({json.dumps(point) for point in points()[:5]})
+    assert ran == done - len({json.dumps(point) for point in points()[:4]})
     run(text, "trials=2")
     assert "; 0 run now" in capsys.readouterr().out
     assert len(trials()) == 2
-    assert len(points()) == 9  # what is known is not forgotten
+    assert len(points()) == 7  # what is known is not forgotten
 
 
 def test_storage_none_and_journal_resume_alike() -> None:
@@ -239,9 +238,9 @@ def test_settings_that_go_together_at_the_ends_alone_are_no_mistake_of_the_sweep
 )
 @pytest.mark.parametrize("lost", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_another_study_under_the_same_name_is_refused(
-    change: tuple[str, str], said: str, lost: bool, capsys: pytest.CaptureFixture[str]
+    change: tuple[str, str], said: str, lost: bool, begun: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(BOWL, "trials=1")
+    shutil.copytree(begun / "results", "results")
     if lost:
         Path("results/s/search.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")}
@@ -453,39 +452,21 @@ def test_stopped_trials_are_results(capsys: pytest.CaptureFixture[str]) -> None:
     assert {t.state.name for t in held()} == {"COMPLETE"}
 
 
-def started(arguments: list[str]) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(PROJECT), str(Path(__file__).parent)])
-    return subprocess.Popen(
-        [sys.executable, "-m", "engine.sweep", "k.yaml", *arguments],
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def killed(process: subprocess.Popen[str], when: Callable[[], bool]) -> None:
     """Kills a run without warning as soon as something holds."""
-    for _ in range(2400):
-        if when():
-            break
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
+    wait_for(when, process)
     process.kill()
     process.communicate(timeout=60)
 
 
 @pytest.mark.slow
-def test_a_killed_search_runs_nothing_twice(tmp_path: Path) -> None:
+def test_a_killed_search_runs_nothing_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log"
     text = BOWL.replace("examples: 4", f"examples: 4, delay: 0.05, log: {log}") + "seeds: 2\n"
     Path("k.yaml").write_text(text)
-    killed(started(["--local"]), lambda: log.exists() and len(log.read_text().splitlines()) >= 5)
-    process = started(["--local"])
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "16 of 16 trials done" in said
+    killed(started("k.yaml", "--local"), lambda: log.exists() and len(log.read_text().splitlines()) >= 5)
+    run(text, name="k")
+    assert "16 of 16 trials done" in capsys.readouterr().out
     measured = [tuple(line.split()[1:]) for line in log.read_text().splitlines()]
     assert len(set(measured)) == 16
     assert len(measured) <= 17  # that in flight
@@ -497,19 +478,17 @@ def test_a_killed_search_runs_nothing_twice(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_ray_stops_trainings_and_resumes_a_killed_search() -> None:
+def test_ray_stops_trainings_and_resumes_a_killed_search(cluster: str) -> None:
     """Where a training is stopped its task is cancelled; the driver's death costs what was in flight, and no more."""
     Path("k.yaml").write_text(RATES)
-    options = ["--max-concurrent", "2"]
+    options = ["k.yaml", "--max-concurrent", "2", "--address", cluster]
 
     def ended() -> dict[Path, float]:
         return {path: json.loads(path.read_text())["started"] for path in Path("results/k/trials").glob("*/trial.json")}
 
-    killed(started(options), lambda: len(ended()) >= 2)
+    killed(started(*options), lambda: len(ended()) >= 2)
     before = ended()
-    process = started(options)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    assert sweep.main(options) == 0
     assert before.items() <= ended().items()  # none was run again
     table = trials(name="k")
     stopped = table["status"] == "stopped"

@@ -36,10 +36,7 @@ SWEEP: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def planned(task: str = "input_flatness", **fixed: Any) -> Planned:

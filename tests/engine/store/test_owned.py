@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
-import torch
 
 from analysis import report
 from engine import sweep
@@ -35,14 +33,7 @@ resources: {gpus: 0}
 RECORD = "trials/0123456789abcdef/trial.json"
 
 
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("INPUTSCAPE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def run(*arguments: str, text: str = SMALL, name: str = "x") -> int:
@@ -153,6 +144,7 @@ def test_a_search_does_not_take_points_from_a_file_of_the_users_own(capsys: pyte
     assert run() == 0  # what is no search writes no such file
 
 
+@pytest.mark.draws
 def test_a_figure_drawn_by_default_gives_way_to_a_file_of_the_users_own(capsys: pytest.CaptureFixture[str]) -> None:
     SweepFolder(Store("results/x")).claim()
     own = put("results/x/figures/recipes.pdf")

@@ -37,8 +37,6 @@ from tasks.parts.models.classifier import Classifier
 from tasks.parts.noise.weight_noise import noisy_copy, noisy_weights
 from tasks.parts.randomness import torch_generator
 from tasks.parts.settings import UserError
-from tasks.parts.training import training
-from tasks.parts.training.recipes import Recipe
 
 SEARCHES: list[tuple[Callable[..., AttackResult], dict[str, Any]]] = [
     (pgd, {"epsilon": 0.12, "steps": 6, "restarts": 2}),
@@ -75,15 +73,6 @@ def noisy(
         {"targets": arguments.get("targets"), "batch": batch, "classify": classify},
     )
     return found, unseen_share(model, points, labels, sigma=sigma, draws=unseen, seed=seed, **how)
-
-
-@pytest.fixture(scope="module")
-def convnet() -> Classifier:
-    recipe, train = Recipe(epochs=3), data.load("digits", "train")
-    model = training.untrained(recipe, train)
-    for _ in training.epochs(recipe, model, train):
-        pass
-    return model.requires_grad_(False)  # as tasks get it
 
 
 @pytest.fixture(scope="module")

@@ -104,9 +104,11 @@ def test_own_networks_stage(name: str, shape: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize(("name", "size"), TORCHVISION)
 def test_torchvision_networks_stage(name: str, size: int) -> None:
-    x = images(4, 3, size, size)
+    """Every stage of the first four, some of the others'."""
+    x = images(4 if size < 100 else 2, 3, size, size)
     model = as_if_trained(models.build(name, (3, size, size), 10, **IMAGENET), x)
-    assert_stages_add_up(model, x, step=1 if size < 100 else 12)
+    all_of_them = name in ("resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "mobilenet_v3_small")
+    assert_stages_add_up(model, x[:1], step=1 if all_of_them else max(1, len(model.stages) // 6))
 
 
 def test_stage_names() -> None:
