@@ -102,7 +102,8 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
             raise ValueError("no example was left to measure: each one is misclassified, or was left out")
         with survived("summarise"):
             summary = scalars(task.summarise(config, rows))
-            table = by_example(task, config, rows, planned.ids, list(summary))
+            means = hook(task, "scores")(config, rows)
+            table = by_example(task, config, rows, planned.ids, list(summary), means)
         store.write_table(f"{planned.folder}/{FILE}", table)
         finite = {name: value for name, value in summary.items() if math.isfinite(value)}
         for metric in job.metrics:

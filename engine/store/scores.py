@@ -8,7 +8,7 @@ most `GROUPS` groups of examples, for a jackknife.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from tasks.parts.contract import TaskConfig, hook
+    from tasks.parts.contract import TaskConfig
 
 GROUPS = 32
 """Groups that examples are dealt into at most. More cost more calls of `summarise`; with 32, Student's t is 2.04 in place of 1.96."""
@@ -26,7 +26,12 @@ COUNT = ".count"
 
 
 def by_example(
-    task: ModuleType, config: TaskConfig, rows: pd.DataFrame, ids: Sequence[int], names: Sequence[str]
+    task: ModuleType,
+    config: TaskConfig,
+    rows: pd.DataFrame,
+    ids: Sequence[int],
+    names: Sequence[str],
+    means: Mapping[str, pd.Series],
 ) -> pa.Table:
     """The content of `scores.parquet`.
 
@@ -34,14 +39,14 @@ def by_example(
         rows: all rows of a trial.
         ids: its examples, also those without rows.
         names: of the trial's scalars.
+        means: what those are the mean of that are means, by example: the task's `scores`.
     """
-    given = hook(task, "scores")(config, rows)
     columns: dict[str, object] = {"id": np.asarray(ids, dtype=np.int64)}
-    for name, values in given.items():
+    for name, values in means.items():
         grouped = values.astype(float).dropna().groupby(level=0)
         columns[name] = grouped.sum().reindex(list(ids), fill_value=0).to_numpy()
         columns[f"{name}{COUNT}"] = grouped.count().reindex(list(ids), fill_value=0).to_numpy()
-    others = [name for name in names if name not in given]
+    others = [name for name in names if name not in means]
     left_out = _left_out(task, config, rows, ids, others) if others else {}
     return pa.table(columns).replace_schema_metadata({"left_out": json.dumps(left_out)})
 
