@@ -142,7 +142,16 @@ def colours(frame: pd.DataFrame) -> tuple[list[Any], bool]:
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with empty words where a column of words has none, as it was before it went through a CSV."""
-    return frame.assign(**{name: frame[name].fillna("") for name in ("colour", "column", "dash")})
+    return frame.assign(**{name: or_empty(frame[name]) for name in ("colour", "column", "dash")})
+
+
+def or_empty(values: pd.Series) -> pd.Series:
+    """A column of words with empty ones where there are none; a CSV's column without any is of numbers, all NaN.
+
+    >>> or_empty(pd.Series([float("nan")])).tolist()
+    ['']
+    """
+    return values.astype(object).where(values.notna(), "")
 
 
 def _listed(order: list[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import style
+from analysis import encoding, style
 from analysis.arrays import arrays, caption, counted, refuse_conditions, select
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results, recipe_labels, sentence, short_names
@@ -199,7 +199,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     from matplotlib.lines import Line2D
 
     with style.paper():
-        frame = frame.assign(**{name: frame[name].fillna("") for name in ("attack", "recipe", "column")})
+        frame = frame.assign(**{name: encoding.or_empty(frame[name]) for name in ("attack", "recipe", "column")})
         attacks, recipes = _drawn(frame)
         shown = frame[frame["recipe"].isin(recipes) & frame["attack"].isin([*attacks, ""])]
         columns = list(dict.fromkeys(shown["column"]))

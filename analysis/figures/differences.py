@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import style
+from analysis import encoding, style
 from analysis.arrays import MeasuredArray, arrays, caption, conditions, kinds, left_out, mean_over, select
 from analysis.options import FigureOptions
 from analysis.paired import of_difference
@@ -132,13 +132,13 @@ def _said(results: Results, recipe: str, baseline: str) -> str:
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
     """One panel for each condition, below each other: a point a recipe with its interval."""
     with style.paper():
-        present = list(dict.fromkeys(frame["condition"].fillna("")))
+        present = list(dict.fromkeys(encoding.or_empty(frame["condition"])))
         places = list(dict.fromkeys(frame["x"]))
         width = style.COLUMN if len(places) <= FEW else style.DOUBLE
         figure, axes = style.panels(len(present), 1, width=width, height=1.5, sharex=True)
         figure.set_figheight(1.3 * len(present) + 0.6 + min(1.6, 0.035 * max(map(len, places))))
         for ax, condition in zip(axes[:, 0], present, strict=True):
-            here = frame[frame["condition"].fillna("") == condition]
+            here = frame[encoding.or_empty(frame["condition"]) == condition]
             x = [places.index(place) for place in here["x"]]
             if frame.attrs.get("zero", True):
                 ax.axhline(0, color="black", linewidth=0.6, zorder=1)

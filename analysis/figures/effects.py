@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import style
+from analysis import encoding, style
 from analysis.arrays import MeasuredArray, arrays, caption, conditions, kinds, left_out, mean_over, select
 from analysis.options import SETTING, FigureOptions
 from analysis.paired import of_difference
@@ -108,7 +108,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
     """One panel for each condition: means with bars, joined along a numeric setting, and the seeds as faint points."""
     with style.paper():
-        frame = frame.assign(condition=frame["condition"].fillna(""), line=frame["line"].fillna(""))
+        frame = frame.assign(condition=encoding.or_empty(frame["condition"]), line=encoding.or_empty(frame["line"]))
         present = list(dict.fromkeys(frame["condition"]))
         lines = list(dict.fromkeys(frame["line"]))
         numeric = pd.api.types.is_numeric_dtype(frame["x"])

@@ -74,8 +74,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
     """A grid of small panels on common axes."""
     with style.paper():
-        present = list(dict.fromkeys(frame["condition"].fillna("")))
-        columns = list(dict.fromkeys(frame["column"].fillna("")))
+        frame = frame.assign(**{name: encoding.or_empty(frame[name]) for name in ("condition", "column", "dash")})
+        present = list(dict.fromkeys(frame["condition"]))
+        columns = list(dict.fromkeys(frame["column"]))
         if columns == [""]:  # conditions side by side use the width better than below each other
             grid = [[(condition, "") for condition in present]]
         else:
@@ -84,11 +85,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         height = 2.5 if len(grid) == 1 else 1.55
         figure, axes = style.panels(len(grid), len(grid[0]), width=width, height=height, sharex=True, sharey=True)
         colours, numeric = encoding.colours(frame)
-        dashes = list(dict.fromkeys(frame["dash"].fillna("")))
+        dashes = list(dict.fromkeys(frame["dash"]))
         handles: dict[Any, Any] = {}
         for ax, (condition, column) in zip(axes.flat, [cell for line in grid for cell in line], strict=True):
-            here = frame[(frame["condition"].fillna("") == condition) & (frame["column"].fillna("") == column)]
-            for (_, colour, dash), line in here.fillna({"dash": ""}).groupby(["recipe", "colour", "dash"], sort=False):
+            here = frame[(frame["condition"] == condition) & (frame["column"] == column)]
+            for (_, colour, dash), line in here.groupby(["recipe", "colour", "dash"], sort=False):
                 how = style.look(colours.index(colour), len(colours), numeric)
                 if len(dashes) > 1:
                     how["linestyle"] = style.DASHES[dashes.index(dash) % len(style.DASHES)]

@@ -102,7 +102,9 @@ TRANSFER = {"flatness_and_transfer", "shared_examples", "transfer_matrix"}
 
 
 @pytest.mark.parametrize(
-    ("columns", "drawn"), [(rows, FLATNESS), (searched, SEARCH), (transferred, TRANSFER)], ids=lambda one: str(one)[:20]
+    ("columns", "drawn"),
+    [(rows, FLATNESS), (searched, SEARCH), (transferred, TRANSFER)],
+    ids=["flatness", "searches", "transfer"],
 )
 def test_every_task_has_its_figures_and_no_other(columns: Any, drawn: set[str]) -> None:
     """Of these ten: rows of one task are not drawn as what another measured."""

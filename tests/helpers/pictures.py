@@ -14,7 +14,7 @@ def labels_stay_inside_and_apart(figure: Figure, name: str) -> None:
     """No word is cut off at the figure's edge, and no two labels of an axis touch."""
     canvas = FigureCanvasAgg(figure)
     with style.paper():
-        canvas.draw()
+        figure.get_layout_engine().execute(figure)  # the part of drawing that places things
     renderer = canvas.get_renderer()
     edge = figure.bbox
     for ax in (ax for ax in figure.axes if ax.get_visible()):
