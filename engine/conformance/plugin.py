@@ -32,6 +32,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__package__ != __package__:
+        return  # a test of another's, whose arguments may have the same names
     for sort in FOLDERS:
         if sort in metafunc.fixturenames:
             found = _members(sort, metafunc.config)

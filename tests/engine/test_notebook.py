@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import PROJECT
 from matplotlib.figure import Figure
 
 import analysis
@@ -17,7 +18,6 @@ import engine
 from engine import shadows
 from tasks.parts.settings import UserError
 
-PROJECT = Path(__file__).parents[2]
 SWEEP = {
     "task": "input_flatness",
     "fixed": {
@@ -31,8 +31,7 @@ SWEEP = {
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def sweep_file(in_tmp_path: Path) -> None:
     Path("x.yaml").write_text(json.dumps(SWEEP))
 
 

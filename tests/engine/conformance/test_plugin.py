@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[2]
+from commands import PROJECT
+
 KIND = '''
 """The images, doubled."""
 from tasks.parts.data.load import load as load_data
