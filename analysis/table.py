@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 
 from analysis.results import ReportError, Results, Scores, plain, recipe_labels
 from engine.store.records import SweepRecord
+from engine.store.row_parts import column_names, parts_of, read_parts
 from engine.store.scores import COUNT, FILE
-from engine.store.store import Damaged, Store, column_names, parts_of, read_parts, unfit_name
+from engine.store.store import Damaged, Store, unfit_name
 
 READERS = 8
 """Parts read at the same time: what a remote store waits for is its latency."""

@@ -15,7 +15,8 @@ from typing import Any
 from engine.execution.executors import LocalExecutor, RayExecutor, chunks
 from engine.execution.workers import RunContext
 from engine.plan.plan import Planned, missing
-from engine.store.store import Store, parts_of
+from engine.store.row_parts import parts_of
+from engine.store.store import Store
 from engine.sweepfile.load import Spec
 
 Log = Callable[[Mapping[str, float]], None]

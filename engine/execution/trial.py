@@ -23,8 +23,9 @@ from engine.execution.tensorboard import Board, live
 from engine.execution.workers import measure
 from engine.plan.plan import Planned, exists
 from engine.store.records import TrialRecord, write_trial
+from engine.store.row_parts import read_parts
 from engine.store.scores import FILE, by_example
-from engine.store.store import Damaged, Store, read_parts
+from engine.store.store import Damaged, Store
 from tasks.parts.contract import hook
 from tasks.parts.finite import NotFinite
 from tasks.parts.own_code import survived

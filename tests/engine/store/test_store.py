@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.store.store import Store, content_hash, parts_of, read_parts
+from engine.store.row_parts import parts_of, read_parts
+from engine.store.store import Store, content_hash
 
 
 @pytest.fixture(params=["folder", "folder with spaces", "uri", "uri with spaces", "encoded uri"])

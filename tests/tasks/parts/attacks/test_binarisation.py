@@ -8,9 +8,8 @@ a point of class 1 lies in the ball. And it is not hit by chance: of a thousand 
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -22,7 +21,6 @@ from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.geometry.balls import Ball, norm_of, random_in_ball
 from tasks.parts.models.build import Classifier
 
-ATTACKS = attack_settings.names()
 EPSILON: dict[Ball, float] = {"Linf": 0.1, "L2": 0.6}
 INNER = 600
 ROWS = range(6)
@@ -84,23 +82,16 @@ def binarised(network: Classifier, image: Tensor, norm: Ball, row: int) -> tuple
 
 
 def searches() -> list[tuple[str, Ball]]:
-    """Every attack with each of the norms L-inf and L2 that it knows; L2 where it has no choice."""
-    found: list[tuple[str, Ball]] = []
-    for name in ATTACKS:
-        hint = get_type_hints(attack_named(name)).get("norm")
-        found += [(name, norm) for norm in (get_args(hint) if get_origin(hint) is not None else ("L2",))]
-    return [(name, norm) for name, norm in found if norm in EPSILON]
-
-
-def attack_named(name: str) -> Any:
-    return getattr(importlib.import_module(f"tasks.parts.attacks.{name}"), name)
+    """Every attack with each of the norms L-inf and L2 that it has."""
+    norms = {name: capabilities_of(attack_settings.function_of(name)).norms for name in attack_settings.names()}
+    return [(name, norm) for name in norms for norm in norms[name] if norm == "Linf" or norm == "L2"]
 
 
 @pytest.mark.parametrize(("attack", "norm"), searches())
 def test_the_known_adversarial_example_is_found(
     attack: str, norm: Ball, convnet: Classifier, digits: tuple[Tensor, Tensor]
 ) -> None:
-    function = attack_named(attack)
+    function = attack_settings.function_of(attack)
     parameters = inspect.signature(function).parameters
     arguments: dict[str, Any] = {"norm": norm, "epsilon": EPSILON[norm], "queries": 10_000, "steps": 100, "restarts": 3}
     slow = (
@@ -113,7 +104,7 @@ def test_the_known_adversarial_example_is_found(
         found: AttackResult = function(model, image[None], torch.tensor([0]), **arguments)
         assert found.success.all(), row
         assert model(image + found.perturbation).argmax(1).tolist() == [1]
-        if type(found) is AttackResult:  # a walk that is traced has no ball
+        if capabilities_of(function).radius != "free":
             assert float(found.distance) <= EPSILON[norm] + 1e-6
 
 
