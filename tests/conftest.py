@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import secrets
 import subprocess
 import sys
@@ -22,6 +23,12 @@ from tasks.parts.training import training
 from tasks.parts.training.recipes import Recipe
 
 
+def pytest_configure() -> None:
+    """Ray reads these as soon as it is imported, which some tests do before any fixture."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the tests, those that need the cluster go to one of them."""
     if config.pluginmanager.hasplugin("xdist"):
@@ -38,14 +45,11 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_of_the_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Caches and the token of Ray's clusters are the tests' own, and data sets are looked for nowhere."""
+    """Caches are the tests' own, and data sets are looked for nowhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("INPUTSCAPE_DATA", raising=False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("INPUTSCAPE_CACHE", str(tmp_path_factory.mktemp("decoded")))
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex())
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         yield
 
 
