@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -99,7 +100,8 @@ class Kind:
 
     @property
     def module(self) -> ModuleType:
-        return importlib.import_module(self.module_name)
+        found = sys.modules.get(self.module_name)  # much faster than to ask for the import again
+        return importlib.import_module(self.module_name) if found is None else found
 
     @property
     def name(self) -> str:
