@@ -147,7 +147,7 @@ def test_one_radius_is_the_attacks_own() -> None:
         assert config.ladder == [radius]
         wanted = needs(config)["adversarial"]
         assert wanted.radii is None
-        assert wanted.attack.radius == radius
+        assert wanted.attack.resolve().radius == radius
         rows = rows_of(config)
         assert rows["found"].tolist() == (distances("L2") <= radius).tolist()
     assert needs(Config(attack={"norm": "L2", "epsilon": radius})) == needs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -122,16 +123,15 @@ def test_the_search_succeeds_just_above_the_distance_to_the_boundary() -> None:
 
 def twin(config: Config, model: Classifier, split: data.Split, ids: Sequence[int]) -> pd.DataFrame:
     """One loop over everything, in float64, with the same keyed directions. Only the search itself is not done again."""
-    exact = model.double()
+    exact = copy.deepcopy(model).double()
     table = []
     for example in ids:
         image, label = (t[0] for t in data.take(split, [example]))
         genuine = int(exact(image[None].double()).argmax())
         if config.only_correct and genuine != int(label):
             continue
-        how = config.attack.arguments()
-        found = pgd(model.float(), image[None], label[None], ids=[example], seed=config.seed, **how)
-        exact = model.double()
+        how = config.attack.resolve().arguments
+        found = pgd(model, image[None], label[None], ids=[example], seed=config.seed, **how)
         step = normal(config.seed, "random control", [example], image.shape)[0].double()
         step = step.sign() if config.attack.norm == "Linf" else step / step.norm()
         step = step * float(found.distance)

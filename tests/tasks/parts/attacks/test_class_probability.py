@@ -176,7 +176,7 @@ def test_no_example_changes_another(optimiser: str) -> None:
 
 @pytest.mark.parametrize("optimiser", sorted(MIXING))
 def test_optimisers_that_mix_examples_are_refused(optimiser: str) -> None:
-    with pytest.raises(UserError, match=f"^{optimiser} .* take one of Adadelta") as caught:
+    with pytest.raises(UserError, match=f"{optimiser} .* take one of Adadelta") as caught:
         class_probability(smooth(), images(2), torch.tensor([0, 1]), optimiser=optimiser.lower())
     assert caught.value.field == "optimiser"
 

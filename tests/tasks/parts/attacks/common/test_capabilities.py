@@ -71,6 +71,6 @@ def test_a_file_of_its_own_is_all_that_an_attack_needs(folder: Path) -> None:
 def test_a_file_that_is_wrong(right: str, wrong: str, said: str, folder: Path) -> None:
     assert right in RIGHT
     (folder / "mine.py").write_text(RIGHT.replace(right, wrong))
-    with pytest.raises(ValidationError, match=f"mine: its file tasks/parts/attacks/mine.py .*: {said}"):
+    with pytest.raises(ValidationError, match=f"its file tasks/parts/attacks/mine.py .*: {said}"):
         Attack(name="mine")
     Attack(name="pgd")  # nothing to do with it
