@@ -106,6 +106,7 @@ def cluster() -> Iterator[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,  # Ctrl-C in the tests' terminal ends it by the end of its input alone
     )
     assert process.stdout is not None
     yield process.stdout.readline().strip()
