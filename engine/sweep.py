@@ -260,7 +260,7 @@ def _work(planned: list[Planned], todo: list[Planned], store: Store) -> list[Cou
     for item in planned:
         for artifact in item.artifacts().values():
             costs = work.setdefault(artifact.kind.name, Counter())
-            costs.update(dict.fromkeys(artifact.kind.cost(artifact.request), 0))
+            costs.update(dict.fromkeys(artifact.cost, 0))
     whole: dict[str, Artifact] = {}
     rows: dict[str, tuple[Artifact, set[int]]] = {}
     for item in todo:
@@ -271,7 +271,7 @@ def _work(planned: list[Planned], todo: list[Planned], store: Store) -> list[Cou
                 whole[key] = artifact
     times = [(artifact, 1) for artifact in whole.values()] + [(artifact, len(ids)) for artifact, ids in rows.values()]
     for artifact, count in times:
-        for what, each in artifact.kind.cost(artifact.request).items():
+        for what, each in artifact.cost.items():
             work[artifact.kind.name][what] += count * each
     return list(work.values())
 

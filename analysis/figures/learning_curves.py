@@ -26,7 +26,7 @@ class Options(FigureOptions):
 
     metric: str | None = Field(
         None,
-        description="metric of an epoch; by default the scheduler's, else accuracy on held-out images, else on the images trained on",
+        description="metric of an epoch; by default the scheduler's, else accuracy (held-out images first), else the first there is",
         json_schema_extra=METRIC,
     )
 
@@ -55,12 +55,12 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     if "epoch" not in known:
         raise ReportError("no trial has trained one classifier for an epoch")
     scheduler = results.sweep.scheduler
-    wanted = [options.metric or (scheduler.metric if scheduler else None)]
-    wanted += [] if options.metric else ["validation_accuracy", "accuracy"]
+    there = [str(name) for name in known if name not in ("trial", "recipe", "status", "epoch")]
+    ours = [scheduler.metric] if scheduler else []
+    wanted = [options.metric] if options.metric else [*ours, "validation_accuracy", "accuracy", *there]
     metric = next((name for name in wanted if name in known), None)
     if metric is None:
-        there = [str(name) for name in known if name not in ("trial", "recipe", "status", "epoch")]
-        raise ReportError(f"metric: no epoch has {wanted[0]}; there are {', '.join(there)}")
+        raise ReportError(f"metric: no epoch has {wanted[0]}; there are {', '.join(there) or 'none'}")
     frame = known[["trial", "recipe", "status"]].assign(x=known["epoch"].astype(int), mean=known[metric].astype(float))
     frame = frame.dropna(subset="mean").assign(low=np.nan, high=np.nan, n=1, seeds=1)
     frame = frame.sort_values(["status", "trial", "x"], ascending=[False, True, True], ignore_index=True)

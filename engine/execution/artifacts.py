@@ -21,7 +21,7 @@ from engine.execution.context import Job, Log, Report, complete, versions
 from engine.execution.workers import Handle, Made, make_rows, make_whole
 from engine.plan.plan import Artifact, exists
 from engine.store.arrays import Shared, shared_rows, shared_whole, write_whole
-from engine.store.store import Store, content_hash
+from engine.store.store import Store, content_hash, unfit_name
 from tasks.parts.artifacts.common.kind import Attachment, Product
 from tasks.parts.data.cache import locked
 
@@ -38,9 +38,8 @@ def make_all(artifacts: Mapping[str, Artifact], job: Job, logs: Mapping[str, Log
     """
     absent = {key: a for key, a in artifacts.items() if not a.kind.per_example and not exists(a, job.store)}
     alone = {key for key, a in absent.items() if any(need.kind.per_example for need in a.chain())}
-    while (
-        len(absent.keys() - alone) > 1 and job.executor.slots > 1
-    ):  # in waves: what starts from another comes after it
+    while len(absent.keys() - alone) > 1 and job.executor.slots > 1:
+        # in waves: what starts from another comes after it
         ready = [
             a for key, a in absent.items() if key not in alone and all(n.key not in absent for n in a.needs.values())
         ]
@@ -59,7 +58,10 @@ def handed(needs: Mapping[str, Artifact], job: Job) -> list[Any]:
     Raises:
         Damaged: one of their files cannot be read.
     """
-    handles = [Handle(need.kind, need.request, need.key) for need in needs.values()]
+    handles = [
+        Handle(need.kind, need.request, content_hash([need.key, need.ids]) if need.kind.own_examples else need.key)
+        for need in needs.values()
+    ]
     return [list(needs), handles, *(job.executor.put(shared(need, job.store)) for need in needs.values())]
 
 
@@ -109,8 +111,7 @@ def _make(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     started, kind, folder = time.time(), artifact.kind, artifact.folder
     history: list[dict[str, Any]] = []
     how = {"phase": kind.doing, "artifact": artifact.key, "before": False}
-    steps = max(kind.cost(artifact.request).values(), default=0)
-    report({**how, "done": 0, "of": steps})
+    report({**how, "done": 0, "of": max(artifact.cost.values(), default=0)})
     handle = Handle(kind, artifact.request, artifact.key)
     made = Made()
     needs = handed(artifact.needs, job)
@@ -141,6 +142,8 @@ def _make(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
 def _attach(product: Product, folder: str, store: Store) -> dict[str, Any]:
     """Writes the tiles of a product's attachments; returns their notes by name."""
     for name, attachment in product.attachments.items():
+        if (unfit := unfit_name(name)) is not None:
+            raise ValueError(f"the attachment {name!r} {unfit}")
         if attachment.tiles is not None:
             store.write(f"{folder}/attachments/{name}.png", _sheet(attachment))
     return {name: dict(attachment.notes) for name, attachment in product.attachments.items()}

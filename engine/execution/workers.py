@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from engine.store.arrays import LARGE, Shared, as_rows, opened, size_of, write_whole
+from engine.store.arrays import LARGE, Shared, as_rows, opened, require_folder, size_of, write_whole
 from engine.store.store import Store
 from tasks.parts.artifacts.common.kind import Kind, Product
 from tasks.parts.batching import Batch
@@ -51,7 +51,8 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Handle:
-    """What a worker is told of an artifact; its arrays come beside it."""
+    """What a worker is told of an artifact; its arrays come beside it. `key` stands for these arrays alone: where they are rows, for those
+    of the same examples."""
 
     kind: Kind
     request: Settings
@@ -101,7 +102,8 @@ def make_whole(
             if isinstance(step, Product):
                 product = step
                 continue
-            steps.append({"epoch": step.done, **step.numbers, "of": step.total})
+            numbers = {name: float(value) for name, value in step.numbers.items()}
+            steps.append({**numbers, "epoch": step.done, "of": step.total})
             if time.monotonic() - said >= TELL_EVERY:
                 yield Made(steps)
                 steps, said = [], time.monotonic()
@@ -111,6 +113,7 @@ def make_whole(
     if size_of(product.arrays) <= LARGE:
         yield Made(steps, product, None, device)
     else:
+        require_folder(place[0])
         written = write_whole(*place, product.arrays)
         yield Made(steps, Product({}, product.facts, product.attachments), written, device)
 

@@ -20,6 +20,7 @@ from tasks.parts.data import load as data
 from tasks.parts.own_code import explained
 from tasks.parts.settings import Settings, UserError
 from tasks.parts.training.identity import of_recipe
+from tasks.parts.training.recipes import Recipe
 
 Status = Literal["done", "stopped", "failed", "begun", "new"]
 
@@ -31,6 +32,7 @@ class Artifact:
     Attributes:
         ids: of a kind by example: the examples whose rows are wanted; empty for a whole thing.
         needs: the artifacts it is made of, by name.
+        cost: the work of making it, in words of several; of a kind by example: of one.
     """
 
     kind: Kind
@@ -38,6 +40,7 @@ class Artifact:
     key: str
     ids: tuple[int, ...]
     needs: dict[str, Artifact]
+    cost: Mapping[str, int]
 
     @property
     def folder(self) -> str:
@@ -179,9 +182,8 @@ def _needed(name: str, need: Settings, config: TaskConfig, ids: tuple[int, ...],
     try:
         return _artifact(need, ids, root, ())
     except UserError as error:
-        field = (error.field or "").partition(".")[0]
-        elsewhere = field in type(need).model_fields and getattr(need, field) != getattr(config, field, None)
-        if elsewhere and "networks" in type(config).model_fields:
+        at_recipe = (error.field or "").startswith("recipe") and config.recipe not in _recipes(need)
+        if at_recipe and "networks" in type(config).model_fields:
             raise UserError(f"{name}: {error.message}", "networks") from None  # where this recipe is written
         raise
 
@@ -189,19 +191,38 @@ def _needed(name: str, need: Settings, config: TaskConfig, ids: tuple[int, ...],
 def _artifact(request: Settings, ids: tuple[int, ...], root: str | None, within: tuple[Settings, ...]) -> Artifact:
     """The artifact of a request, checked; `within` are the requests that need it."""
     kind = kind_of(request)
+    what = f"the artifact kind {kind.name}"
     if request in within:
-        raise UserError(f"the artifact kind {kind.name}: what it needs, needs it in turn", "task")
-    if kind.per_example:
-        ids = kind.examples(request, ids, root)
-    for need in kind.needs(request).values():
+        raise UserError(f"{what}: what it needs, needs it in turn", "task")
+    with explained("task", what, own_code=not kind.ours):
+        asked, ids = kind.needs(request), _rows_of(kind, request, ids, root)
+    for need in asked.values():
         of = kind_of(need)
         if of.per_example and not kind.per_example and not of.own_examples:
-            raise UserError(f"the artifact kind {kind.name} is whole, and {of.name} depends on the trial", "task")
-    below = (*within, request)
-    needs = {name: _artifact(need, ids, root, below) for name, need in kind.needs(request).items()}
-    kind.check(request, root)
-    key = content_hash([of_artifact(kind, request, root), [need.key for need in needs.values()]])
-    return Artifact(kind, request, key, ids if kind.per_example else (), needs)
+            raise UserError(f"{what} is whole, and {of.name} depends on the trial", "task")
+    needs = {name: _artifact(need, ids, root, (*within, request)) for name, need in asked.items()}
+    with explained("task", what, own_code=not kind.ours):
+        kind.check(request, root)
+        key = content_hash([of_artifact(kind, request, root), [need.key for need in needs.values()]])
+        return Artifact(kind, request, key, ids if kind.per_example else (), needs, kind.cost(request))
+
+
+def _rows_of(kind: Kind, request: Settings, ids: tuple[int, ...], root: str | None) -> tuple[int, ...]:
+    """The examples whose rows are wanted, where those of whatever needs them are `ids`."""
+    if not kind.own_examples:
+        return ids
+    chosen = kind.examples(request, ids, root)
+    others = set(chosen).difference(kind.split(request, root).ids.tolist())
+    if others or not chosen:
+        which = f"the example {min(others)}, which is not in its split" if others else "no examples"
+        raise UserError(f"the artifact kind {kind.name} asks for {which}", "task")
+    return chosen
+
+
+def _recipes(request: Settings) -> list[Recipe]:
+    """The recipes that a request names."""
+    values = [each for _, value in request for each in (value if isinstance(value, tuple) else (value,))]
+    return [value for value in values if isinstance(value, Recipe)]
 
 
 def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[int, ...]]:

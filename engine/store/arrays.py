@@ -187,9 +187,17 @@ def _of_ids(columns: Mapping[str, np.ndarray], ids: Sequence[int]) -> dict[str, 
 
 
 def _places(among: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """Where each of some ids stands."""
+    """Where each of some ids stands.
+
+    Raises:
+        KeyError: one of them is not there.
+    """
     order = np.argsort(among, kind="stable")
-    return order[np.searchsorted(among[order], ids)]
+    places = order[np.searchsorted(among[order], ids).clip(max=len(among) - 1)]
+    absent = np.asarray(ids)[among[places] != ids]
+    if len(absent):
+        raise KeyError(f"there is no row of the example {absent[0]}")
+    return places
 
 
 def _arrays(store: Store, path: str, file: BinaryIO | Path) -> dict[str, np.ndarray]:
@@ -205,7 +213,8 @@ def _mapped(shared: Address) -> dict[str, np.ndarray]:
     """The arrays of a whole artifact, of which the pages that are looked at are read."""
     store, path = shared.store, f"{shared.folder}/{ARRAYS}"
     if store.folder is not None:
-        return _arrays(store, path, _seen(store) / path)
+        require_folder(store)
+        return _arrays(store, path, store.folder / path)
 
     def copy(folder: Path) -> None:
         with store.opened(path) as stream, open(folder / ARRAYS, "wb") as file:
@@ -235,20 +244,18 @@ def _gathered(shared: Address) -> dict[str, np.ndarray]:
         for column in columns.values():
             column.flush()
 
-    _seen(store)
+    require_folder(store)
     folder = _copied([store.location(shared.folder), [path for path, _ in parts], list(shared.ids)], copy)
     return {file.stem: np.load(file, mmap_mode="c") for file in sorted(folder.glob("*.npy"))}
 
 
-def _seen(store: Store) -> Path:
-    """The folder of a store, which this node must have."""
-    assert store.folder is not None or store.uri
+def require_folder(store: Store) -> None:
+    """Raises `UserError` where a store is a folder that this node does not have."""
     if store.folder is not None and not store.folder.exists():
         raise UserError(
             f"this node has no folder {store.folder}, where a large artifact lies; give --results a folder that"
             " all nodes share, or a bucket"
         )
-    return store.folder or Path()
 
 
 def _copied(identity: Any, make: Callable[[Path], None]) -> Path:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,7 @@ def measure(config, given, batch):
 def summarise(config, rows):
     return {"to_mean": rows["to_mean"].mean(), "to_bank": rows["to_bank"].mean()}
 '''
-SWEEP = {
+SWEEP: dict[str, Any] = {
     "task": "own.task",
     "fixed": {"examples": 8, "recipe": {"dataset": "blobs", "network": "linear", "epochs": 1}},
     "resources": {"gpus": 0, "chunk": 4},
@@ -187,6 +188,33 @@ def test_a_kind_is_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     pd.testing.assert_frame_equal(again[again["id"].duplicated(keep=False)].drop_duplicates(ignore_index=True), before)
 
 
+def test_examples_of_a_kinds_own_may_depend_on_the_trial() -> None:
+    """What a process keeps loaded for one trial is not given to another with other examples."""
+    Path("own/bank.py").write_text(
+        BANK.replace("return split(request, root).ids[: request.size]", "return [i + 1 for i in ids]")
+    )
+    Path("own/task.py").write_text(TASK.replace("list(range(config.size))", "[i + 1 for i in config.examples]"))
+    fixed = {name: value for name, value in SWEEP["fixed"].items() if name != "examples"}
+    grid = {"examples": [[0, 1, 2, 3, 4], [20, 21, 22, 23, 24]]}
+    Path("x.yaml").write_text(json.dumps({**SWEEP, "fixed": fixed, "grid": grid}))
+    assert run() == 0
+    assert rows()["id"].tolist() == [0, 1, 2, 3, 4, 20, 21, 22, 23, 24]
+
+
+def test_an_attachment_stays_in_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own/means.py").write_text(WHOLE.replace('{"means": Attachment', '{"../../means": Attachment'))
+    assert run() == 1
+    assert "the attachment '../../means' begins with a dot" in capsys.readouterr().err
+    assert not list(Path("results").rglob("means.png"))
+
+
+def test_curves_of_a_kinds_own_steps_are_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    """By their own numbers, of which none is an accuracy."""
+    assert run() == 0
+    assert "could not be drawn" not in capsys.readouterr().err
+    assert Path("results/x/figures/learning_curves.csv").exists()
+
+
 def test_large_arrays_are_opened_by_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the same rows at the end; nothing of them is read by the driver."""
     assert run() == 0
@@ -224,6 +252,14 @@ def test_large_arrays_are_opened_by_the_workers(monkeypatch: pytest.MonkeyPatch)
             "from own import bank\n    return {'bank': bank.Request(recipe=request.recipe)}",
             "the artifact kind own.means is whole, and own.bank depends on the trial",
         ),
+        (
+            "bank",
+            'return {"representations": 1}',
+            "return 1 / 0",
+            "own.bank failed: ZeroDivisionError: division by zero",
+        ),
+        ("bank", "ids[: request.size]", "ids[:0]", "the artifact kind own.bank asks for no examples"),
+        ("bank", "ids[: request.size]", "ids + 9000", "own.bank asks for the example 9000, which is not in its split"),
     ],
 )
 def test_a_kind_that_breaks_the_contract_is_told_in_one_line(
@@ -274,6 +310,8 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path: Path, monkeypatch: pyte
             assert found.ids.tolist() == wanted
             assert np.array_equal(found.arrays["x"], [values[i] for i in wanted])
             assert found.arrays["flag"].tolist() == [i % 2 == 0 for i in wanted]
+    with pytest.raises(KeyError, match="no row of the example 9"):
+        arrays.opened(shared, [2, 9])
     with pytest.raises(RuntimeError, match="1 rows of k have disappeared"):
         arrays.shared_rows(store, "k", [1, 9])
 

@@ -1100,6 +1100,14 @@ def test_code_of_the_users_own(
     assert matches(said, f"x.yaml:{text.count(chr(10))}: {field}: {expected.format(name=name)}"), said
 
 
+def test_a_network_of_a_pool_that_cannot_be_attacked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is written under `networks`, not in the recipe."""
+    (folder / "module_sure.py").write_text(NETWORK.format("self.layer(x.flatten(1)).softmax(1)"))
+    text = "task: transfer\nfixed:\n  networks:\n    - {}\n    - network: 'module_sure:build'\n"
+    said = refused(folder, capsys, text)
+    assert matches(said, "x.yaml:3: fixed.networks: ...module_sure:build: the network returns probabilities; ..."), said
+
+
 def test_networks_that_can_be_searched(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
