@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from engine import terminal
+from engine import shadows, terminal
 
 
 def main() -> int:
     """Runs a sweep; returns the exit status. Modules of the user's own are found in the working folder."""
     terminal.prepare()  # the imports below take seconds
     sys.path.insert(0, os.getcwd())
-
-    from engine import shadows
-
     if (hidden := shadows.shadow()) is not None:
         terminal.say(hidden)
         return 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine.shadows import shadow
 
 if TYPE_CHECKING:
-    from analysis.notebook import LoadedResults
+    from engine.sweep import LoadedResults
 
 
 def run(

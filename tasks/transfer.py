@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts.common.attack_functions import is_of_library
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -87,7 +88,7 @@ class Config(TaskConfig):
     def _pool(self) -> Config:
         if self.attack.space != "pixel":
             raise UserError("networks share no hidden space; take pixel", "attack.space")
-        if self.jointly and ":" in self.attack.name:
+        if self.jointly and is_of_library(self.attack.name):
             raise UserError(f"{self.attack.name} faces one network only; set joint: false", "joint")
         pool = self.pool()
         if len(pool) < 2:

@@ -93,7 +93,7 @@ def may_be_missing(task: ModuleType) -> set[str]:
 def shared_generators() -> list[bytes]:
     return [
         torch.get_rng_state().numpy().tobytes(),
-        repr(np.random.get_state()).encode(),  # noqa: NPY002
+        repr(np.random.get_state()).encode(),
         repr(random.getstate()).encode(),
     ]
 
@@ -214,7 +214,7 @@ def test_rows_depend_on_the_seed_and_on_nothing_global(task: ModuleType) -> None
     torch.manual_seed(1)
     rows = measured(task, config)
     torch.manual_seed(2)
-    np.random.seed(2)  # noqa: NPY002
+    np.random.seed(2)
     random.seed(2)
     before = shared_generators()
     pd.testing.assert_frame_equal(measured(task, config), rows, check_exact=True)

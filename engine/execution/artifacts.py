@@ -21,7 +21,8 @@ from engine.execution.context import Job, Log, Report, complete, versions
 from engine.execution.workers import Handle, Made, make_rows, make_whole
 from engine.plan.plan import Artifact, exists
 from engine.store.arrays import Shared, shared_rows, shared_whole, write_whole
-from engine.store.store import Store, content_hash, unfit_name
+from engine.store.naming import content_hash, unfit_name
+from engine.store.store import Store
 from tasks.parts.artifacts.common.kind import Attachment, Product
 from tasks.parts.data.cache import locked
 

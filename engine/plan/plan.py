@@ -10,9 +10,10 @@ from typing import Literal
 
 from engine.plan.identity import of_artifact, of_task
 from engine.store.arrays import ARRAYS
+from engine.store.naming import content_hash
 from engine.store.records import read_trial
 from engine.store.row_parts import parts_of
-from engine.store.store import Damaged, Store, content_hash
+from engine.store.store import Damaged, Store
 from engine.sweepfile.load import Spec, Trial
 from tasks.parts.artifacts.common.kind import Kind, kind_of
 from tasks.parts.contract import TaskConfig, hook, requests

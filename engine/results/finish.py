@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from engine.plan.plan import Planned
 from engine.results.records import Outcome, outcomes
 from engine.results.table import table
+from engine.store.naming import content_hash
 from engine.store.owned import HEADER, SweepFolder
-from engine.store.store import Store, as_parquet, content_hash
+from engine.store.store import Store, as_parquet
 from engine.sweepfile.load import Spec
 from engine.sweepfile.yaml_lines import dump
 from engine.terminal import say

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 
-from engine.store.store import content_hash
+from engine.store.naming import content_hash
 from engine.sweepfile.schema import Searcher
 
 

@@ -29,8 +29,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from engine.store.naming import content_hash
 from engine.store.row_parts import parts_of, read_parts
-from engine.store.store import Damaged, Store, content_hash
+from engine.store.store import Damaged, Store
 from tasks.parts.artifacts.common.kind import Saved
 from tasks.parts.data.cache import locked, user_cache
 from tasks.parts.settings import UserError

@@ -17,7 +17,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from engine.store.store import Damaged, Store, unfit_name
+from engine.store.naming import unfit_name
+from engine.store.store import Damaged, Store
 from tasks.parts.settings import UserError
 
 MANIFEST = "manifest.json"

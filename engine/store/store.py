@@ -17,14 +17,12 @@ may lie in these folders is the user's (`engine.store.owned`).
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 import os
 import re
 import string
 import uuid
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,41 +33,11 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from engine.store.naming import unfit_name
 from engine.terminal import say
 
-FORMAT = 3
-"""Enters every hash: counted up when what is stored, or what a stored number means, changes."""
-LONGEST = 255
-"""Bytes in a name at most: no common file system takes more."""
 _UNFINISHED = re.compile(r"\.writing-[0-9a-f]{32}-")
 """What the name of a file begins with while it is written."""
-
-
-def content_hash(content: Any) -> str:
-    """Sixteen hexadecimal digits that identify JSON-able content, whatever the order of its mappings' keys.
-
-    >>> content_hash({"a": 1, "b": [0.1, None]}) == content_hash({"b": [0.1, None], "a": 1})
-    True
-    """
-    text = json.dumps([FORMAT, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def unfit_name(name: str) -> str | None:
-    """Why a name cannot be that of a folder of results, in words that follow it; None where it can.
-
-    >>> unfit_name("größe 2"), unfit_name("..")
-    (None, 'begins with a dot')
-    """
-    if not name or name.startswith("."):
-        return "begins with a dot" if name else "is empty"
-    if "/" in name or "\\" in name:
-        return "has a slash"
-    if not name.isprintable():
-        return "has characters that cannot be printed"
-    if len(name.encode()) > LONGEST:
-        return f"is longer than {LONGEST} bytes"
-    return None
 
 
 class Damaged(Exception):
@@ -275,14 +243,6 @@ class Store:
         folder, _, name = damaged.path.rpartition("/")
         if self.exists(damaged.path):
             self._filesystem.move(damaged.path, f"{folder}/_{name}.damaged")
-
-    def is_zip(self, path: str) -> bool:
-        """Whether a file is a whole ZIP archive, as torch writes; its directory is at its end."""
-        try:
-            with self._filesystem.open_input_file(path) as file:
-                return zipfile.is_zipfile(file)
-        except pa.ArrowInvalid:  # too short to have an end to look at
-            return False
 
     def write_json(self, path: str, content: Any) -> None:
         self.write(path, json.dumps(content, indent=2).encode())

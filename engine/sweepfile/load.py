@@ -30,7 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.store.store import unfit_name
+from engine.store.naming import unfit_name
 from engine.sweepfile.checks import check_between, check_scheduler, check_varied
 from engine.sweepfile.expand import Trial, points, trials_at
 from engine.sweepfile.looks import look_of, page_of

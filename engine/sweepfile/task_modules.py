@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 
 from tasks.parts.contract import TaskConfig
-from tasks.parts.members import Members
-from tasks.parts.messages import did_you_mean, quote
+from tasks.parts.members import Members, wrong_version
+from tasks.parts.messages import did_you_mean
 from tasks.parts.settings import UserError
 from tasks.parts.user_code import imported
 
@@ -46,7 +46,5 @@ def _wrong(module: ModuleType) -> str | None:
         return "its Config is not built on tasks.parts.contract.TaskConfig"
     if "id" not in module.COLUMNS:
         return "its COLUMNS lack id, the example that a row is about"
-    version = getattr(module, "VERSION", 1)
-    if type(version) is not int or version < 1:
-        return f"its VERSION must be a whole number above 0, not {quote(version)}"
-    return None
+    wrong = wrong_version(getattr(module, "VERSION", 1))
+    return f"its {wrong}" if wrong else None

@@ -67,6 +67,15 @@ class Members:
         return module
 
 
+def wrong_version(version: object) -> str | None:
+    """What is wrong with a member's `VERSION`; None where it is a whole number above 0.
+
+    >>> wrong_version(2), wrong_version("2")
+    (None, "VERSION must be a whole number above 0, not '2'")
+    """
+    return None if type(version) is int and version > 0 else f"VERSION must be a whole number above 0, not {version!r}"
+
+
 @cache
 def _names(package: str, kind: str) -> tuple[str, ...]:
     found = []

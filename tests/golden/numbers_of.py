@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import tasks
 from tasks.parts import artifacts, attacks
 from tasks.parts.artifacts import adversarial_examples
-from tasks.parts.artifacts.common import attack_settings
+from tasks.parts.artifacts.common import attack_functions
 from tasks.parts.artifacts.common.attack_settings import Attack
 from tasks.parts.artifacts.common.kind import kind_of
 from tasks.parts.contract import Batch, prepared, requests
@@ -138,7 +138,7 @@ def _listed(values: Any) -> list[float]:
 
 
 def _attack(name: str) -> Numbers:
-    function = attack_settings.function_of(name)
+    function = attack_functions.function_of(name)
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters
     model = _network()
     batch = _batch(model)

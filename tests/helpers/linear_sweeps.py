@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 from scipy.special import ndtr
 
-from engine.store.store import Store, content_hash
+from engine.store.naming import content_hash
+from engine.store.store import Store
 from tasks import input_flatness
 
 RADII = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)

@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tasks.parts.artifacts import classifier
-from tasks.parts.artifacts.common.attack_settings import Attack, arguments_of, parameters_of, versions_of
+from tasks.parts.artifacts.common.attack_functions import arguments_of, is_of_library, parameters_of, versions_of
+from tasks.parts.artifacts.common.attack_settings import Attack
 from tasks.parts.artifacts.common.kind import Given, Saved
 from tasks.parts.attacks.common import checks
 from tasks.parts.attacks.common.security_curve import security_curve
@@ -29,6 +30,7 @@ from tasks.parts.own_code import explained
 from tasks.parts.settings import Positive, Settings, UserError
 from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
+from tasks.parts.user_code import is_own
 
 PER_EXAMPLE = True
 VERSION = 1
@@ -63,7 +65,7 @@ def needs(request: Request) -> dict[str, Settings]:
 def identity(request: Request, root: str | None) -> dict[str, Any]:
     """Defaults are written out, so that settings that mean the same are the same."""
     attack, resolved = request.attack, request.attack.resolve()
-    defaults = {} if ":" in attack.name else arguments_of(attack.name)  # those of libraries need be no JSON
+    defaults = {} if is_of_library(attack.name) else arguments_of(attack.name)  # those of libraries need be no JSON
     arguments = {**defaults, "norm": attack.norm, **resolved.arguments}
     noise = attack.weight_noise
     found = {
@@ -101,9 +103,9 @@ def check(request: Request, root: str | None) -> None:
 
 def _check_network(recipe: Recipe, request: Request, root: str | None) -> None:
     """Refuses a network of the user's own, or with weights from a file, that cannot be attacked: see `checks`."""
-    if ":" not in recipe.network and recipe.weights in ("none", "DEFAULT"):
+    if not is_own(recipe.network) and recipe.weights in ("none", "DEFAULT"):
         return  # our networks return logits, which have gradients
-    with explained("recipe.network", recipe.network, own_code=":" in recipe.network):
+    with explained("recipe.network", recipe.network, own_code=is_own(recipe.network)):
         images_of = classifier.split_of(recipe, request.split, root)
         images, labels = data.take(images_of, images_of.ids[: checks.PROBES])
         options, content = json.dumps(recipe.network_options), of_recipe(recipe, root)["weights"]

@@ -23,6 +23,7 @@ from tasks.parts.settings import Settings, UserError
 from tasks.parts.training import adversarial_augmentation, augmentation_tiles, training
 from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
+from tasks.parts.user_code import is_own
 
 PER_EXAMPLE = False
 VERSION = 1
@@ -72,7 +73,7 @@ def check(request: Request, root: str | None) -> None:
         models.check(recipe.network, weights=recipe.weights, options=recipe.network_options)
     weights = "none" if recipe.weights == "DEFAULT" else recipe.weights  # nothing is downloaded yet
     options = json.dumps(recipe.network_options)
-    with explained("recipe.network", recipe.network, own_code=":" in recipe.network):
+    with explained("recipe.network", recipe.network, own_code=is_own(recipe.network)):
         _fit(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
     if recipe.adversarial_augmentation.space != "pixel":
         adversarial_augmentation.check(recipe, before_training(recipe, root))
@@ -138,7 +139,7 @@ def _fit(network: str, options: str, weights: str, freeze: bool, shape: tuple[in
 
     Networks whose code we know are built without memory for their weights, in some milliseconds.
     """
-    with torch.device("cpu" if ":" in network else "meta"), warnings.catch_warnings():
+    with torch.device("cpu" if is_own(network) else "meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights that are copied to nowhere
         models.build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=json.loads(options))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks.parts.data import load as data
 from tasks.parts.training.recipes import Recipe
-from tasks.parts.user_code import source_hash
+from tasks.parts.user_code import is_own, module_of, source_hash
 
 
 def of_recipe(recipe: Recipe, root: str | None) -> dict[str, Any]:
@@ -20,8 +20,8 @@ def of_recipe(recipe: Recipe, root: str | None) -> dict[str, Any]:
     """
     identity = recipe.model_dump(mode="json")
     identity["dataset"] = data.fingerprint(recipe.dataset, root=root)
-    if ":" in recipe.network:
-        identity["network"] = [recipe.network, source_hash(recipe.network.partition(":")[0])]
+    if is_own(recipe.network):
+        identity["network"] = [recipe.network, source_hash(module_of(recipe.network))]
     if recipe.weights not in ("none", "DEFAULT"):
         file = Path(recipe.weights).expanduser()
         identity["weights"] = _file_hash(str(file), file.stat().st_mtime_ns)

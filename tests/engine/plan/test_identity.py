@@ -15,7 +15,7 @@ from engine.plan.plan import Planned, plan
 from engine.sweepfile.load import load
 from tasks import input_flatness
 from tasks.parts.artifacts import adversarial_examples, classifier
-from tasks.parts.artifacts.common.attack_settings import versions_of
+from tasks.parts.artifacts.common.attack_functions import versions_of
 
 OWN_TASK = '''
 """Like evaluation."""

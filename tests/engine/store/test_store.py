@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.store.naming import content_hash
 from engine.store.row_parts import parts_of, read_parts
-from engine.store.store import Store, content_hash
+from engine.store.store import Store
 
 
 @pytest.fixture(params=["folder", "folder with spaces", "uri", "uri with spaces", "encoded uri"])

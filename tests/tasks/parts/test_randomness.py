@@ -90,9 +90,9 @@ def test_torch_generators_repeat_and_differ() -> None:
 
 
 def test_the_shared_generators_are_left_alone() -> None:
-    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     normal(0, "a", [1], (8,))
     uniform(0, "a", [1], (8,))
     torch_generator(0, "a")
     assert torch.equal(torch.get_rng_state(), torch_before)
-    assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+    assert np.array_equal(np.random.get_state()[1], numpy_before)

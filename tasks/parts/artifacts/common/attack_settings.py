@@ -1,21 +1,18 @@
 """How an attack is set: what the user may write, checked against what the attack of that name declares, and what it comes to.
 
-An attack is a function in `tasks/parts/attacks/`, found by the name of its file, which declares what it can do (`Capabilities`); its
-signature says which settings it has. The attacks of other packages go by `foolbox:<class>` and `art:<class>` (`libraries`).
+The file of an attack declares what it can do (`Capabilities`); the signature of its function says which settings it has
+(`attack_functions`).
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
 from operator import or_
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import torch
 from pydantic import (
@@ -29,9 +26,16 @@ from pydantic import (
 )
 from torch import nn
 
-from tasks.parts import attacks
+from tasks.parts.artifacts.common.attack_functions import (
+    arguments_of,
+    choices_of,
+    function_of,
+    hints_of,
+    is_of_library,
+    names,
+)
 from tasks.parts.attacks.common import libraries
-from tasks.parts.attacks.common.capabilities import Capabilities, capabilities_of, misdeclared
+from tasks.parts.attacks.common.capabilities import Capabilities, capabilities_of
 from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.data import load as data
 from tasks.parts.geometry.balls import Norm
@@ -46,8 +50,6 @@ RADII: dict[Norm, float] = {"Linf": 0.15, "L2": 1.0, "L1": 5.0, "L0": 20.0}
 """The radius of an attack by norm, where none is given."""
 COMMON = ("norm", "epsilon", "steps", "step_size", "restarts", "loss", "stop")
 """Settings that are arguments of an attack's function."""
-RESERVED = {"model", "images", "labels", "ids", "seed", "batch", "targets", "box", "start"}
-"""Arguments of an attack's function that are not the user's to set, unless they are one of several words."""
 
 
 class SearchNoise(Settings):
@@ -103,7 +105,7 @@ class Attack(Settings):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if ":" not in name and name not in names():
+        if not is_of_library(name) and name not in names():
             known = ", ".join(names())
             hint = did_you_mean(name, names())
             raise UserError(f"unknown attack {name}; there are {known}, foolbox:<class>, art:<class>{hint}")
@@ -127,7 +129,7 @@ class Attack(Settings):
         if name is None or value is None:
             return value
         norms, there = capabilities_of(function_of(name)).norms, arguments_of(name)
-        choices = norms if setting == "norm" else _choices(name).get(setting)
+        choices = norms if setting == "norm" else choices_of(name).get(setting)
         if choices is not None and value not in choices:
             raise UserError(f"{name} has {', '.join(choices)}, not {value}")
         if setting not in ("norm", *there):
@@ -140,7 +142,7 @@ class Attack(Settings):
         name = info.data.get("name")
         if name is None or not options:
             return options
-        if ":" in name:
+        if is_of_library(name):
             with _this_field("options"):
                 libraries.check(name, options)
             return options
@@ -163,7 +165,7 @@ class Attack(Settings):
         can = self.capabilities
         if self.space != "pixel" and "hidden" not in can.spaces:
             raise UserError(f"{self.name} searches among pixels only", "space")
-        if self.weight_noise.sigma and ":" in self.name:
+        if self.weight_noise.sigma and is_of_library(self.name):
             raise UserError(f"{self.name} faces one network only", "weight_noise")
         if self.weight_noise.sigma and not can.weight_noise:
             advice = "take one, such as pgd, apgd or fmn"
@@ -196,7 +198,7 @@ class Attack(Settings):
         Raises:
             UserError: what the attack says.
         """
-        if not self.options or ":" in self.name:
+        if not self.options or is_of_library(self.name):
             return
         attack = self.resolve()
         network = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
@@ -260,87 +262,6 @@ def check_classes(attack: Attack, split: data.Split, classes: Sequence[str | int
         )
 
 
-@cache
-def names() -> list[str]:
-    """The attacks on disk."""
-    return sorted(module.name for module in pkgutil.iter_modules(attacks.__path__) if not module.ispkg)
-
-
-@cache
-def function_of(name: str) -> Callable[..., AttackResult]:
-    """The attack's function.
-
-    Raises:
-        UserError: its file cannot be imported or lacks what an attack declares; or, as for
-            `libraries.find`, there is no such class of a library.
-    """
-    if ":" in name:
-        return libraries.library_attack(name)
-    path = f"{attacks.__name__}.{name}"
-    try:
-        module = importlib.import_module(path)
-        wrong = misdeclared(module)
-    except Exception as error:  # whatever a file of the user's own runs into
-        wrong = f"cannot be imported: {type(error).__name__}: {error}"
-    if wrong:
-        raise UserError(f"its file tasks/parts/attacks/{name}.py is not as it should be: {wrong}", "attack.name")
-    return getattr(module, name)
-
-
-def arguments_of(name: str) -> Mapping[str, Any]:
-    """The arguments of an attack that are the user's to set, with their defaults."""
-    return {
-        argument: default
-        for argument, default in parameters_of(name).items()
-        if argument not in RESERVED or argument in _choices(name)
-    }
-
-
-@cache
-def versions_of(name: str) -> dict[str, int]:
-    """The versions of an attack and of those that it is made of, by name.
-
-    >>> sorted(versions_of("bisection"))
-    ['apgd', 'bisection']
-    """
-    if ":" in name:
-        return {name: libraries.VERSION}
-    module = importlib.import_module(f"{attacks.__name__}.{name}")
-    versions = {name: module.VERSION}
-    for part in vars(module).values():
-        folder, _, other = getattr(part, "__module__", "").rpartition(".")
-        if folder == attacks.__name__ and other != name:
-            versions |= versions_of(other)
-    return versions
-
-
-@cache
-def parameters_of(name: str) -> Mapping[str, Any]:
-    """All arguments of an attack's function with their defaults; None where there is no default."""
-    parameters = inspect.signature(function_of(name)).parameters
-    return {
-        name: None if parameter.default is parameter.empty else parameter.default
-        for name, parameter in parameters.items()
-    }
-
-
-@cache
-def _choices(name: str) -> Mapping[str, tuple[Any, ...]]:
-    """Of each argument that is one of several words, these words."""
-    found = {}
-    for argument, hint in _hints(name).items():
-        literal = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
-        if literal is not None:
-            found[argument] = get_args(literal)
-    return found
-
-
-@cache
-def _hints(name: str) -> Mapping[str, Any]:
-    """The annotations of an attack's function; of a library's, the norm's alone, since the others are theirs to check."""
-    return get_type_hints(function_of(name))
-
-
 class _Options(Settings):
     """The options of an attack."""
 
@@ -352,7 +273,7 @@ def _options_of(name: str) -> type[BaseModel]:
     """The options of an attack as a model, from the annotations of its function: those settings that are not `COMMON`."""
     options = {option: default for option, default in arguments_of(name).items() if option not in COMMON}
     fields: dict[str, Any] = {
-        option: (_bounded(_hints(name).get(option, Any)), default) for option, default in options.items()
+        option: (_bounded(hints_of(name).get(option, Any)), default) for option, default in options.items()
     }
     return create_model(name, __base__=_Options, **fields)
 

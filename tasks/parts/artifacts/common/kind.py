@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 
 from tasks.parts.data.load import Split
+from tasks.parts.members import wrong_version
 from tasks.parts.settings import Settings, UserError
 
 PACKAGE = "tasks.parts.artifacts"
@@ -176,20 +177,9 @@ def kind_of(request: Settings) -> Kind:
         raise UserError(f"{what} lacks {', '.join(absent)}", "task")
     if not isinstance(module.PER_EXAMPLE, bool):
         raise UserError(f"{what}: PER_EXAMPLE must be True or False, not {module.PER_EXAMPLE!r}", "task")
-    if hasattr(module, "VERSION"):
-        check_version(what, module.VERSION)
+    if wrong := wrong_version(getattr(module, "VERSION", 1)):
+        raise UserError(f"{what}: {wrong}", "task")
     alone = "." not in module_name
     if alone and importlib.util.find_spec(f"{PACKAGE}.{module_name}") is not None:
         raise UserError(f"{what} has the name of one of ours; rename its module", "task")
     return kind
-
-
-def check_version(what: str, version: Any) -> None:
-    """Raises `UserError` unless a `VERSION` is a whole number above 0.
-
-    >>> check_version("the task digits", "2")
-    Traceback (most recent call last):
-    tasks.parts.settings.UserError: task: the task digits: VERSION must be a whole number above 0, not '2'
-    """
-    if type(version) is not int or version < 1:
-        raise UserError(f"{what}: VERSION must be a whole number above 0, not {version!r}", "task")

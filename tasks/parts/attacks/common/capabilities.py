@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from tasks.parts.geometry.balls import Norm
+from tasks.parts.members import wrong_version
 from tasks.parts.settings import UserError
 
 
@@ -65,9 +66,8 @@ def misdeclared(module: ModuleType) -> str | None:
     function = getattr(module, name, None)
     if not inspect.isfunction(function):
         return f"a function {name} is missing"
-    version = getattr(module, "VERSION", None)
-    if type(version) is not int or version < 1:
-        return f"VERSION must be a whole number above 0, not {version!r}"
+    if wrong := wrong_version(getattr(module, "VERSION", None)):
+        return wrong
     declared = getattr(module, "ATTACK", None)
     if not isinstance(declared, Capabilities):
         return f"ATTACK must be Capabilities(norms=..., radius=...), not {declared!r}"

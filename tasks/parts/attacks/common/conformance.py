@@ -314,7 +314,7 @@ def _classes(model: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
 
 def _generators() -> tuple[bytes, ...]:
     """The state of every generator that is shared."""
-    numpy_state = repr(np.random.get_state()).encode()  # noqa: NPY002 - it is the shared state that is looked at
+    numpy_state = repr(np.random.get_state()).encode()  # it is the shared state that is looked at
     return bytes(torch.get_rng_state().tolist()), numpy_state, repr(random.getstate()).encode()
 
 

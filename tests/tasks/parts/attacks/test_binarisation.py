@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts.artifacts.common import attack_settings
+from tasks.parts.artifacts.common import attack_functions
 from tasks.parts.attacks.common.capabilities import capabilities_of
 from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.geometry.balls import Ball, norm_of, random_in_ball
@@ -83,7 +83,7 @@ def binarised(network: Classifier, image: Tensor, norm: Ball, row: int) -> tuple
 
 def searches() -> list[tuple[str, Ball]]:
     """Every attack with each of the norms L-inf and L2 that it has."""
-    norms = {name: capabilities_of(attack_settings.function_of(name)).norms for name in attack_settings.names()}
+    norms = {name: capabilities_of(attack_functions.function_of(name)).norms for name in attack_functions.names()}
     return [(name, norm) for name in norms for norm in norms[name] if norm == "Linf" or norm == "L2"]
 
 
@@ -91,7 +91,7 @@ def searches() -> list[tuple[str, Ball]]:
 def test_the_known_adversarial_example_is_found(
     attack: str, norm: Ball, convnet: Classifier, digits: tuple[Tensor, Tensor]
 ) -> None:
-    function = attack_settings.function_of(attack)
+    function = attack_functions.function_of(attack)
     parameters = inspect.signature(function).parameters
     arguments: dict[str, Any] = {"norm": norm, "epsilon": EPSILON[norm], "queries": 10_000, "steps": 100, "restarts": 3}
     slow = (

@@ -230,7 +230,7 @@ def test_an_unknown_stage_is_refused() -> None:
     assert [models.hidden_stage(model, k) for k in (0, "0", 3, "3", "conv2", "linear", 7)] == [0, 0, 3, 3, 3, 7, 7]
     for wrong in ("conf2", 8, -1, "8", True, False, 1.0):
         with pytest.raises(UserError, match="conv1, relu1, conv2, relu2, conv3, relu3, linear"):
-            models.hidden_stage(model, wrong)  # type: ignore[arg-type]
+            models.hidden_stage(model, wrong)
     with pytest.raises(UserError, match=r"did you mean conv2\?"):
         model.head(images(1, 1, 8, 8), "conf2")
 
@@ -546,7 +546,7 @@ def source() -> models.Classifier:
 )
 def test_weights_in_all_their_forms(source: models.Classifier, wrap: object, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
-    torch.save(wrap(source), path)  # type: ignore[operator]
+    torch.save(wrap(source), path)
     x = images(2, 3, 32, 32)
     model = models.build("resnet20", (3, 32, 32), 10, weights=str(path), **IMAGENET).eval()
     assert torch.equal(model(x), source.eval()(x))

@@ -159,15 +159,15 @@ def _shared(total: int, among: int, device: torch.device) -> Tensor:
 def _seeded(seed: int, name: str, first: int, device: torch.device) -> Iterator[None]:
     """The global random states decided by the arguments; as they were before at the end."""
     number = int(generator(seed, f"peer {name}", first).integers(2**31))
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - it is the state that libraries draw from
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # it is the state that libraries draw from
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(number)
-        np.random.seed(number)  # noqa: NPY002
+        np.random.seed(number)
         random.seed(number)
         try:
             yield
         finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            np.random.set_state(numpy_state)
             random.setstate(python_state)
 
 

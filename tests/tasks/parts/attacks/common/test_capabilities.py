@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.parts import attacks
-from tasks.parts.artifacts.common import attack_settings
+from tasks.parts import attacks, members
+from tasks.parts.artifacts.common import attack_functions, attack_settings
 from tasks.parts.artifacts.common.attack_settings import Attack
 
 RIGHT = """
@@ -28,11 +28,11 @@ def mine(model, images, labels, *, epsilon: float, norm: Literal["Linf", "L2"] =
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A further folder of attacks."""
     monkeypatch.setattr(attacks, "__path__", [*attacks.__path__, str(tmp_path)])
-    caches = (attack_settings.names, attack_settings.function_of, attack_settings.parameters_of)
+    caches = (members._names, attack_functions.function_of, attack_functions.parameters_of)
     for cached in caches:
         cached.cache_clear()
     yield tmp_path
-    for cached in (*caches, attack_settings._choices, attack_settings._hints, attack_settings._options_of):
+    for cached in (*caches, attack_functions.choices_of, attack_functions.hints_of, attack_settings._options_of):
         cached.cache_clear()
     sys.modules.pop("tasks.parts.attacks.mine", None)
     vars(attacks).pop("mine", None)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.parts.artifacts.common import attack_settings
+from tasks.parts.artifacts.common import attack_functions
 from tasks.parts.attacks.common import checks
 from tasks.parts.finite import NotFinite
 from tasks.parts.settings import UserError
 
-ATTACKS = attack_settings.names()
+ATTACKS = attack_functions.names()
 X, Y = torch.rand((5, 1, 2, 3), generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1])
 
 

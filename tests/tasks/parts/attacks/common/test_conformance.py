@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts import attacks
-from tasks.parts.artifacts.common import attack_settings
+from tasks.parts.artifacts.common import attack_functions
 from tasks.parts.attacks import pgd
 from tasks.parts.attacks.common import conformance
 from tasks.parts.attacks.common.capabilities import Capabilities
@@ -19,7 +19,7 @@ from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.geometry.balls import Convex
 from tasks.parts.settings import UserError
 
-ATTACKS = attack_settings.names()
+ATTACKS = attack_functions.names()
 
 
 EXTREMES: list[tuple[str, dict[str, Any]]] = [
@@ -38,14 +38,14 @@ EXTREMES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "settings"), EXTREMES)
 def test_settings_far_from_the_usual(name: str, settings: dict[str, Any]) -> None:
-    attack = attack_settings.function_of(name)
+    attack = attack_functions.function_of(name)
     for case in conformance.cases(attack, **settings):
         conformance.stays_in_the_box_and_says_what_it_found(attack, case)
 
 
 def test_the_package_gives_the_functions() -> None:
     assert sorted(attacks.__all__) == ATTACKS
-    assert all(getattr(attacks, name) is attack_settings.function_of(name) for name in ATTACKS)
+    assert all(getattr(attacks, name) is attack_functions.function_of(name) for name in ATTACKS)
 
 
 ATTACK = Capabilities(norms=("Linf", "L2", "L1"), radius="fixed")

@@ -17,7 +17,7 @@ import torch
 from scipy.stats import norm as gaussian
 from torch import Tensor, nn
 
-from tasks.parts.artifacts.common import attack_settings
+from tasks.parts.artifacts.common import attack_functions, attack_settings
 from tasks.parts.attacks.alma import alma
 from tasks.parts.attacks.apgd import apgd
 from tasks.parts.attacks.auto import auto
@@ -451,7 +451,7 @@ def test_an_ensemble_of_attacks_is_refused(convnet: Classifier, digits: tuple[Te
 
 
 def test_every_attack_was_tried_with_noise() -> None:
-    there = set(attack_settings.names())
+    there = set(attack_functions.names())
     with_noise = {name for name in there if attack_settings.Attack(name=name).capabilities.weight_noise}
     assert with_noise == {attack.__name__ for attack, _ in SEARCHES}
 
