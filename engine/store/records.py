@@ -24,6 +24,8 @@ from engine.store.store import Store
 
 TOLERANT = "a file of any version"
 """The context in which a field that is not as it should be has its default."""
+EARLIER_CONDITIONS = ("genuine", "adversarial", "random")
+"""The order that versions took, of whatever conditions were there, before a task could say its own."""
 Number = int | float
 Epoch = Mapping[str, Number]
 """The metrics of an epoch of training, by name; `epoch` is its number, from 1."""
@@ -235,9 +237,12 @@ class SweepRecord(Record):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, found: object) -> object:
-        """They knew a single `objective`."""
-        if isinstance(found, Mapping) and found.get("objective") and not found.get("objectives"):
-            return {**found, "objectives": [found["objective"]]}
+        """They knew a single `objective`, and one order of `conditions`."""
+        if not isinstance(found, Mapping):
+            return found
+        found = {"conditions": EARLIER_CONDITIONS, **found}
+        if found.get("objective") and not found.get("objectives"):
+            found["objectives"] = [found["objective"]]
         return found
 
     @property

@@ -68,6 +68,13 @@ def test_code_that_writes_an_odd_field_is_wrong() -> None:
         TrialRecord.model_validate({"status": "done", "seconds": "long"})
 
 
+def test_a_sweep_of_an_earlier_version_had_one_order_of_conditions() -> None:
+    """However its rows lie, genuine images stay what the others are compared with."""
+    assert SweepRecord.read({"task": "input_flatness"}).conditions == ("genuine", "adversarial", "random")
+    assert SweepRecord.read({"task": "evaluation", "conditions": None}).conditions is None
+    assert SweepRecord.read({"conditions": ["random"]}).conditions == ("random",)
+
+
 def test_a_sweep_of_an_earlier_version_had_one_objective() -> None:
     one = {"metric": "accuracy", "mode": "max"}
     assert SweepRecord.read({"objective": one}).objective == Objective(metric="accuracy")
