@@ -115,7 +115,7 @@ def probability_axis(ax: Axes, values: Any) -> None:
     known = known[np.isfinite(known)]
     if not len(known) or known.min() < 0 or known.max() > 1 or known.max() < 0.5:
         return
-    low = 0.0 if known.min() < 0.3 else np.floor(known.min() * 10) / 10
+    low = 0.0 if known.min() < 0.3 else min(np.floor(known.min() * 10) / 10, 0.9)
     ax.set_ylim(low - 0.03 * (1 - low), 1 + 0.03 * (1 - low))
 
 

@@ -143,7 +143,7 @@ def test_a_dry_run_fits_the_window(file: str) -> None:
     assert command.ended() == 0
     rows = [line for line in command.text.splitlines() if "learning_rate=" in line]
     assert len(rows) == 3
-    assert all(row.endswith("to train  12 left") for row in rows)
+    assert all(row.endswith("to make  12 left") for row in rows)
 
 
 def piped(script: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
