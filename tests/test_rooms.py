@@ -24,6 +24,8 @@ ROOMS = (
     "tasks.parts.measures",
     "tasks.parts.training",
     "tasks.parts.attacks",
+    "tasks.parts.autoencoders.common",
+    "tasks.parts.autoencoders",
     "tasks.parts.artifacts",
     "tasks.parts.contract",
     "tasks",

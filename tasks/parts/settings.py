@@ -87,6 +87,14 @@ Several = Annotated[list[Item], AfterValidator(_without_repeats), Field(min_leng
 """One value or more, each once."""
 
 
+def _stage(value: int | str) -> int | str:
+    return int(value) if isinstance(value, str) and value.strip().isdecimal() else value
+
+
+Stage = Annotated[int | str, AfterValidator(_stage)]
+"""A stage of a classifier: how many stages lie before a representation, or the name of the last."""
+
+
 class Settings(BaseModel):
     """A frozen group of settings that refuses fields it does not know."""
 

@@ -122,6 +122,13 @@ def split_of(recipe: Recipe, split: str, root: str | None) -> data.Split:
     return data.load(recipe.dataset, split, root=root, image_size=recipe.image_size, classes=recipe.classes)
 
 
+def images_identity(recipe: Recipe, root: str | None) -> dict[str, object]:
+    """What decides which images a recipe's network is trained on and classifies, as JSON."""
+    names = ("image_size", "classes", "train_examples")
+    asked = {name: value for name, value in recipe.model_dump(mode="json").items() if name in names}
+    return {"dataset": data.fingerprint(recipe.dataset, root=root), **asked}
+
+
 def before_training(recipe: Recipe, root: str | None) -> Classifier:
     """The recipe's network with weights of some kind: its layers can be told only of such a one."""
     split = split_of(recipe, "test", root)

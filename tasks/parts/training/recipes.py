@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from tasks.parts.geometry.balls import Ball
 from tasks.parts.settings import NonNegative, Number, Positive, Probability, Settings, UserError
+from tasks.parts.training.optimisation import Optimiser, Schedule
 
 LEARNING_RATES = {"sgd": 0.05, "adam": 0.002, "adamw": 0.002}
 
@@ -189,13 +190,13 @@ class Recipe(Settings):
         description="mean and standard deviation of the network's first layer: of the training images, of ImageNet, 0 and 1",
     )
 
-    optimiser: Literal["sgd", "adam", "adamw"] = Field(title="optimiser", default="sgd", description="torch.optim")
+    optimiser: Optimiser = Field(title="optimiser", default="sgd", description="torch.optim")
     learning_rate: Positive | None = Field(
         title="peak learning rate", default=None, description=f"peak rate; by optimiser where null: {LEARNING_RATES}"
     )
     momentum: Number = Field(default=0.9, ge=0, lt=1, description="of sgd")
     nesterov: bool = Field(default=True, description="of sgd")
-    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
+    schedule: Schedule = Field(
         default="cosine", description="of the learning rate over all steps"
     )
     epochs: int = Field(

@@ -26,6 +26,7 @@ from tasks.parts.randomness import torch_generator
 from tasks.parts.settings import UserError
 from tasks.parts.training import adversarial_augmentation, augmentation, robust_training
 from tasks.parts.training.adversarial_augmentation import Tally
+from tasks.parts.training.optimisation import optimiser_of, scheduler_of
 from tasks.parts.training.recipes import InputNoise, Recipe
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -135,9 +136,17 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
     stage = adversarial_augmentation.stage(recipe.adversarial_augmentation, model)
     model.to(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = _optimiser(recipe, parameters)
+    assert recipe.learning_rate is not None  # resolved by the recipe
+    optimiser = optimiser_of(
+        recipe.optimiser,
+        parameters,
+        recipe.learning_rate,
+        recipe.weight_decay,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+    )
     sizes = _batch_sizes(len(train.labels), recipe.batch_size)
-    scheduler = _scheduler(recipe, optimiser, len(sizes))
+    scheduler = scheduler_of(recipe.schedule, optimiser, max(1, len(sizes) * recipe.epochs))
     sound = [values for values in model.state_dict().values() if all_finite([values])]  # a mask may be of infinities
     for epoch in range(recipe.epochs):
         model.train()
@@ -218,34 +227,6 @@ def _batch_sizes(examples: int, batch: int) -> list[int]:
     elif rest:
         sizes.append(rest)
     return sizes
-
-
-def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    assert recipe.learning_rate is not None  # resolved by the recipe
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    match recipe.optimiser:
-        case "sgd":
-            return torch.optim.SGD(
-                parameters, rate, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=decay
-            )
-        case "adam":
-            return torch.optim.Adam(parameters, rate, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, rate, weight_decay=decay)
-
-
-def _scheduler(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    total = max(1, steps * recipe.epochs)
-    match recipe.schedule:
-        case "constant":
-            return torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
-        case "cosine":
-            return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=total)
-        case "one_cycle":
-            peak = optimiser.defaults["lr"]
-            return torch.optim.lr_scheduler.OneCycleLR(
-                optimiser, max_lr=peak, total_steps=total + 1, cycle_momentum=False
-            )
 
 
 def _losses(
