@@ -30,7 +30,6 @@ VERSION = 1
 DOING = "representing"
 
 
-
 class Request(Settings):
     """The representations of the images that a recipe trains on, or of a whole test split."""
 
@@ -90,7 +89,12 @@ def identity(request: Request, root: str | None) -> dict[str, object]:
     """The stage by its number. Of the pixels: which images they are of."""
     recipe = request.recipe
     stage = stage_number(recipe, request.stage, root)
-    found: dict[str, object] = {"stage": stage, "split": request.split, "pooled": request.pooled, "dtype": request.dtype}
+    found: dict[str, object] = {
+        "stage": stage,
+        "split": request.split,
+        "pooled": request.pooled,
+        "dtype": request.dtype,
+    }
     return found if stage else found | {"images": classifier.images_identity(recipe, root)}
 
 

@@ -29,11 +29,13 @@ class Options(Settings):
 
     expansion: Positive = Field(default=4.0, description="features for each number of a representation")
     dead_after: int = Field(
-        default=10_000, ge=1, description="training examples without activation after which a feature is dead"
+        default=2_000, ge=1, description="training examples without activation after which a feature is dead"
     )
     auxiliary: NonNegative = Field(default=1 / 32, description="weight of the loss that revives dead features; 0: off")
     auxiliary_k: int | None = Field(
-        default=None, ge=1, description="dead features that take part in it; half the representation's numbers where null"
+        default=None,
+        ge=1,
+        description="dead features that take part in it; half the representation's numbers where null",
     )
 
 

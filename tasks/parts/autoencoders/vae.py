@@ -4,8 +4,9 @@ q(z|x) = N(mu(x), diag sigma(x)^2), p(z) = N(0, 1). What is lowered, in nats, ov
 
     loss = ( -E_q log p(x|z) + beta KL(q(z|x) || p(z)) ) / D
 
-p(x|z) is Gaussian around the decoder's output, with one standard deviation that is learnt, or, for
-numbers in [0, 1], Bernoulli. Without hidden layers and with a Gaussian this is probabilistic PCA.
+p(x|z) is Gaussian around the decoder's output or, for numbers in [0, 1], Bernoulli. The Gaussian's one
+variance is at its optimum, the mean squared error of the batch (Rybkin, Daniilidis and Levine 2021);
+a moving average of it is kept. Without hidden layers this is probabilistic PCA (Lucas et al. 2019).
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from tasks.parts.settings import NonNegative, Probability
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
 
+DECAY = 0.99
+"""Of the moving average of the variance, in a step."""
+SMALLEST = 1e-6
+"""Variance below which none is counted with, in that of standardised numbers."""
 ACTIVE = 0.01
 """Variance of a unit's mean over the data from which on it is active (Burda, Grosse and Salakhutdinov 2016)."""
 
@@ -46,12 +51,14 @@ class Options(Trunk):
 class Vae(Coder):
     """The code is the posterior's mean (B, bottleneck)."""
 
+    variance: Tensor  # of p(x|z), a number; 0 before the first step
+
     def __init__(self, shape: Sequence[int], bottleneck: int, options: Options):
         super().__init__()
         self.options, self.bottleneck = options, bottleneck
         self.encoder = encoder(shape, 2 * bottleneck, options)
         self.decoder = decoder(bottleneck, shape, options)
-        self.log_sigma = torch.nn.Parameter(torch.zeros(()))
+        self.register_buffer("variance", torch.zeros(()))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the standard deviation of q(z|x), (B, bottleneck) each."""
@@ -71,7 +78,13 @@ class Vae(Coder):
         """The negative evidence lower bound with the step's beta, in nats over D, by one sample of q."""
         mu, log_sigma = self.posterior(x)
         z = mu + log_sigma.exp() * step.normal(mu)
-        distortion, reconstruction = self._distortion(z, target)
+        output = self.decoder(z)
+        if self.training and self.options.likelihood == "gaussian":
+            error = (output.detach() - target).square().mean()
+            self.variance.copy_(self.variance.lerp(error, 1 - DECAY) if self.variance > 0 else error)
+            distortion, reconstruction = self._distortion(output, target, error)
+        else:
+            distortion, reconstruction = self._distortion(output, target, self.variance)
         rate = divergence(mu, log_sigma)
         warm_up = self.options.warm_up
         beta = self.options.beta * (min(1.0, step.done / warm_up) if warm_up and self.training else 1.0)
@@ -82,7 +95,7 @@ class Vae(Coder):
         """Rate and distortion (nats), the latter by one sample of q keyed by the example."""
         mu, log_sigma = self.posterior(x)
         noise = normal(seed, "sample of the posterior", ids, mu.shape[1:]).to(mu)
-        distortion, _ = self._distortion(mu + log_sigma.exp() * noise, x)
+        distortion, _ = self._distortion(self.decoder(mu + log_sigma.exp() * noise), x, self.variance)
         return {"rate": divergence(mu, log_sigma), "distortion": distortion}
 
     def facts(self, batches: Batches) -> dict[str, float]:
@@ -90,17 +103,16 @@ class Vae(Coder):
         means = torch.cat([self.encode(x).double() for x in batches()])
         active = int((means.var(dim=0, correction=0) > ACTIVE).sum())
         found = {"active_units": float(active)}
-        return found if self.options.likelihood == "bernoulli" else found | {"sigma": float(self.log_sigma.exp())}
+        return found if self.options.likelihood == "bernoulli" else found | {"sigma": math.sqrt(float(self.variance))}
 
-    def _distortion(self, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """-log p(x|z) in nats (B,), and the mean of p(x|z)."""
-        output = self.decoder(z)
+    def _distortion(self, output: Tensor, target: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """-log p(x|z) in nats (B,), and the mean of p(x|z), of the decoder's output."""
         if self.options.likelihood == "bernoulli":
             nats = binary_cross_entropy_with_logits(output, target, reduction="none").flatten(1).sum(1)
             return nats, output.sigmoid()
+        variance = variance.clamp_min(SMALLEST)
         squares = (output - target).square().flatten(1).sum(1)
-        constant = target[0].numel() * (self.log_sigma + 0.5 * math.log(2 * math.pi))
-        return 0.5 * squares * (-2 * self.log_sigma).exp() + constant, output
+        return 0.5 * (squares / variance + target[0].numel() * (2 * math.pi * variance).log()), output
 
 
 def divergence(mu: Tensor, log_sigma: Tensor) -> Tensor:

@@ -136,5 +136,7 @@ def build(shape: Sequence[int], bottleneck: int, options: Options) -> Vqvae:
         UserError: the bottleneck cannot be divided among the groups.
     """
     if bottleneck % options.groups:
-        raise UserError(f"a bottleneck of {bottleneck} cannot be divided into {options.groups} groups", "options.groups")
+        raise UserError(
+            f"a bottleneck of {bottleneck} cannot be divided into {options.groups} groups", "options.groups"
+        )
     return Vqvae(shape, bottleneck, options)

@@ -196,9 +196,7 @@ class Recipe(Settings):
     )
     momentum: Number = Field(default=0.9, ge=0, lt=1, description="of sgd")
     nesterov: bool = Field(default=True, description="of sgd")
-    schedule: Schedule = Field(
-        default="cosine", description="of the learning rate over all steps"
-    )
+    schedule: Schedule = Field(default="cosine", description="of the learning rate over all steps")
     epochs: int = Field(
         title="epochs", default=20, ge=0, description="passes over the training split; 0 takes the weights as they are"
     )

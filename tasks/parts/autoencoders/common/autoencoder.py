@@ -17,24 +17,29 @@ class Autoencoder(nn.Module):
 
     Attributes:
         coder: works on standardised representations.
-        mean: what is subtracted, (1, ...), broadcast over representations.
+        mean: what is subtracted before the coder, (1, ...), broadcast over representations.
         scale: what they are then divided by, (1, ...).
+        center: the mean of the training representations, (1, *shape).
+        variance: of each of their numbers, (1, *shape).
         magnitude: root mean square of the numbers of the training representations' codes, in which
             radii in the latent space are counted; 0 until it is known.
     """
 
     mean: Tensor
     scale: Tensor
+    center: Tensor
+    variance: Tensor
     magnitude: Tensor
 
     def __init__(self, coder: Coder, shape: Sequence[int], standardise: str):
         super().__init__()
-        self.coder = coder
+        self.coder, self.shape, self.standardise = coder, tuple(shape), standardise
         by_channel = (1, shape[0], *(1 for _ in shape[1:]))
         self.register_buffer("mean", torch.zeros((1, *shape) if standardise == "whole" else by_channel))
         self.register_buffer("scale", torch.ones(by_channel if standardise == "channel" else (1,) * (1 + len(shape))))
+        self.register_buffer("center", torch.zeros((1, *shape)))
+        self.register_buffer("variance", torch.ones((1, *shape)))
         self.register_buffer("magnitude", torch.zeros(()))
-        self.shape = tuple(shape)
 
     def encode(self, h: Tensor, /) -> Tensor:
         """The codes (B, d) of representations (B, *shape)."""
@@ -52,32 +57,40 @@ class Autoencoder(nn.Module):
         """Representations as the coder takes them."""
         return (h - self.mean) / self.scale
 
-    def fit_standardisation(self, batches: Batches, standardise: str) -> None:
-        """Takes mean and scale from the training representations.
+    @property
+    def typical_norm(self) -> Tensor:
+        """Root mean square of the L2 norm of the training representations."""
+        return (self.center.square() + self.variance).sum().sqrt()
+
+    def fit(self, batches: Batches) -> None:
+        """Takes the statistics of the training representations, and with them mean and scale.
 
         Args:
             batches: the representations as they are.
-            standardise: `whole`, `channel` or `none`, as in the recipe.
 
         Raises:
-            ValueError: with `whole`, if all representations are the same.
+            ValueError: all representations are the same.
         """
-        if standardise == "none":
-            return
         count, total = 0, torch.zeros((), dtype=torch.float64)
         for batch in batches():
             count, total = count + len(batch), total + batch.double().sum(0)
-        mean = self._reduced(total[None] / count, self.mean)
+        center = total[None] / count
         squares = torch.zeros((), dtype=torch.float64)
         for batch in batches():
-            squares = squares + (batch.double() - mean).square().sum(0)
-        scale = self._reduced(squares[None] / count, self.scale).sqrt()
-        if standardise == "whole" and not float(scale):
+            squares = squares + (batch.double() - center).square().sum(0)
+        variance = squares[None] / count
+        if not float(variance.sum()):
             raise ValueError("the representations of all training images are the same")
-        self.mean.copy_(mean)
-        self.scale.copy_(torch.where(scale > 0, scale, 1.0))  # a channel that is always the same stays as it is
+        self.center.copy_(center)
+        self.variance.copy_(variance)
+        if self.standardise != "none":
+            mean = _reduced(center, self.mean)
+            scale = _reduced(variance + (center - mean).square(), self.scale).sqrt()
+            self.mean.copy_(mean)
+            self.scale.copy_(torch.where(scale > 0, scale, 1.0))  # a channel that is always the same stays as it is
 
-    def _reduced(self, values: Tensor, like: Tensor) -> Tensor:
-        """The mean of values (1, *shape) over the dimensions along which `like` has one number."""
-        along = [axis for axis, length in enumerate(like.shape) if axis and length == 1]
-        return values.mean(along, keepdim=True) if along else values
+
+def _reduced(values: Tensor, like: Tensor) -> Tensor:
+    """The mean of values (1, *shape) over the dimensions along which `like` has one number."""
+    along = [axis for axis, length in enumerate(like.shape) if axis and length == 1]
+    return values.mean(along, keepdim=True) if along else values

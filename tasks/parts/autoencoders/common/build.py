@@ -46,8 +46,9 @@ def options_of(recipe: AutoencoderRecipe) -> Settings:
     Raises:
         UserError: as `member`; or the kind has no such option, or it cannot have such a value.
     """
+    options = member(recipe.kind).Options
     try:
-        return validated(member(recipe.kind).Options, recipe.options, recipe.kind)
+        return validated(options, recipe.options, recipe.kind)
     except UserError as error:
         raise error.below("options") from None
 
@@ -70,10 +71,20 @@ def build(recipe: AutoencoderRecipe, shape: Sequence[int], seed: int = 0) -> Aut
     Raises:
         UserError: as `options_of`; or the bottleneck does not fit the shape.
     """
-    options, size = options_of(recipe), math.prod(shape)
-    if recipe.bottleneck > size:
-        raise UserError(f"{recipe.bottleneck} is more than the {size} numbers of a representation", "bottleneck")
+    options = options_of(recipe)
+    fits(recipe, shape)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         coder = member(recipe.kind).build(tuple(shape), recipe.bottleneck, options)
     return Autoencoder(coder, shape, recipe.standardise)
+
+
+def fits(recipe: AutoencoderRecipe, shape: Sequence[int]) -> None:
+    """Refuses a bottleneck that is larger than a representation.
+
+    Raises:
+        UserError: it is.
+    """
+    if recipe.bottleneck > math.prod(shape):
+        said = f"{recipe.bottleneck} is more than the {math.prod(shape)} numbers of a representation"
+        raise UserError(said, "bottleneck")

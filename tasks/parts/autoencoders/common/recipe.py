@@ -47,9 +47,7 @@ class AutoencoderRecipe(Settings):
 
     optimiser: Optimiser = Field(default="adam", description="torch.optim")
     learning_rate: Positive = Field(default=1e-3, title="learning rate of the autoencoder", description="peak rate")
-    schedule: Schedule = Field(
-        default="cosine", description="of the learning rate over all steps"
-    )
+    schedule: Schedule = Field(default="cosine", description="of the learning rate over all steps")
     weight_decay: NonNegative = Field(default=0.0, description="as the optimiser has it")
     clip_norm: Positive | None = Field(
         default=None, description="largest L2 norm of the gradient; unlimited where null"

@@ -84,14 +84,14 @@ def epochs(
     autoencoder.to(device)
 
     def raw() -> Iterator[Tensor]:
-        return (bank.take(some, device) for some in _chunks(rows, SCORED))
+        return batches(bank, rows, device)
 
     def standardised() -> Iterator[Tensor]:
         return map(autoencoder.standardised, raw())
 
     with torch.no_grad():
         try:
-            autoencoder.fit_standardisation(raw, recipe.standardise)
+            autoencoder.fit(raw)
         except ValueError as error:
             raise NotFinite(str(error)) from None
         solved = autoencoder.coder.solve(standardised, recipe.denoising)
@@ -105,6 +105,41 @@ def epochs(
     autoencoder.eval()
     with torch.no_grad():
         autoencoder.magnitude.fill_(_magnitude(autoencoder, standardised))
+
+
+def batches(bank: Bank, rows: np.ndarray, device: str | torch.device) -> Iterator[Tensor]:
+    """Some rows of a bank, in their order, as batches (B, *shape) on a device."""
+    return (bank.take(some, device) for some in _chunks(rows, SCORED))
+
+
+def facts(
+    autoencoder: Autoencoder, bank: Bank, rows: np.ndarray, device: str | torch.device = "cpu"
+) -> dict[str, float]:
+    """Numbers of the kind over some rows of a bank, such as the perplexity of a codebook."""
+    with torch.no_grad():
+        return autoencoder.coder.facts(lambda: map(autoencoder.standardised, batches(bank, rows, device)))
+
+
+def explained_by_channel(
+    autoencoder: Autoencoder, bank: Bank, rows: np.ndarray, device: str | torch.device = "cpu"
+) -> list[float]:
+    """Explained variance of each channel (of each number of a flat representation) over some rows of a bank.
+
+    1 - squared error / squared deviation from the mean training representation; 0 where the channel
+    does not vary.
+    """
+    errors = deviations = torch.zeros((), dtype=torch.float64)
+    with torch.no_grad():
+        for h in batches(bank, rows, device):
+            errors = errors + _by_channel(autoencoder(h) - h)
+            deviations = deviations + _by_channel(h - autoencoder.center)
+    explained = torch.where(deviations > 0, 1 - errors / deviations, 0.0)
+    return [float(value) for value in explained]
+
+
+def _by_channel(differences: Tensor) -> Tensor:
+    """Sums of squares of differences (B, C, ...), (C,)."""
+    return differences.double().square().transpose(0, 1).flatten(1).sum(1)
 
 
 def _trained(training: _Training, rows: np.ndarray, validation: np.ndarray) -> Iterator[dict[str, float]]:

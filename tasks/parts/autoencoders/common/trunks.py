@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from pydantic import Field
-import torch
 from torch import Tensor, nn
 
 from tasks.parts.settings import Settings
@@ -62,7 +62,7 @@ def encoder(shape: Sequence[int], outputs: int, trunk: Trunk) -> nn.Module:
         return nn.Sequential(*layers, nn.Linear(features, outputs))
     sizes, channels = _levels(shape, trunk)
     layers = [nn.Conv2d(shape[0], channels[0], 3, padding=1)]
-    for before, after in zip(channels[:-1], channels[1:], strict=True):
+    for before, after in pairwise(channels):
         layers += [Residual(before) for _ in range(trunk.depth)]
         layers += [nn.ReLU(), nn.Conv2d(before, after, 3, stride=2, padding=1)]
     layers += [Residual(channels[-1]) for _ in range(trunk.depth)]

@@ -1,0 +1,161 @@
+"""An autoencoder of the representations of a classifier, at one stage.
+
+At stage 0 it is one of the images, and knows of no classifier unless the logits count. It is trained
+on the training images of the classifier's recipe; a share of them is held out for its validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import numpy as np
+import torch
+
+from tasks.parts.artifacts import classifier, representations
+from tasks.parts.artifacts.common.kind import Attachment, Given, Product, Progress, Saved
+from tasks.parts.artifacts.representations import Representations
+from tasks.parts.autoencoders.common import build, training
+from tasks.parts.autoencoders.common.autoencoder import Autoencoder
+from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
+from tasks.parts.finite import NotFinite, all_finite
+from tasks.parts.randomness import generator
+from tasks.parts.settings import Settings, UserError
+from tasks.parts.training.recipes import Recipe
+
+PER_EXAMPLE = False
+VERSION = 1
+"""Raised by hand when its numbers change on purpose."""
+DOING = "training an autoencoder"
+
+SHOWN = 8
+"""Images that are shown beside their reconstructions."""
+
+
+class Request(Settings):
+    """The autoencoder that a recipe makes for a classifier."""
+
+    recipe: Recipe
+    autoencoder: AutoencoderRecipe = AutoencoderRecipe()
+
+    @property
+    def seed(self) -> int:
+        """Of initial weights, order and noise."""
+        return self.recipe.seed if self.autoencoder.seed is None else self.autoencoder.seed
+
+    @property
+    def bank(self) -> representations.Request:
+        """The representations that it is trained on."""
+        how = self.autoencoder
+        return representations.Request(recipe=self.recipe, stage=how.stage, pooled=how.pooled, dtype=how.dtype)
+
+
+def needs(request: Request) -> dict[str, Settings]:
+    """The bank; and the classifier, where the logits count."""
+    found: dict[str, Settings] = {"representations": request.bank}
+    return found | ({"classifier": classifier.Request(recipe=request.recipe)} if _tailed(request) else {})
+
+
+def identity(request: Request, root: str | None) -> dict[str, object]:
+    """How it is made, and the seed; the representations have an identity of their own."""
+    return {**build.identity(request.autoencoder), "seed": request.seed}
+
+
+def check(request: Request, root: str | None) -> None:
+    """Refuses a kind, an option or a stage that there is not, and a bottleneck that does not fit.
+
+    Raises:
+        UserError: one of these, with its field.
+    """
+    how = request.autoencoder
+    try:
+        build.options_of(how)
+        representations.check(request.bank, root)
+        if how.pooled and how.logits_weight:
+            said = "a pooled representation has no logits behind it; set pooled: false, or this to 0"
+            raise UserError(said, "logits_weight")
+        build.fits(how, shape(request, root))
+    except UserError as error:
+        raise error.below("autoencoder") from None
+
+
+def cost(request: Request) -> Mapping[str, int]:
+    """One, and the epochs that it is trained for."""
+    return {"autoencoders to train": 1, "epochs": request.autoencoder.epochs}
+
+
+def shape(request: Request, root: str | None) -> tuple[int, ...]:
+    """Of one of the representations."""
+    stage = representations.stage_number(request.recipe, request.autoencoder.stage, root)
+    whole = representations.shape_of(request.recipe, stage, root)
+    return whole[:1] if request.autoencoder.pooled else whole
+
+
+def make(request: Request, given: Given, root: str | None, device: str) -> Iterator[Progress | Product]:
+    """Trains it, epoch by epoch."""
+    how, bank = request.autoencoder, given["representations"]
+    autoencoder = build.build(how, bank.shape, request.seed)
+    rows, held_out = divided(len(bank), how.validation, request.seed)
+    tail = partial(given["classifier"].tail, k=how.stage) if _tailed(request) else None
+    for epoch in training.epochs(how, autoencoder, bank, rows, held_out, seed=request.seed, tail=tail, device=device):
+        yield Progress(int(epoch["epoch"]), how.epochs, epoch)
+    weights = {name: value.cpu() for name, value in autoencoder.state_dict().items()}
+    if not all_finite(list(weights.values())):
+        raise NotFinite("the weights of the autoencoder are not finite any more; take a smaller learning rate")
+    judged = held_out if len(held_out) else rows
+    facts = {
+        "shape": list(bank.shape),
+        "training": training.facts(autoencoder, bank, rows, device),
+        "explained_variance_by_channel": training.explained_by_channel(autoencoder, bank, judged, device),
+    }
+    attachments = {}
+    if how.stage == 0 and len(bank.shape) == 3:
+        attachments["reconstructions"] = _shown(autoencoder, bank, judged, device)
+    yield Product({name: value.numpy() for name, value in weights.items()}, facts, attachments)
+
+
+def load(request: Request, saved: Saved, device: str) -> Autoencoder:
+    """The autoencoder in evaluation mode, without gradients of its parameters."""
+    autoencoder = build.build(request.autoencoder, tuple(saved.facts["shape"]))
+    autoencoder.load_state_dict({name: torch.tensor(value) for name, value in saved.arrays.items()})
+    return autoencoder.to(device).eval().requires_grad_(False)
+
+
+def divided(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a bank to train on, and a share that is held out, both in increasing order.
+
+    Args:
+        count: rows that there are.
+        share: held out, rounded down; one at least stays to train on.
+        seed: decides which.
+
+    >>> [len(rows) for rows in divided(100, 0.1, seed=0)]
+    [90, 10]
+    """
+    order = generator(seed, "representations held out").permutation(count)
+    held_out = min(int(share * count), count - 1)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _tailed(request: Request) -> bool:
+    return request.autoencoder.logits_weight > 0
+
+
+def _shown(autoencoder: Autoencoder, bank: Representations, rows: np.ndarray, device: str) -> Attachment:
+    """Some images above their reconstructions, and the differences."""
+    rows = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)]
+    images = bank.take(rows, device)
+    with torch.no_grad():
+        again = autoencoder(images).clamp(0, 1)
+    difference = again - images
+    largest = float(difference.abs().max())
+    tiles = torch.stack([images, again, 0.5 + difference / (2 * largest or 1.0)])  # (3, n, C, H, W)
+    colours = tiles.mul(255).round().byte().permute(0, 1, 3, 4, 2)
+    if colours.shape[-1] != 3:
+        colours = colours.float().mean(-1, keepdim=True).round().byte().expand(*colours.shape[:-1], 3)
+    notes = {
+        "rows": ["image", "reconstruction", "difference"],
+        "columns": [{"id": int(bank.ids[row]), "label": int(bank.labels[row])} for row in rows],
+        "largest": largest,
+    }
+    return Attachment(colours.cpu().numpy(), notes)
