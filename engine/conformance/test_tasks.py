@@ -37,6 +37,7 @@ BLOBS = [
 IDS = [3, 0, 14, 27, 41, 8, 55, 19, 20]
 
 QUICK: dict[str, dict[str, Any]] = {
+    "tasks.autoencoding": {"autoencoder": {"kind": "vae", "bottleneck": 2, "epochs": 2}},
     "tasks.adversarial_search": {"attack": {"norm": "L2", "steps": 8}, "radii": [0.1, 0.3, 0.6], "black_box": 30},
     "tasks.transfer": {
         "networks": [{"network": "mlp"}, {"network": "linear"}],

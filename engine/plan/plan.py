@@ -65,10 +65,13 @@ class Planned:
     ids: tuple[int, ...]
     needs: dict[str, Artifact]
     classes: tuple[str, ...]
+    about: str | None = None
 
     @property
     def subject(self) -> Artifact | None:
         """The whole thing, a network, that the trial is about; None where it is about several."""
+        if self.about is not None:
+            return self.needs[self.about]
         whole = [artifact for artifact in self.needs.values() if not artifact.kind.per_example]
         return whole[0] if len(whole) == 1 else None
 
@@ -176,7 +179,7 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
     identity["recipe"] = of_recipe(config.recipe, root)
     keys = {name: need.key for name, need in needs.items()}  # by content, which the settings may name by a path
     key = content_hash([of_task(spec.task), identity, keys])
-    return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes)
+    return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes, hook(spec.task, "SUBJECT"))
 
 
 def _needed(name: str, need: Settings, config: TaskConfig, ids: tuple[int, ...], root: str | None) -> Artifact:

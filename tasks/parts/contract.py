@@ -13,6 +13,7 @@ SHARES                             optional: names of row columns and scalars th
 def scores(config, rows)           optional: scalar -> what it is the mean of, a series by example: for the scalar's interval
 def check(config, split)           optional: raises UserError for what only the data can tell, before any work
 def passes(config)                 optional: forward passes for one example at most, for the dry run's estimate
+SUBJECT = "autoencoder"            optional: the name in `needs` of the whole thing that a trial is about, where it needs several
 def checks(config, rows)           optional: what was checked -> what is wrong, or None: whether the numbers mean anything
 ```
 
@@ -67,9 +68,10 @@ def prepared(
     asked = requests(needs)
     whole = dict(_whole(asked))
     if isinstance(models, nn.Module):
-        if any(request != next(iter(whole.values())) for request in whole.values()):
-            raise ValueError(f"several networks are needed; give each by its name: {', '.join(whole)}")
-        models = dict.fromkeys(whole, models)
+        networks = {name: request for name, request in whole.items() if isinstance(request, classifier.Request)}
+        if any(request != next(iter(networks.values())) for request in networks.values()):
+            raise ValueError(f"several networks are needed; give each by its name: {', '.join(networks)}")
+        models = dict.fromkeys(networks, models)
     there = [(whole[name], model) for name, model in models.items() if name in whole]
     return {name: _in_memory(request, there, batch, root) for name, request in asked.items()}
 
@@ -138,6 +140,7 @@ class TaskConfig(Settings):
 
 SHARES: tuple[str, ...] = ()
 MAY_BE_MISSING: Set[str] | None = None
+SUBJECT: str | None = None
 
 
 def check(config: TaskConfig, split: data.Split) -> None:

@@ -60,9 +60,7 @@ def errors(autoencoder: Autoencoder, h: Tensor, reconstructed: Tensor) -> Errors
     """
     squared = (reconstructed.double() - h.double()).square().flatten(1).sum(1)
     distance = squared.sqrt()
-    return Errors(
-        distance, distance / autoencoder.typical_norm.double(), squared / autoencoder.variance.double().sum()
-    )
+    return Errors(distance, distance / autoencoder.typical_norm.double(), squared / autoencoder.variance.double().sum())
 
 
 def behind(

@@ -1,0 +1,177 @@
+"""How good is an autoencoder of a classifier's representations, at a stage, in terms that can be interpreted?
+
+Each image's representation is encoded and decoded. The error is compared with the size of
+representations, with how much they vary over the data set and with the distance to the nearest training
+example; and the classifier goes on from the reconstruction: its loss, its class.
+
+Rows: one for each example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tasks.parts.artifacts import autoencoder, representations
+from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
+from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.contract import Batch, Needs, TaskConfig
+from tasks.parts.measures import quality
+from tasks.parts.measures.neighbors import nearest
+from tasks.parts.rows import spread
+
+VERSION = 1
+"""Raised by hand when its numbers change on purpose."""
+
+COLUMNS = {
+    "id": "example (index in the split)",
+    "label": "true class",
+    "predicted": "class predicted behind the representation",
+    "correct": "image is classified correctly",
+    "error_over_magnitude": "error (share of the typical norm of a representation)",
+    "error_over_variation": "squared error (share of the mean squared distance from the mean representation)",
+    "error_over_neighbor": "error (share of the distance to the nearest training representation)",
+    "neighbor": "distance to the nearest training representation (share of the typical norm)",
+    "loss": "cross-entropy behind the representation (nats)",
+    "loss_reconstructed": "cross-entropy behind the reconstruction (nats)",
+    "loss_mean": "cross-entropy behind the mean training representation (nats)",
+    "correct_reconstructed": "reconstruction is classified correctly",
+    "agrees": "reconstruction is given the class of the representation",
+    "active_features": "active features of the code",
+    "rate": "rate: divergence of the code's distribution from the prior (nats)",
+    "distortion": "distortion: negative log-likelihood of the representation given its code (nats)",
+}
+SHARES = (
+    *("correct", "correct_reconstructed", "agrees"),
+    *("accuracy", "accuracy_reconstructed", "agreement"),
+)
+"""Row columns and scalars that lie between 0 and 1."""
+BEHIND = ("loss_reconstructed", "loss_mean", "correct_reconstructed", "agrees")
+SUBJECT = "autoencoder"
+DETAILS = ("active_features", "rate", "distortion")
+MAY_BE_MISSING = frozenset({"error_over_neighbor", "neighbor", *BEHIND, *DETAILS})
+"""What was not asked for, what no classifier follows (a pooled representation), and what other kinds have."""
+
+
+class Config(TaskConfig):
+    """Settings of `autoencoding`."""
+
+    autoencoder: AutoencoderRecipe = Field(default=AutoencoderRecipe(), description="how the autoencoder is made")
+    neighbor: bool = Field(
+        default=True, description="also compare with the distance to the nearest training representation"
+    )
+
+    @property
+    def request(self) -> autoencoder.Request:
+        """The autoencoder that is judged."""
+        return autoencoder.Request(recipe=self.recipe, autoencoder=self.autoencoder)
+
+
+def needs(config: Config) -> Needs:
+    """The classifier, the autoencoder, and the representations among which the nearest is sought."""
+    found: dict[str, Any] = {"classifier": config.recipe, "autoencoder": config.request}
+    return found | ({"representations": config.request.bank} if config.neighbor else {})
+
+
+def passes(config: Config) -> int:
+    """Forward passes for one example: up to the stage, and on from there three times."""
+    return 3
+
+
+def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
+    """One row for each example.
+
+    Args:
+        config: the settings.
+        given: `classifier`, a `Classifier`; `autoencoder`, an `Autoencoder` of its representations; and
+            where the nearest is asked for, `representations`, the bank.
+        batch: the examples.
+
+    Returns:
+        Columns, NumPy arrays of one length, as `COLUMNS` names them.
+    """
+    how, model, coder = config.autoencoder, given["classifier"], given["autoencoder"]
+    images, labels = batch.images, batch.labels
+    size = config.batch or batch_size(images[0].numel(), images.device)
+    whole = in_batches(lambda x: model.head(x, how.stage), images, size)
+    h = whole.flatten(2).mean(2) if how.pooled else whole
+    again = in_batches(coder, h, size)
+    error = quality.errors(coder, h, again)
+
+    def tail(values: Tensor) -> Tensor:
+        return in_batches(lambda some: model.tail(some, how.stage), values, size)
+
+    columns: dict[str, Any] = {
+        "error_over_magnitude": error.over_magnitude,
+        "error_over_variation": error.over_variation,
+    }
+    if config.neighbor:
+        bank = given["representations"]
+        distance = nearest(h, bank, 1, own=_own(config, bank, batch)).distances[:, 0]
+        columns["error_over_neighbor"] = torch.where(distance > 0, error.distance / distance, torch.nan)
+        columns["neighbor"] = distance / coder.typical_norm.double()
+    if how.pooled:
+        logits = tail(whole).double()
+        columns["loss"] = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        columns["predicted"] = logits.argmax(1)
+    else:
+        found = quality.behind(tail, coder, h, again, labels)
+        columns |= {name: getattr(found, name) for name in ("loss", "loss_reconstructed", "loss_mean", "predicted")}
+        columns["correct_reconstructed"] = (found.predicted_reconstructed == labels).double()
+        columns["agrees"] = (found.predicted_reconstructed == found.predicted).double()
+    with torch.no_grad():
+        columns |= coder.coder.details(coder.standardised(h), list(batch.ids), config.seed)
+    columns |= {"id": np.asarray(batch.ids), "label": labels, "correct": columns["predicted"] == labels}
+    missing = np.full(len(labels), np.nan)
+    named = {name: (columns.get(name, missing), "example") for name in COLUMNS}
+    return spread({"example": len(labels)}, named)
+
+
+def _own(config: Config, bank: representations.Representations, batch: Batch) -> Tensor | None:
+    """Row of the bank that each example is; -1 where it is not in it, None where none can be."""
+    if config.split != "train":
+        return None
+    places = np.searchsorted(bank.ids, batch.ids).clip(max=len(bank) - 1)
+    return torch.from_numpy(np.where(bank.ids[places] == np.asarray(batch.ids), places, -1))
+
+
+def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
+    """Means over the examples, and what they amount to.
+
+    `explained_variance` is 1 minus the mean squared error over the mean squared distance of training
+    representations from their mean. `recovered_loss` is 1 where the classifier's loss behind the
+    reconstruction is that behind the representation, and 0 where it is that behind the mean one.
+    """
+    means = {name: float(values.mean()) for name, values in scores(config, rows).items()}
+    if rows["loss_mean"].notna().any():
+        losses = (float(rows[name].mean()) for name in ("loss", "loss_reconstructed", "loss_mean"))
+        means["recovered_loss"] = quality.recovered_loss(*losses)
+    return means
+
+
+def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
+    """What the trial's scalars are the means of, by example; the recovered loss is none."""
+    by_id = rows.set_index("id")
+    found = {
+        "explained_variance": 1 - by_id["error_over_variation"],
+        "error_over_magnitude": by_id["error_over_magnitude"],
+        "error_over_neighbor": by_id["error_over_neighbor"].dropna(),
+        "accuracy": by_id["correct"],
+        "accuracy_reconstructed": by_id["correct_reconstructed"],
+        "agreement": by_id["agrees"],
+        **{name: by_id[name] for name in DETAILS},
+    }
+    return {name: values for name, values in found.items() if values.notna().any()}
+
+
+def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
+    """What must hold for the numbers to mean anything."""
+    explained = 1 - rows["error_over_variation"].mean()
+    told = f"it explains {explained:.1%} of the variance"
+    return {"the autoencoder does better than the mean representation": told if explained <= 0 else None}
