@@ -8,7 +8,6 @@ import random
 from collections.abc import Mapping, Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,13 +44,13 @@ def examples(kind: ModuleType, ids: Sequence[int] = IDS) -> Batch:
     return Batch(tuple(ids), images, labels)
 
 
-def given(kind: ModuleType) -> dict[str, Any]:
+def given(kind: ModuleType) -> dict[str, object]:
     """What it needs, made in memory."""
     return _given(kind.__name__, kind)
 
 
 @cache
-def _given(_: str, kind: ModuleType) -> dict[str, Any]:
+def _given(_: str, kind: ModuleType) -> dict[str, object]:
     images, labels = data.take(data.load("blobs", "test"), IDS)
     return prepared(kind_of(asked(kind)).needs(asked(kind)), {}, Batch(IDS, images, labels))
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from tasks.parts.artifacts import classifier
 from tasks.parts.artifacts.common.kind import kind_of
 from tasks.parts.contract import Batch, TaskConfig, hook, prepared, requests
 from tasks.parts.data import load as data
+from tasks.parts.dotted import flatten, is_setting
 from tasks.parts.finite import NotFinite
 from tasks.parts.models.build import Classifier
 from tasks.parts.training import training
@@ -36,7 +36,7 @@ BLOBS = [
 ]
 IDS = [3, 0, 14, 27, 41, 8, 55, 19, 20]
 
-QUICK: dict[str, dict[str, Any]] = {
+QUICK: dict[str, dict[str, object]] = {
     "tasks.adversarial_search": {"attack": {"norm": "L2", "steps": 8}, "radii": [0.1, 0.3, 0.6], "black_box": 30},
     "tasks.transfer": {
         "networks": [{"network": "mlp"}, {"network": "linear"}],
@@ -48,7 +48,7 @@ QUICK: dict[str, dict[str, Any]] = {
 every_network = pytest.mark.parametrize("recipe", BLOBS, ids=lambda recipe: recipe.network)
 
 
-def config_of(task: ModuleType, **settings: Any) -> TaskConfig:
+def config_of(task: ModuleType, **settings: object) -> TaskConfig:
     return task.Config(**QUICK.get(task.__name__, {}), **settings)
 
 
@@ -73,7 +73,7 @@ def examples(ids: Sequence[int] = IDS) -> Batch:
     return Batch(tuple(ids), images, labels)
 
 
-def made(task: ModuleType, config: TaskConfig, batch: Batch) -> dict[str, Any]:
+def made(task: ModuleType, config: TaskConfig, batch: Batch) -> dict[str, object]:
     needs = requests(task.needs(config))
     networks = {name: trained(need.recipe) for name, need in needs.items() if isinstance(need, classifier.Request)}
     return prepared(needs, networks, batch)
@@ -159,11 +159,8 @@ def test_settings_come_back_from_text(task: ModuleType) -> None:
 
 def test_the_fields_that_the_settings_name_exist(task: ModuleType) -> None:
     assert task.Config.performance <= set(task.Config.model_fields)
-    group: Any = task.Config()
-    for name in task.Config.replicates.split("."):
-        assert name in type(group).model_fields
-        group = getattr(group, name)
-    assert isinstance(group, int)
+    assert is_setting(task.Config, task.Config.replicates)
+    assert isinstance(flatten(task.Config().model_dump())[task.Config.replicates], int)
 
 
 def test_needs_are_classifiers_of_the_data_and_what_is_made_of_these(task: ModuleType) -> None:
@@ -242,7 +239,7 @@ def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
             assert all(p.grad is None and not p.requires_grad for p in thing.parameters())
 
 
-def tensors(thing: Any) -> dict[str, Tensor]:
+def tensors(thing: object) -> dict[str, Tensor]:
     """Of a network, of adversarial examples, or of whatever else a kind loads."""
     if isinstance(thing, Tensor):
         return {"": thing}
@@ -259,8 +256,8 @@ def test_a_network_that_is_not_finite_is_no_measurement(task: ModuleType, number
         pytest.skip("asks no network")
     for name, thing in given.items():
         if isinstance(thing, nn.Module):
-            given[name] = copy.deepcopy(thing)
-            list(given[name].parameters())[-1].fill_(number)
+            given[name] = broken = copy.deepcopy(thing)
+            list(broken.parameters())[-1].fill_(number)
     with pytest.raises(NotFinite, match="the network returns numbers that are not finite"):
         task.measure(config, given, batch)
 

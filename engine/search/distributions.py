@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from engine.sweepfile.schema import Distribution, Sweep
 
@@ -23,13 +25,12 @@ def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistributi
             found[name] = CategoricalDistribution(_words(drawn.choice))
         elif drawn.whole is not None:
             found[name] = IntDistribution(*drawn.whole)
-        else:
-            low, high = drawn.ends()
-            found[name] = FloatDistribution(low, high, log=drawn.loguniform is not None)
+        elif drawn.bounds is not None:
+            found[name] = FloatDistribution(*drawn.bounds, log=drawn.loguniform is not None)
     return found
 
 
-def encoded(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, Any]:
+def encoded(sweep: Sweep, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """A point's values as a study holds them."""
     found = {}
     for name, drawn in sweep.search.items():
@@ -39,11 +40,12 @@ def encoded(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def decoded(drawn: Distribution, value: Any) -> Any:
-    return value if drawn.choice is None else drawn.choice[_words(drawn.choice).index(value)]
+def decoded(drawn: Distribution, value: JsonValue) -> JsonValue:
+    """The value that a study holds as that of a point."""
+    return value if drawn.choice is None else drawn.choice[_words(drawn.choice).index(str(value))]
 
 
-def _words(choice: list[Any]) -> list[str]:
+def _words(choice: list[JsonValue]) -> list[str]:
     """A choice's values as text, since a study holds no lists or mappings and takes 1 and true for the same."""
     words = [value if isinstance(value, str) else json.dumps(value) for value in choice]
     return words if len(set(words)) == len(words) else [json.dumps(value) for value in choice]

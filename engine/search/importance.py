@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from engine.plan.plan import Planned
 from engine.search.distributions import distributions, encoded, quiet
@@ -70,10 +70,10 @@ def importance(spec: Spec, planned: Sequence[Planned], records: Sequence[TrialRe
 
 def _complete(
     spec: Spec, planned: Sequence[Planned], records: Sequence[TrialRecord | None]
-) -> list[tuple[dict[str, Any], list[dict[str, float]]]]:
+) -> list[tuple[dict[str, JsonValue], list[dict[str, float]]]]:
     """The searched values of each point whose seeds are all done and have all objectives, and their summaries."""
     seed, metrics = spec.task.Config.replicates, [objective.metric for objective in spec.sweep.objectives]
-    points: dict[str, tuple[dict[str, Any], list[dict[str, float]]]] = {}
+    points: dict[str, tuple[dict[str, JsonValue], list[dict[str, float]]]] = {}
     for item, record in zip(planned, records, strict=True):
         values = {name: value for name, value in item.trial.point.items() if name != seed}
         _, summaries = points.setdefault(json.dumps(values, sort_keys=True), (values, []))
@@ -86,7 +86,9 @@ def _complete(
     ]
 
 
-def _explained(sweep: Sweep, params: list[dict[str, Any]], values: list[float], trees: int) -> dict[str, float] | None:
+def _explained(
+    sweep: Sweep, params: list[dict[str, JsonValue]], values: list[float], trees: int
+) -> dict[str, float] | None:
     """Setting -> importance, or None where the values, or those of every tree, are all the same."""
     if len(set(values)) < 2:
         return None

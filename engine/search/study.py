@@ -12,23 +12,22 @@ pruned where a training was stopped, failed where a trial failed or lacks an obj
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+from pydantic import JsonValue
 
 from engine.plan.plan import Planned, plan_one
 from engine.search import study_file
 from engine.search.distributions import decoded, distributions, encoded, quiet
 from engine.search.samplers import sampler
 from engine.store.owned import SweepFolder
-from engine.store.records import TrialRecord, read_trial
+from engine.store.records import Record, TrialRecord, read_trial
 from engine.store.store import Store
 from engine.sweepfile.load import Spec
 from tasks.parts.dotted import flatten
@@ -36,6 +35,31 @@ from tasks.parts.messages import quote
 from tasks.parts.settings import UserError
 
 NEW = "put that back, or begin a new study with --fresh or in other --results"
+
+
+class Identity(Record):
+    """What decides which study it is, as `search.json` and the study have it."""
+
+    sweep: str = ""
+    task: str
+    search: dict[str, JsonValue]
+    objective: list[JsonValue]
+    searcher: dict[str, JsonValue]
+    fixed: dict[str, JsonValue]
+
+
+class SavedPoint(Record):
+    """A point in `search.json`, as `Point` has it."""
+
+    values: dict[str, JsonValue]
+    system: dict[str, JsonValue]
+
+
+class SavedStudy(Record):
+    """What `search.json` holds."""
+
+    study: Identity
+    points: tuple[SavedPoint, ...]
 
 
 @dataclass
@@ -47,8 +71,8 @@ class Point:
         refused: why the settings do not go together, where they do not.
     """
 
-    values: dict[str, Any]
-    system: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, JsonValue]
+    system: dict[str, JsonValue] = field(default_factory=dict)
     trials: list[Planned] = field(default_factory=list)
     refused: str | None = None
 
@@ -72,13 +96,11 @@ class Study:
         self._running: dict[int, optuna.Trial] = {}  # by number, of the points that have not ended
         self._file = study_file.file_of(spec, store)
         study_file.refuse_others(self._file, spec)
-        saved: dict[str, Any] | None = None
-        if not fresh:
-            saved = store.record(self._path, "study", "points") or self._recovered()
-        if saved:
-            self._refuse_changes(saved["study"])
-        self._new = not saved
-        self.points = [self._point(entry["values"], entry["system"]) for entry in (saved or {"points": []})["points"]]
+        saved = None if fresh else self._saved() or self._recovered()
+        if saved is not None:
+            self._refuse_changes(saved.study)
+        self._new = saved is None
+        self.points = [self._point(point.values, point.system) for point in (saved.points if saved else ())]
 
     @property
     def planned(self) -> list[Planned]:
@@ -137,7 +159,7 @@ class Study:
         if state is TrialState.RUNNING or number not in self._running:
             return
         trial = self._running.pop(number)
-        for name, value in self._told(self.points[number]).items():
+        for name, value in self._shown(self.points[number]).items():
             trial.set_user_attr(name, value)
         self._study.tell(trial, values, state=state)
 
@@ -162,14 +184,14 @@ class Study:
         values = [record.summary.get(metric) if record else None for record in records]
         return [math.nan if value is None else float(value) for value in values]
 
-    def _told(self, point: Point) -> dict[str, Any]:
+    def _shown(self, point: Point) -> dict[str, JsonValue]:
         """What the dashboard shows of a point: its trials and, with several seeds, its objectives under each."""
-        told: dict[str, Any] = {"trials": [item.key for item in point.trials]}
+        shown: dict[str, JsonValue] = {"trials": [item.key for item in point.trials]}
         if len(point.trials) > 1 and self._outcome(point)[0] is TrialState.COMPLETE:
             for objective in self._spec.sweep.objectives:
                 values = self._values(point, objective.metric)
-                told[objective.metric] = f"{', '.join(f'{value:.4g}' for value in values)} over {len(values)} seeds"
-        return told | ({"refused": point.refused} if point.refused else {})
+                shown[objective.metric] = f"{', '.join(f'{value:.4g}' for value in values)} over {len(values)} seeds"
+        return shown | ({"refused": point.refused} if point.refused else {})
 
     def _record(self, item: Planned) -> TrialRecord | None:
         """A trial's record where it has ended and is not tried again."""
@@ -180,7 +202,7 @@ class Study:
             self._records[item.key] = found
         return self._records[item.key]
 
-    def _point(self, values: dict[str, Any], system: dict[str, Any]) -> Point:
+    def _point(self, values: dict[str, JsonValue], system: dict[str, JsonValue]) -> Point:
         try:
             trials = [plan_one(self._spec, trial) for trial in self._spec.at(values)]
         except UserError as error:
@@ -189,33 +211,37 @@ class Study:
 
     def _save(self) -> None:
         points = [{"values": point.values, "system": point.system} for point in self.points]
-        self._folder.write_json("search.json", {"study": self._identity, "points": points})
+        self._folder.write_json("search.json", {"study": self._identity.to_json(), "points": points})
 
     @cached_property
-    def _identity(self) -> dict[str, Any]:
-        """What decides which study it is."""
+    def _identity(self) -> Identity:
         sweep = self._spec.sweep
-        return {
-            "sweep": self._spec.name,
-            "task": sweep.task,
-            "search": {
+        return Identity(
+            sweep=self._spec.name,
+            task=sweep.task,
+            search={
                 name: d.model_dump(mode="json", by_alias=True, exclude_none=True) for name, d in sweep.search.items()
             },
-            "objective": [objective.model_dump() for objective in sweep.objectives],
-            "searcher": sweep.searcher.model_dump(),
-            "fixed": json.loads(json.dumps(sweep.fixed)),
-        }
+            objective=[objective.model_dump() for objective in sweep.objectives],
+            searcher=sweep.searcher.model_dump(),
+            fixed=sweep.fixed,
+        )
 
-    def _refuse_changes(self, before: Mapping[str, Any]) -> None:
+    def _refuse_changes(self, before: Identity) -> None:
         """Points were chosen by what came out of others: those must have been drawn from one space and judged alike."""
         now, error = self._identity, self._spec.source.error
-        for entry in ("task", "objective", "searcher"):
-            if before[entry] != now[entry]:
-                raise error(entry, f"was {quote(before[entry])} when this study was begun; {NEW}")
-        speed = self._spec.task.Config.performance
-        settled = {"search": list, "fixed": lambda held: [name for name in flatten(held) if name not in speed]}
-        for entry, names in settled.items():
-            old, new = ({name: _at(held[entry], name) for name in names(held[entry])} for held in (before, now))
+        whole = {
+            "task": (before.task, now.task),
+            "objective": (before.objective, now.objective),
+            "searcher": (before.searcher, now.searcher),
+        }
+        for entry, (was, becomes) in whole.items():
+            if was != becomes:
+                raise error(entry, f"was {quote(was)} when this study was begun; {NEW}")
+        for entry, old, new in (
+            ("search", before.search, now.search),
+            ("fixed", self._fixed(before), self._fixed(now)),
+        ):
             for name in [*new, *old]:
                 if name not in new:
                     raise error(entry, f"had {name}: {quote(old[name])} when this study was begun; {NEW}")
@@ -223,6 +249,11 @@ class Study:
                     raise error(f"{entry}.{name}", f"was not there when this study was begun; {NEW}")
                 if old[name] != new[name]:
                     raise error(f"{entry}.{name}", f"was {quote(old[name])} when this study was begun; {NEW}")
+
+    def _fixed(self, identity: Identity) -> dict[str, JsonValue]:
+        """What is fixed, by dotted name, without what changes the speed alone."""
+        speed = self._spec.task.Config.performance
+        return {name: value for name, value in flatten(identity.fixed).items() if name not in speed}
 
     # The study in Optuna
 
@@ -253,7 +284,7 @@ class Study:
 
     def _begun(self, *, fresh: bool = False) -> optuna.Study:
         name, objectives = self._spec.page, self._spec.sweep.objectives
-        return study_file.begun(self._storage, name, self._identity, objectives, fresh=fresh or self._fresh)
+        return study_file.begun(self._storage, name, self._identity.to_json(), objectives, fresh=fresh or self._fresh)
 
     def _add(self, study: optuna.Study, points: list[Point]) -> None:
         """Enters points into the study; those that have not ended wait there, and `ask` takes them up."""
@@ -273,13 +304,18 @@ class Study:
             params=encoded(self._spec.sweep, point.values),
             distributions=distributions(self._spec.sweep),
             system_attrs=point.system,
-            user_attrs=self._told(point),
+            user_attrs=self._shown(point),
         )
 
-    def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def _decoded(self, params: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         return {name: decoded(drawn, params[name]) for name, drawn in self._spec.sweep.search.items()}
 
-    def _recovered(self) -> dict[str, Any] | None:
+    def _saved(self) -> SavedStudy | None:
+        """The points of before; None where there are none."""
+        found = self._store.record(self._path, "study", "points")
+        return None if found is None else SavedStudy.read(found)
+
+    def _recovered(self) -> SavedStudy | None:
         """The points of the study in the storage, where the results have none: they were moved, or deleted."""
         if self._file is None or not self._file.exists():
             return None
@@ -289,15 +325,7 @@ class Study:
         trials = study.get_trials(deepcopy=False)
         if not trials:  # nothing is lost, and a run that was killed may have left it half begun
             return None
-        identity = study.user_attrs[study_file.IDENTITY]
-        self._refuse_changes(identity)
-        points = [{"values": self._decoded(t.params), "system": dict(t.system_attrs)} for t in trials]
-        return {"study": identity, "points": points}
-
-
-def _at(entries: Mapping[str, Any], name: str) -> Any:
-    if name in entries:
-        return entries[name]
-    for part in name.split("."):
-        entries = entries[part]
-    return entries
+        identity = Identity.read(study.user_attrs[study_file.IDENTITY])
+        self._refuse_changes(identity)  # the values of a point are known in its space alone
+        points = [SavedPoint(values=self._decoded(t.params), system=t.system_attrs) for t in trials]
+        return SavedStudy(study=identity, points=tuple(points))

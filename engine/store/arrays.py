@@ -23,11 +23,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import JsonValue
 
 from engine.store.naming import content_hash
 from engine.store.row_parts import parts_of, read_parts
@@ -57,7 +58,7 @@ class Address:
 
     store: Store
     folder: str
-    facts: Mapping[str, Any]
+    facts: Mapping[str, JsonValue]
     parts: tuple[tuple[str, tuple[int, ...]], ...] | None = None
     ids: tuple[int, ...] = ()
 
@@ -80,7 +81,7 @@ def write_whole(store: Store, folder: str, arrays: Mapping[str, np.ndarray]) -> 
     return size
 
 
-def shared_whole(store: Store, folder: str, facts: Mapping[str, Any], size: int) -> Shared:
+def shared_whole(store: Store, folder: str, facts: Mapping[str, JsonValue], size: int) -> Shared:
     """A whole artifact for the workers.
 
     Args:
@@ -259,7 +260,7 @@ def require_folder(store: Store) -> None:
         )
 
 
-def _copied(identity: Any, make: Callable[[Path], None]) -> Path:
+def _copied(identity: object, make: Callable[[Path], None]) -> Path:
     """The folder of this node's copy, made by one process and opened by all."""
     key = content_hash(identity)
     root = user_cache() / "artifacts"

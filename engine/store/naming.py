@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 FORMAT = 3
 """Enters every hash: counted up when what is stored, or what a stored number means, changes."""
@@ -12,7 +11,7 @@ LONGEST = 255
 """Bytes in a name at most: no common file system takes more."""
 
 
-def content_hash(content: Any) -> str:
+def content_hash(content: object) -> str:
     """Sixteen hexadecimal digits that identify JSON-able content, whatever the order of its mappings' keys.
 
     >>> content_hash({"a": 1, "b": [0.1, None]}) == content_hash({"b": [0.1, None], "a": 1})

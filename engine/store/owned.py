@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from engine.store.naming import unfit_name
 from engine.store.store import Damaged, Store
@@ -95,7 +94,7 @@ class SweepFolder:
         self.claim([name])
         self._write(name, content)
 
-    def write_json(self, name: str, content: Any) -> None:
+    def write_json(self, name: str, content: object) -> None:
         self.write(name, json.dumps(content, indent=2).encode())
 
     def remove(self, names: Iterable[str]) -> None:

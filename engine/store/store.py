@@ -26,7 +26,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -35,6 +35,8 @@ import pyarrow.parquet as pq
 
 from engine.store.naming import unfit_name
 from engine.terminal import say
+
+Parsed = TypeVar("Parsed")
 
 _UNFINISHED = re.compile(r"\.writing-[0-9a-f]{32}-")
 """What the name of a file begins with while it is written."""
@@ -53,7 +55,7 @@ class Damaged(Exception):
         super().__init__(f"{location}: {why}")
         self.path, self.location, self.why = path, location, why
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.path, self.location, self.why)
 
 
@@ -80,7 +82,7 @@ class Store:
         """The local folder, or None on another file system."""
         self._told: set[str] = set()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.uri,)
 
     def location(self, path: str) -> str:
@@ -244,7 +246,7 @@ class Store:
         if self.exists(damaged.path):
             self._filesystem.move(damaged.path, f"{folder}/_{name}.damaged")
 
-    def write_json(self, path: str, content: Any) -> None:
+    def write_json(self, path: str, content: object) -> None:
         self.write(path, json.dumps(content, indent=2).encode())
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
@@ -267,7 +269,7 @@ class Store:
         """
         return self._parsed(path, pq.read_schema)
 
-    def _parsed(self, path: str, parse: Callable[[Any], Any]) -> Any:
+    def _parsed(self, path: str, parse: Callable[[pa.NativeFile], Parsed]) -> Parsed:
         """What is in a Parquet file."""
         try:
             with self._filesystem.open_input_file(path) as file:

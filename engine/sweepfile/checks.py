@@ -37,7 +37,7 @@ def check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
     count = math.prod(len(values) for values in sweep.grid.values()) * (sweep.trials or 1) * len(sweep.seed_list or [0])
     if count > MOST_TRIALS:
         raise source.error(section, f"{count} trials; at most {MOST_TRIALS} are run")
-    lists = {f"grid.{name}": values for name, values in sweep.grid.items()}
+    lists: dict[str, Sequence[object]] = {f"grid.{name}": values for name, values in sweep.grid.items()}
     lists |= {f"search.{name}.choice": drawn.choice for name, drawn in sweep.search.items() if drawn.choice}
     lists |= {"seeds": sweep.seeds} if isinstance(sweep.seeds, list) else {}
     for path, values in lists.items():

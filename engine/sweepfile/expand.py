@@ -6,7 +6,8 @@ import copy
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import JsonValue
 
 from engine.sweepfile.schema import Sweep
 from engine.sweepfile.yaml_lines import Source
@@ -21,7 +22,7 @@ class Trial:
     """One point of a sweep: its settings, and the values of what varies (the seed among them)."""
 
     config: TaskConfig
-    point: dict[str, Any]
+    point: dict[str, JsonValue]
 
     @property
     def label(self) -> str:
@@ -30,7 +31,7 @@ class Trial:
         return " ".join(words) or "the only trial"
 
 
-def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
+def points(sweep: Sweep) -> Iterator[dict[str, JsonValue]]:
     """The points of a grid or random search; of an adaptive search, those at its ranges' ends."""
     if sweep.adaptive:
         yield from _ends(sweep)
@@ -42,14 +43,14 @@ def points(sweep: Sweep) -> Iterator[dict[str, Any]]:
             yield dict(zip(sweep.grid, values, strict=True))
 
 
-def _ends(sweep: Sweep) -> Iterator[dict[str, Any]]:
+def _ends(sweep: Sweep) -> Iterator[dict[str, JsonValue]]:
     """Points in which each setting takes the two ends of its range, or each of its choices."""
     ends = {name: distribution.ends() for name, distribution in sweep.search.items()}
     for number in range(max(map(len, ends.values()))):
         yield {name: values[min(number, len(values) - 1)] for name, values in ends.items()}
 
 
-def trials_at(point: Mapping[str, Any], sweep: Sweep, model: type[TaskConfig], source: Source) -> list[Trial]:
+def trials_at(point: Mapping[str, JsonValue], sweep: Sweep, model: type[TaskConfig], source: Source) -> list[Trial]:
     """The trials of one point: one for each seed.
 
     Raises:
@@ -65,7 +66,7 @@ def trials_at(point: Mapping[str, Any], sweep: Sweep, model: type[TaskConfig], s
     return trials
 
 
-def config_at(point: Mapping[str, Any], sweep: Sweep, model: type[TaskConfig]) -> TaskConfig:
+def config_at(point: Mapping[str, JsonValue], sweep: Sweep, model: type[TaskConfig]) -> TaskConfig:
     """The checked settings of what is fixed and a point's values.
 
     Raises:
@@ -85,7 +86,7 @@ def told(error: UserError, sweep: Sweep) -> str:
     return f"{error.message}; take int: [low, high], since {drawn.kind} draws any number between"
 
 
-def place(sweep: Sweep, path: str, point: Mapping[str, Any], source: Source) -> str:
+def place(sweep: Sweep, path: str, point: Mapping[str, JsonValue], source: Source) -> str:
     """The path in the sweep file from which a trial's setting has its value."""
     name = next((name for name in point if is_below(path, name)), None)
     if name is None:
@@ -97,7 +98,7 @@ def place(sweep: Sweep, path: str, point: Mapping[str, Any], source: Source) -> 
         return f"grid.{name}.{sweep.grid[name].index(point[name])}{path.removeprefix(name)}"
     if name in sweep.search:
         return f"search.{name}"
-    return f"seeds.{sweep.seeds.index(point[name])}" if isinstance(sweep.seeds, list) else "seeds"
+    return f"seeds.{list[object](sweep.seeds).index(point[name])}" if isinstance(sweep.seeds, list) else "seeds"
 
 
 def _short(value: object) -> str:

@@ -28,7 +28,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from engine.store.naming import unfit_name
 from engine.sweepfile.checks import check_between, check_scheduler, check_varied
@@ -88,7 +89,7 @@ def _name(file: str | Path) -> str:
     return name
 
 
-def _checked(name: str, entries: Mapping[str, Any], source: Source) -> Spec:
+def _checked(name: str, entries: Mapping[str, JsonValue], source: Source) -> Spec:
     """The sweep that entries describe."""
     try:
         sweep = validated(Sweep, entries, "a sweep")

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+
+from pydantic import JsonValue
 
 from engine.sweepfile.schema import Sweep
 from engine.sweepfile.spec import Spec
@@ -20,7 +21,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9._+-]+")
 _HASHED = re.compile(r".*-[0-9a-f]{8}")
 
 
-def look_of(spec: Spec, again: Callable[[Sequence[str]], Spec]) -> dict[str, Any]:
+def look_of(spec: Spec, again: Callable[[Sequence[str]], Spec]) -> dict[str, JsonValue]:
     """The overrides that change the trials, as paths with their values.
 
     Args:
@@ -61,7 +62,7 @@ def _contents(spec: Spec) -> Iterator[str]:
         yield json.dumps(trial.config.model_dump(mode="json", exclude=speed), sort_keys=True)
 
 
-def page_of(name: str, look: Mapping[str, Any]) -> str:
+def page_of(name: str, look: Mapping[str, JsonValue]) -> str:
     """The folder of a page. A quick look's has its overrides, and a hash where they do not fit.
 
     >>> page_of("noise", {}), page_of("noise", {"seeds": 1, "fixed.examples": 50})

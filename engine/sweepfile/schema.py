@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
 from tasks.parts.randomness import generator
 from tasks.parts.settings import Number, Positive, Settings, UserError
@@ -113,7 +113,7 @@ class Distribution(Settings):
     uniform: tuple[Number, Number] | None = None
     loguniform: tuple[Positive, Positive] | None = None
     whole: tuple[_Int64, _Int64] | None = Field(default=None, alias="int")
-    choice: Annotated[list[Any], Field(min_length=1)] | None = None
+    choice: Annotated[list[JsonValue], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Distribution:
@@ -134,26 +134,32 @@ class Distribution(Settings):
         (name,) = self.model_dump(by_alias=True, exclude_none=True)
         return str(name)
 
-    def ends(self) -> list[Any]:
+    def ends(self) -> list[JsonValue]:
         """The values at both ends; every one of a choice."""
-        return self.choice or list(self.uniform or self.loguniform or self.whole or ())
+        return self.choice or [*(self.bounds or self.whole or ())]
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The ends of uniform or loguniform; None of the others."""
+        return self.uniform or self.loguniform
 
     def between(self) -> float | None:
         """A number between the ends of uniform or loguniform that is not whole, where there is one; None of the others."""
-        ends = self.uniform or self.loguniform
-        if ends is None:
+        if self.bounds is None:
             return None
+        low, high = self.bounds
         part = (math.sqrt(5) - 1) / 2  # irrational, so what it leads to between whole numbers is none
-        return (1 - part) * ends[0] + part * ends[1]
+        return (1 - part) * low + part * high
 
-    def draw(self, name: str, index: int, seed: int = 0) -> Any:
+    def draw(self, name: str, index: int, seed: int = 0) -> JsonValue:
         """The value of the index-th point, decided by seed, setting's name and index alone: a longer search keeps its points."""
         random = generator(seed, f"search {name}", index)
         if self.choice is not None:
             return self.choice[int(random.integers(len(self.choice)))]
         if self.whole is not None:
             return int(random.integers(self.whole[0], self.whole[1], endpoint=True))
-        share, (low, high) = float(random.random()), self.ends()
+        assert self.bounds is not None  # the only two that are left
+        share, (low, high) = float(random.random()), self.bounds
         if self.loguniform is not None:
             value = math.exp(math.log(low) + (math.log(high) - math.log(low)) * share)
         else:
@@ -166,8 +172,8 @@ class Sweep(Settings):
 
     task: str
     about: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
-    fixed: dict[str, Any] = {}
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    fixed: dict[str, JsonValue] = {}
+    grid: dict[str, Annotated[list[JsonValue], Field(min_length=1)]] = {}
     search: dict[str, Distribution] = {}
     trials: Annotated[int, Field(gt=0, le=MOST_TRIALS)] | None = None
     seeds: (
@@ -180,23 +186,23 @@ class Sweep(Settings):
     storage: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
     objective: Annotated[list[Objective], Field(min_length=1)] | None = None
     resources: Resources = Resources()
-    figures: list[Any] | None = None
+    figures: list[JsonValue] | None = None
     data_root: str | None = None
 
     @field_validator("searcher", "scheduler", mode="before")
     @classmethod
-    def _named(cls, value: Any) -> Any:
+    def _named(cls, value: object) -> object:
         """A name alone stands for the whole entry."""
         return {"name": value} if isinstance(value, str) else value
 
     @field_validator("scheduler", mode="before")
     @classmethod
-    def _none(cls, value: Any) -> Any:
+    def _none(cls, value: object) -> object:
         return None if value in ("none", {"name": "none"}) else value
 
     @field_validator("objective", mode="before")
     @classmethod
-    def _several(cls, value: Any) -> Any:
+    def _several(cls, value: object) -> object:
         return value if value is None or isinstance(value, list) else [value]
 
     @field_validator("storage")

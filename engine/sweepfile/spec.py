@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+
+from pydantic import JsonValue
 
 from engine.sweepfile.expand import Trial, place, trials_at
 from engine.sweepfile.schema import Sweep
@@ -44,7 +45,7 @@ class Spec:
         """The states of trials that are not run again. Without a scheduler a stopped one is."""
         return ("done", "stopped") if self.sweep.scheduler else ("done",)
 
-    def at(self, values: Mapping[str, Any]) -> list[Trial]:
+    def at(self, values: Mapping[str, JsonValue]) -> list[Trial]:
         """The trials of one point: one for each seed.
 
         Raises:
@@ -85,7 +86,7 @@ class Spec:
         return self.source.error(at, f"no trial reports {metric}; they report {', '.join(reports)}{hint}")
 
 
-def facts(sweep: Sweep) -> dict[str, Any]:
+def facts(sweep: Sweep) -> dict[str, object]:
     """What figures ask of a sweep."""
     return {
         "varied": sweep.varied,

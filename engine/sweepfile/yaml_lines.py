@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
+from pydantic import JsonValue
 
 from engine.terminal import printable
 from tasks.parts.settings import UserError
@@ -41,7 +41,7 @@ class SpecError(UserError):
     def __init__(self, message: str):
         super().__init__(one_line(message))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message,)
 
 
@@ -97,7 +97,7 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def read(file: str | Path) -> tuple[dict[str, Any], Source]:
+def read(file: str | Path) -> tuple[dict[str, JsonValue], Source]:
     """A sweep file's entries as nested mappings, and where each came from.
 
     Raises:
@@ -115,10 +115,12 @@ def read(file: str | Path) -> tuple[dict[str, Any], Source]:
     node = _composed(text, source)
     if not isinstance(node, yaml.MappingNode):
         raise source.error_in(1, "", f"a sweep is a mapping such as `task: input_flatness`, not {_kind(node)}")
-    return _value(node, "", source, [0]), source
+    count = [0]
+    _check(node, "", source, count)
+    return _mapping(node, "", source, count), source
 
 
-def dump(entries: dict[str, Any]) -> str:
+def dump(entries: Mapping[str, object]) -> str:
     """Entries as YAML that `read` gives back as they are.
 
     >>> print(dump({"radii": [0, "8/255"], "name": "1e3", "rate": 1e-05}), end="")
@@ -129,7 +131,7 @@ def dump(entries: dict[str, Any]) -> str:
     return yaml.dump(entries, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120)
 
 
-def scalar(text: str) -> Any:
+def scalar(text: str) -> JsonValue:
     """The value of an unquoted scalar.
 
     >>> [scalar(text) for text in ("1", "1e-3", "no", "true", "", "8/255")]
@@ -144,7 +146,7 @@ def scalar(text: str) -> Any:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def override(text: str) -> tuple[str, Any]:
+def override(text: str) -> tuple[str, JsonValue]:
     """Splits `key=value`; the value is written as in the file.
 
     Raises:
@@ -162,7 +164,7 @@ def override(text: str) -> tuple[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -200,7 +202,8 @@ def _kind(node: yaml.Node | None) -> str:
     return {yaml.SequenceNode: "a list", yaml.ScalarNode: "a single value"}.get(type(node), "an empty file")
 
 
-def _value(node: yaml.Node, path: str, source: Source, count: list[int]) -> Any:
+def _check(node: yaml.Node, path: str, source: Source, count: list[int]) -> None:
+    """Counts a node, and refuses one too many, one nested too deeply and one that is not plain YAML."""
     count[0] += 1
     line = node.start_mark.line + 1
     if count[0] > LARGEST:
@@ -209,10 +212,14 @@ def _value(node: yaml.Node, path: str, source: Source, count: list[int]) -> Any:
         raise source.error_in(line, "", f"nested more than {DEEPEST} levels deep")
     if node.tag not in _PLAIN:
         raise source.error_in(line, path, f"the tag {node.tag} is not known; plain YAML is")
+
+
+def _value(node: yaml.Node, path: str, source: Source, count: list[int]) -> JsonValue:
+    _check(node, path, source, count)
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, path, source, count)
     if isinstance(node, yaml.SequenceNode):
-        values = []
+        values: list[JsonValue] = []
         for number, item in enumerate(node.value):
             source.lines[f"{path}.{number}"] = item.start_mark.line + 1
             values.append(_value(item, f"{path}.{number}", source, count))
@@ -221,9 +228,9 @@ def _value(node: yaml.Node, path: str, source: Source, count: list[int]) -> Any:
     return node.value if node.style else scalar(node.value)
 
 
-def _mapping(node: yaml.MappingNode, path: str, source: Source, count: list[int]) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, path: str, source: Source, count: list[int]) -> dict[str, JsonValue]:
     """A mapping with its dotted keys taken apart; `grid` and `search` keep theirs, since each entry is one setting."""
-    entries: dict[str, Any] = {}
+    entries: dict[str, JsonValue] = {}
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -248,7 +255,7 @@ def _mapping(node: yaml.MappingNode, path: str, source: Source, count: list[int]
     return entries
 
 
-def _joined(entries: dict[str, Any], path: Sequence[str], value: Any) -> str | None:
+def _joined(entries: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -> str | None:
     """Puts a value at a path; mappings join. The dotted path where something stands already, or None."""
     first, rest = path[0], path[1:]
     if rest:
@@ -256,16 +263,17 @@ def _joined(entries: dict[str, Any], path: Sequence[str], value: Any) -> str | N
     if first not in entries:
         entries[first] = value
         return None
-    if not (isinstance(entries[first], dict) and isinstance(value, dict)):
+    existing = entries[first]
+    if not (isinstance(existing, dict) and isinstance(value, dict)):
         return first
     for name, item in value.items():
-        below = _joined(entries[first], [name], item)
+        below = _joined(existing, [name], item)
         if below is not None:
             return f"{first}.{below}"
     return None
 
 
-def _nested(path: Sequence[str], value: Any) -> Any:
+def _nested(path: Sequence[str], value: JsonValue) -> JsonValue:
     for name in reversed(path):
         value = {name: value}
     return value
