@@ -1,4 +1,4 @@
-"""A searched space in Optuna's terms."""
+"""Translates a search space and its points into Optuna's terms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
-    """The searched space in Optuna's terms."""
+    """The search space as Optuna's distributions, by the name of the setting."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found: dict[str, optuna.distributions.BaseDistribution] = {}
@@ -31,7 +31,7 @@ def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistributi
 
 
 def encoded(sweep: Sweep, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """A point's values as a study holds them."""
+    """The values of a point as an Optuna study holds them; see `decoded`."""
     found = {}
     for name, drawn in sweep.search.items():
         value = found[name] = values[name]
@@ -41,18 +41,21 @@ def encoded(sweep: Sweep, values: Mapping[str, JsonValue]) -> dict[str, JsonValu
 
 
 def decoded(drawn: Distribution, value: JsonValue) -> JsonValue:
-    """The value that a study holds as that of a point."""
+    """The value of a point's setting, from what a study holds; the inverse of `encoded`."""
     return value if drawn.choice is None else drawn.choice[_words(drawn.choice).index(str(value))]
 
 
 def _words(choice: list[JsonValue]) -> list[str]:
-    """A choice's values as text, since a study holds no lists or mappings and takes 1 and true for the same."""
+    """The values of a choice as text.
+
+    A study cannot hold lists or mappings, and takes 1 and true for the same value.
+    """
     words = [value if isinstance(value, str) else json.dumps(value) for value in choice]
     return words if len(set(words)) == len(words) else [json.dumps(value) for value in choice]
 
 
 def quiet() -> None:
-    """Optuna says nothing of its own accord."""
+    """Silences Optuna's messages below warnings, and its warnings of experimental features."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,4 +1,4 @@
-"""From a sweep to its trials: the points of the grid or the search, each under every seed."""
+"""Expands a sweep into its trials: each point of the grid or search, with every seed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ from tasks.parts.settings import UserError
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a sweep: its settings, and the values of what varies (the seed among them)."""
+    """One run of the task: its settings, and the values of what varies (the seed included)."""
 
     config: TaskConfig
     point: dict[str, JsonValue]
 
     @property
     def label(self) -> str:
-        """A short name for people, such as `optimiser=sgd radius=0.1 seed=0`."""
+        """A short name for people to read, such as `optimiser=sgd radius=0.1 seed=0`."""
         words = (f"{name.rpartition('.')[2]}={_short(value)}" for name, value in self.point.items())
         return " ".join(words) or "the only trial"
 
 
 def points(sweep: Sweep) -> Iterator[dict[str, JsonValue]]:
-    """The points of a grid or random search; of an adaptive search, those at its ranges' ends."""
+    """The points of a grid or a random search.
+
+    An adaptive search chooses its points later. For it, the points at the ends of its ranges are
+    returned, so that these can be checked before the run.
+    """
     if sweep.adaptive:
         yield from _ends(sweep)
     elif sweep.search:
@@ -44,14 +48,14 @@ def points(sweep: Sweep) -> Iterator[dict[str, JsonValue]]:
 
 
 def _ends(sweep: Sweep) -> Iterator[dict[str, JsonValue]]:
-    """Points in which each setting takes the two ends of its range, or each of its choices."""
+    """Points that cover both ends of every range and every value of every choice."""
     ends = {name: distribution.ends() for name, distribution in sweep.search.items()}
     for number in range(max(map(len, ends.values()))):
         yield {name: values[min(number, len(values) - 1)] for name, values in ends.items()}
 
 
 def trials_at(point: Mapping[str, JsonValue], sweep: Sweep, model: type[TaskConfig], source: Source) -> list[Trial]:
-    """The trials of one point: one for each seed.
+    """The trials of one point, one for each seed.
 
     Raises:
         SpecError: a value is refused, or the settings do not go together.
@@ -67,10 +71,10 @@ def trials_at(point: Mapping[str, JsonValue], sweep: Sweep, model: type[TaskConf
 
 
 def config_at(point: Mapping[str, JsonValue], sweep: Sweep, model: type[TaskConfig]) -> TaskConfig:
-    """The checked settings of what is fixed and a point's values.
+    """The checked settings of a trial: the fixed entries with a point's values put in.
 
     Raises:
-        UserError: for the first that is refused.
+        UserError: for the first value that is refused.
     """
     entries = copy.deepcopy(sweep.fixed)
     for name, value in point.items():
@@ -79,7 +83,7 @@ def config_at(point: Mapping[str, JsonValue], sweep: Sweep, model: type[TaskConf
 
 
 def told(error: UserError, sweep: Sweep) -> str:
-    """The message; for a range that draws no whole numbers, with the distribution to take."""
+    """The message of an error; it names the distribution to use where whole numbers are needed."""
     drawn = sweep.search.get(error.field or "")
     if drawn is None or drawn.between() is None or error.kind != "whole number":
         return error.message
@@ -87,7 +91,7 @@ def told(error: UserError, sweep: Sweep) -> str:
 
 
 def place(sweep: Sweep, path: str, point: Mapping[str, JsonValue], source: Source) -> str:
-    """The path in the sweep file from which a trial's setting has its value."""
+    """The path in the sweep file that gives a trial's setting its value."""
     name = next((name for name in point if is_below(path, name)), None)
     if name is None:
         below = [name for name in point if is_below(name, path)] if not source.knows(f"fixed.{path}") else []

@@ -1,4 +1,4 @@
-"""The entries of a sweep file with overrides from the command line put in."""
+"""Puts overrides from the command line into the entries of a sweep file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ def overridden(
     """Copies of a file's entries and source, with overrides put in, in order.
 
     Args:
+        entries: of the file.
+        source: where each entry was written.
         overrides: `key=value`, as in `load`.
 
     Raises:
-        SpecError: an override that cannot be put in; an empty grid or search.
+        SpecError: an override does not fit, or the grid or search is empty.
     """
     changed, source = copy.deepcopy(dict(entries)), copy.deepcopy(source)
     _flatten_grid(changed, source)
@@ -32,7 +34,7 @@ def overridden(
 
 
 def _flatten_grid(entries: dict[str, JsonValue], source: Source) -> None:
-    """Puts the entries of a grid under their dotted names, and refuses an empty grid or search."""
+    """Gives the entries of a grid their dotted names, and refuses an empty grid or search."""
     for section in ("grid", "search"):
         if section in entries and not entries[section]:
             raise source.error(section, "is empty; name a setting and its values, or leave it out")
@@ -46,7 +48,7 @@ def _flatten_grid(entries: dict[str, JsonValue], source: Source) -> None:
 
 
 def _varied(grid: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
-    """What a grid lists, by dotted name; a name may come twice."""
+    """The entries of a grid by dotted name; a name may come twice."""
     for name, values in grid.items():
         if isinstance(values, dict) and values:
             yield from _varied(values, f"{prefix}{name}.")
@@ -75,7 +77,10 @@ def _put(text: str, entries: dict[str, JsonValue], source: Source) -> None:
 
 
 def _fix(key: str, entries: dict[str, JsonValue], source: Source) -> None:
-    """Takes what is fixed out of what varies; with its last setting, a search goes as a whole."""
+    """Removes a setting that is now fixed from the grid or search.
+
+    With the last setting of a search, the entries that belong to a search are removed too.
+    """
     for section in ("grid", "search"):
         varied = entries.get(section)
         if not isinstance(varied, dict):

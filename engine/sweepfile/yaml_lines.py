@@ -1,7 +1,8 @@
-"""Reading a sweep file: plain YAML with the line of every entry, and `key=value` overrides from the command line.
+"""Reads plain YAML with the line of every entry, and `key=value` overrides.
 
-Unquoted scalars follow the core schema of YAML 1.2: null, true and false, integers, floats (`1e-3` is one), and text (`no` is).
-A key given twice is an error. A dotted key is a path: `recipe.seed: 1` says the same as `recipe: {seed: 1}`.
+Unquoted scalars follow the core schema of YAML 1.2: null, true and false, integers, floats (`1e-3`
+is a float), and text (`no` is text). A key given twice is an error. A dotted key is a path:
+`recipe.seed: 1` means `recipe: {seed: 1}`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from engine.terminal import printable
 from tasks.parts.settings import UserError
 
 LARGEST = 100_000
-"""Entries in a sweep file at most: aliases can make a small file expand without bound."""
+"""Most entries in a sweep file: aliases can make a small file expand without bound."""
 DEEPEST = 30
-"""Levels of nesting at most."""
+"""Most levels of nesting."""
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -36,7 +37,10 @@ _PLAIN = {
 
 
 class SpecError(UserError):
-    """A mistake in a sweep file or an override: the message is one line that has file, line and field in it."""
+    """A mistake in a sweep file or an override.
+
+    The message is one line and names the file, the line and the field.
+    """
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
@@ -47,16 +51,26 @@ class SpecError(UserError):
 
 @dataclass
 class Source:
-    """Where each entry of a sweep came from: dotted path -> line of the file, or the override that set it."""
+    """Where each entry of a sweep was written.
+
+    Attributes:
+        file: path of the sweep file.
+        lines: dotted path -> line of the file.
+        overrides: dotted path -> the override that set it, as text.
+        earlier: dotted path of an entry that is written twice -> its first line.
+    """
 
     file: str
     lines: dict[str, int] = field(default_factory=dict)
     overrides: dict[str, str] = field(default_factory=dict)
     earlier: dict[str, int] = field(default_factory=dict)
-    """Of what is written twice, the first line."""
 
     def error(self, path: str, message: str) -> SpecError:
-        """The error to raise for the entry at a dotted path (where it is absent, the first below it, else the nearest above)."""
+        """The error to raise for the entry at a dotted path.
+
+        Where there is no such entry, it has the line of the first entry below the path, else of the
+        nearest above.
+        """
         at = path
         if path and not self.knows(path):
             at = next((name for name in (*self.overrides, *self.lines) if name.startswith(f"{path}.")), path)
@@ -67,29 +81,29 @@ class Source:
         return self.error_in(self.lines.get(at), path, message)
 
     def error_in(self, line: int | None, path: str, message: str) -> SpecError:
-        """The error to raise for an entry in a line of the file."""
+        """The error to raise for an entry at a line of the file."""
         return SpecError(f"{self.file}{f':{line}' if line else ''}: {_named(path)}{message}")
 
     def knows(self, path: str) -> bool:
-        """Whether the entry at a path is written in the file or an override."""
+        """Whether the file or an override has an entry at a path."""
         return path in self.lines or path in self.overrides
 
     def forget(self, path: str) -> None:
-        """The entry at a path, and all below it, is no more."""
+        """Removes the entry at a path, and all entries below it."""
         for known in (self.lines, self.overrides):
             for name in [name for name in known if name == path or name.startswith(f"{path}.")]:
                 del known[name]
 
 
 class _Override(Source):
-    """The value of one override, which has no lines; its `file` is the override."""
+    """The source of a single override: `file` is the override, and there are no lines."""
 
     def error_in(self, line: int | None, path: str, message: str) -> SpecError:
         return SpecError(f"{self.file}: {_named(path)}{message}")
 
 
 def one_line(text: str) -> str:
-    r"""Text without line breaks, and with what cannot be printed written as an escape.
+    r"""Text in one line, with unprintable characters as escapes.
 
     >>> one_line("two\nlines, \x1b[0m")
     'two lines, \\x1b[0m'
@@ -98,10 +112,11 @@ def one_line(text: str) -> str:
 
 
 def read(file: str | Path) -> tuple[dict[str, JsonValue], Source]:
-    """A sweep file's entries as nested mappings, and where each came from.
+    """Reads the entries of a sweep file as nested mappings, and where each was written.
 
     Raises:
-        SpecError: no such file, not text, not YAML, not a mapping, a key twice.
+        SpecError: there is no such file, it is not text, not YAML or not a mapping, or a key is
+            given twice.
     """
     source = Source(str(file))
     try:
@@ -110,7 +125,7 @@ def read(file: str | Path) -> tuple[dict[str, JsonValue], Source]:
         raise SpecError(f"{file}: no such file") from None
     except UnicodeDecodeError:
         raise SpecError(f"{file}: not a text file in UTF-8") from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: no file can have this name
         raise SpecError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     node = _composed(text, source)
     if not isinstance(node, yaml.MappingNode):
@@ -121,7 +136,7 @@ def read(file: str | Path) -> tuple[dict[str, JsonValue], Source]:
 
 
 def dump(entries: Mapping[str, object]) -> str:
-    """Entries as YAML that `read` gives back as they are.
+    """Entries as YAML text; `read` gives back the same entries.
 
     >>> print(dump({"radii": [0, "8/255"], "name": "1e3", "rate": 1e-05}), end="")
     radii: [0, 8/255]
@@ -147,7 +162,7 @@ def scalar(text: str) -> JsonValue:
 
 
 def override(text: str) -> tuple[str, JsonValue]:
-    """Splits `key=value`; the value is written as in the file.
+    """Splits `key=value` into the key and the value, which is written as in a sweep file.
 
     Raises:
         SpecError: there is no `=`, no key, or the value is not YAML.
@@ -169,7 +184,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    """Quoted where it would be read as something else."""
+    """Text, quoted where it would be read as another value."""
     style = "'" if scalar(text) != text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -182,7 +197,7 @@ def _named(path: str) -> str:
 
 
 def _composed(text: str, source: Source) -> yaml.Node | None:
-    """The nodes of a YAML document."""
+    """The root node of a YAML document."""
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -194,7 +209,7 @@ def _composed(text: str, source: Source) -> yaml.Node | None:
         raise source.error_in(None, "", f"not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise source.error_in(None, "", "nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # an escape beyond Unicode, of which PyYAML is not aware
+    except (ValueError, OverflowError) as error:  # an escape beyond Unicode, which PyYAML does not catch
         raise source.error_in(None, "", f"not valid YAML: {error}") from None
 
 
@@ -203,7 +218,7 @@ def _kind(node: yaml.Node | None) -> str:
 
 
 def _check(node: yaml.Node, path: str, source: Source, count: list[int]) -> None:
-    """Counts a node, and refuses one too many, one nested too deeply and one that is not plain YAML."""
+    """Counts a node; refuses too many, nested too deeply, or not plain YAML."""
     count[0] += 1
     line = node.start_mark.line + 1
     if count[0] > LARGEST:
@@ -229,7 +244,10 @@ def _value(node: yaml.Node, path: str, source: Source, count: list[int]) -> Json
 
 
 def _mapping(node: yaml.MappingNode, path: str, source: Source, count: list[int]) -> dict[str, JsonValue]:
-    """A mapping with its dotted keys taken apart; `grid` and `search` keep theirs, since each entry is one setting."""
+    """A mapping in which dotted keys are nested mappings.
+
+    `grid` and `search` keep their dotted keys, since each of their entries is one setting.
+    """
     entries: dict[str, JsonValue] = {}
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
@@ -244,7 +262,7 @@ def _mapping(node: yaml.MappingNode, path: str, source: Source, count: list[int]
         seen[key] = line
         for depth in range(1, len(names)):
             source.lines.setdefault(".".join([path, *names[:depth]]).lstrip("."), line)
-        if full in source.lines:  # as a dotted and as a nested key: allowed where both are mappings
+        if full in source.lines:  # dotted and nested: allowed where both are mappings
             source.earlier[full] = source.lines[full]
         source.lines[full] = line
         twice = _joined(entries, names, _value(value_node, full, source, count))
@@ -256,7 +274,11 @@ def _mapping(node: yaml.MappingNode, path: str, source: Source, count: list[int]
 
 
 def _joined(entries: dict[str, JsonValue], path: Sequence[str], value: JsonValue) -> str | None:
-    """Puts a value at a path; mappings join. The dotted path where something stands already, or None."""
+    """Puts a value at a path, and merges mappings.
+
+    Returns the dotted path of an entry that is there already and cannot be merged; None where there
+    is none.
+    """
     first, rest = path[0], path[1:]
     if rest:
         value = _nested(rest, value)
