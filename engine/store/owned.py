@@ -142,8 +142,8 @@ class SweepFolder:
             UserError: the manifest is broken. Nothing is removed then: any file may be the user's.
         """
         try:
-            told = json.loads(self._store.read(MANIFEST))
-            names, unknown = told["files"], told["format"] != FORMAT
+            found = json.loads(self._store.read(MANIFEST))
+            names, unknown = found["files"], found["format"] != FORMAT
             broken = not all(isinstance(name, str) and _ordinary(name) for name in names)
         except (OSError, ValueError, TypeError, KeyError):
             broken, unknown = True, False
@@ -227,7 +227,7 @@ def _is_table_of_trials(store: Store) -> bool:
 
 def _is_search(store: Store) -> bool:
     try:
-        told = store.read_json("search.json")
+        found = store.read_json("search.json")
     except (OSError, ValueError):
         return False
-    return isinstance(told, Mapping) and {"study", "points"} <= told.keys()
+    return isinstance(found, Mapping) and {"study", "points"} <= found.keys()

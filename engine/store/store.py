@@ -84,7 +84,7 @@ class Store:
         self._filesystem = pafs.SubTreeFileSystem(path, filesystem)
         self.folder = Path(path) if isinstance(filesystem, pafs.LocalFileSystem) else None
         """The local folder; None on another file system."""
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.uri,)
@@ -259,8 +259,8 @@ class Store:
 
     def tell(self, damaged: Damaged) -> None:
         """Reports once on stderr that a damaged file is not used."""
-        if damaged.location not in self._told:
-            self._told.add(damaged.location)
+        if damaged.location not in self._reported:
+            self._reported.add(damaged.location)
             say(f"{damaged}; it is not used, and will be made again")
 
     def set_aside(self, damaged: Damaged) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from types import ModuleType
 
-from engine.sweepfile.expand import Trial, config_at, told
+from engine.sweepfile.expand import Trial, config_at, message_of
 from engine.sweepfile.schema import MOST_TRIALS, Scheduler, Sweep
 from engine.sweepfile.yaml_lines import Source
 from tasks.parts.artifacts.common.kind import kind_of
@@ -90,7 +90,7 @@ def check_between(sweep: Sweep, model: type[TaskConfig], source: Source) -> None
             config_at({**first, name: value}, sweep, model)
         except UserError as error:
             if error.field == name and error.kind:
-                raise source.error(f"search.{name}", told(error, sweep)) from None
+                raise source.error(f"search.{name}", message_of(error, sweep)) from None
 
 
 def check_scheduler(scheduler: Scheduler, task: ModuleType, trials: Sequence[Trial], source: Source) -> None:

@@ -66,7 +66,7 @@ def trials_at(point: Mapping[str, JsonValue], sweep: Sweep, model: type[TaskConf
         try:
             trials.append(Trial(config_at(values, sweep, model), values))
         except UserError as error:
-            raise source.error(place(sweep, error.field or "", values, source), told(error, sweep)) from None
+            raise source.error(place(sweep, error.field or "", values, source), message_of(error, sweep)) from None
     return trials
 
 
@@ -82,7 +82,7 @@ def config_at(point: Mapping[str, JsonValue], sweep: Sweep, model: type[TaskConf
     return validated(model, entries, sweep.task)
 
 
-def told(error: UserError, sweep: Sweep) -> str:
+def message_of(error: UserError, sweep: Sweep) -> str:
     """The message of an error; it names the distribution to use where whole numbers are needed."""
     drawn = sweep.search.get(error.field or "")
     if drawn is None or drawn.between() is None or error.kind != "whole number":
