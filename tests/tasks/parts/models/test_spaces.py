@@ -60,7 +60,7 @@ def digits() -> tuple[Classifier, Tensor, Tensor, Principal]:
     return model.requires_grad_(False), grey, labels, Principal(grey, 12)
 
 
-# --------------------------------------------------------------------------------------------------------------- spaces
+# --- spaces
 
 
 def test_in_pixels_a_point_is_the_image(resnet: Classifier) -> None:
@@ -139,7 +139,7 @@ def test_what_a_hidden_space_needs(resnet: Classifier) -> None:
     assert caught.value.field == "space"
 
 
-# --------------------------------------------------------------------------------------------------------------- names
+# --- names
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_the_space_of_a_name(resnet: Classifier, digits: tuple[Classifier, Tenso
     assert caught.value.field == "space"
 
 
-# ------------------------------------------------------------------------------------------------------ closed forms
+# --- closed forms
 
 
 Search = Callable[..., Any]
@@ -236,7 +236,8 @@ def test_the_latent_space_of_principal_components(digits: tuple[Classifier, Tens
     classes = logits.argmax(1)
     assert set(classes.tolist()) == {0, 1}
     exact = (logits[:, 0] - logits[:, 1]).abs() / (autoencoder.directions @ w).norm() / space.unit
-    # the nearest point of the boundary is decoded to an image within the box, so that no clamping is in the way
+    # the nearest point of the boundary is decoded to an image within the box, so that no clamping
+    # is in the way
     way = (autoencoder.directions @ w) / (autoencoder.directions @ w).norm()
     signed = torch.where(classes == 0, -exact, exact)[:, None] * way
     inner = (points.double() + signed) * space.unit @ autoencoder.directions + autoencoder.mean
@@ -274,7 +275,7 @@ def test_a_search_in_the_middle_of_a_residual_network(resnet: Classifier) -> Non
         assert shorter.all()  # the boundary, along the way
 
 
-# ---------------------------------------------------------------------------------------------------------- residuals
+# --- residuals
 
 
 def test_the_residual_is_the_distance_from_the_plane(digits: tuple[Classifier, Tensor, Tensor, Principal]) -> None:
