@@ -204,9 +204,7 @@ def of(text: str, model: Classifier, autoencoder: Autoencoder | None = None) -> 
     if kind == "pixel":
         return pixels(model, autoencoder)
     if autoencoder is None:
-        raise UserError(
-            "there is no autoencoder whose latent space could be searched; take pixel or hidden:<k>", "space"
-        )
+        raise UserError("there is no autoencoder with a latent space; take pixel or hidden:<k>", "space")
     return latent(model, autoencoder)
 
 
@@ -272,7 +270,7 @@ def _hidden_unit(model: Classifier, number: int, k: int | str) -> float:
 
 def _positive(unit: float, where: str) -> float:
     if not 0 < unit < math.inf:
-        raise UserError(f"{where} cannot be searched: the typical size of its numbers is {unit}", "space")
+        raise UserError(f"{where} has no unit: the typical size of its numbers is {unit}", "space")
     return unit
 
 
