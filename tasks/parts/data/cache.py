@@ -149,7 +149,7 @@ def fit(image: Picture, size: int) -> Picture:
         width, height = image.size
     if (height, width) == (size, size):
         return image
-    from torchvision.transforms import functional  # slow to import, and most data sets do without
+    from torchvision.transforms import functional  # slow to import, and seldom needed
 
     return functional.center_crop(functional.resize(image, [size], antialias=True), [size])
 

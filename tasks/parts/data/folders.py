@@ -28,7 +28,7 @@ def image_files(folder: Path) -> list[tuple[str, int]]:
 
     They are in the order of torchvision's `ImageFolder`.
     """
-    from torchvision.datasets.folder import IMG_EXTENSIONS  # slow to import, and most data sets do without
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # slow to import, and seldom needed
 
     found: list[tuple[str, str, str, int]] = []
     pending = [""]

@@ -129,7 +129,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 def _crc(path: Path) -> tuple[int, int]:
     content = path.read_bytes()
-    if path.suffix == ".gz":  # its last eight bytes say this of the content, and unpacking checks it
+    if path.suffix == ".gz":  # the last eight bytes hold both, and unpacking checks them
         crc, size = struct.unpack("<II", content[-8:].rjust(8, b"\0"))
         return crc, size
     return zlib.crc32(content), len(content)

@@ -224,7 +224,7 @@ def _find(name: str, root: Path) -> DataSet:
         fingerprint=lambda _: f"{name}-{source_hash(stem)}",
         check=check_function,
         root=root,
-        here=str(root),  # the function may read files there, which the module's source does not tell
+        here=str(root),  # the function may read files there, of which its source says nothing
     )
 
 

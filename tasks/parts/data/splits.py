@@ -222,7 +222,7 @@ def divide(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
     if fraction == 0:
         return split, _part(split, np.empty(0, np.int64))
     sizes = np.bincount(split.labels, minlength=len(split.classes))
-    upto = np.floor(np.cumsum(sizes) * fraction + 0.5).astype(np.int64)  # rounding the sums keeps the total
+    upto = np.floor(np.cumsum(sizes) * fraction + 0.5).astype(np.int64)  # the total stays right
     quota = np.diff(upto, prepend=0)  # (K,)
     chosen = _rank_in_class(split.labels, _mixed(split.ids, 1 + seed)) < quota[split.labels]
     return _part(split, np.flatnonzero(~chosen)), _part(split, np.flatnonzero(chosen))

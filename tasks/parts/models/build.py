@@ -113,7 +113,8 @@ def build(
     given = dict(options or {})
     colours = 3 if kind == "torchvision" else shape[0]
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(generator_seed)  # torch.manual_seed would also seed every GPU
+        # torch.manual_seed would also seed every GPU.
+        torch.default_generator.manual_seed(generator_seed)
         try:
             if kind == "torchvision":
                 network = _torchvision().build(name, shape, classes, pretrained=weights == "DEFAULT", **given)

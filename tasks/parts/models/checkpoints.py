@@ -36,7 +36,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         if all(key.startswith(prefix) for key in stored):
             stored = {key.removeprefix(prefix): value for key, value in stored.items()}
     wanted = model.state_dict()
-    own = {key: value for key, value in wanted.items() if key in ("mean", "std")}  # a classifier's normalisation
+    # The normalisation of a classifier is no part of a bare network's state dict.
+    own = {key: value for key, value in wanted.items() if key in ("mean", "std")}
     outer = own | {f"network.{key}": value for key, value in stored.items()}
     inner = {key.removeprefix("network."): value for key, value in stored.items() if key.startswith("network.")}
     stored = max((stored, outer, inner), key=lambda state: len(state.keys() & wanted.keys() - own.keys()))

@@ -154,7 +154,8 @@ class Classifier(nn.Module):
     def _split(self) -> tuple[Stage, ...]:
         """The stages in the modules' current modes, on which a traced operation can depend."""
         modes = tuple([module.training for module in all_modules(self.network)])
-        if not self._splits:  # first in evaluation mode, where the stages can be compared with the network
+        if not self._splits:
+            # First in evaluation mode, where the stages can be compared with the network.
             with evaluating(self.network):
                 stages = split(self.network)
                 verify(self.network, stages, self._noise())

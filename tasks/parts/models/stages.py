@@ -238,7 +238,7 @@ def _chain(steps: Sequence[Step], entry: fx.Node, result: fx.Node) -> tuple[Modu
 def _module(network: nn.Module, path: ModulePath) -> nn.Module:
     """As `network.get_submodule`, at a fraction of its cost."""
     for name in path:
-        network = cast(nn.Module, network._modules[name])  # it was there when the network was traced
+        network = cast(nn.Module, network._modules[name])  # there when the network was traced
     return network
 
 
