@@ -1,8 +1,9 @@
-"""What one kind of accuracy costs of another: clean accuracy against accuracy under attack, a point a recipe."""
+"""What one kind of accuracy costs of another: clean against attacked, a point a recipe."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from pydantic import Field
@@ -13,6 +14,7 @@ from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -38,7 +40,10 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe: `recipe`, `colour`, `column`, `dash`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `n`, `seeds`.
+    """One line a recipe.
+
+    The columns are `recipe`, `colour`, `column`, `dash`, `x`, `x_low`, `x_high`, `mean`, `low`,
+    `high`, `n`, `seeds`.
 
     Both numbers are means over examples, their copies, the ladder of the condition and seeds.
     """
@@ -63,7 +68,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     frame = pd.concat(parts, ignore_index=True)
     label = options.y.replace("_", " ")
     words = [
-        f"{counted(len(frame), 'recipe').capitalize()}: {label} ({up}) against {label} ({options.across}), means over examples and seeds.",
+        f"{counted(len(frame), 'recipe').capitalize()}: {label} ({up}) against {label} ({options.across}), means over "
+        "examples and seeds.",
         channels.hidden_words(),
         caption(frame, options, "Bars both ways"),
     ]
@@ -88,7 +94,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         groups = list(dict.fromkeys(frame["dash"]))
         height = 2.6 + encoding.legend_height(width, order, groups)
         figure, axes = style.panels(1, len(columns), width=width, height=height, sharex=True, sharey=True)
-        handles: dict[Any, Any] = {}
+        handles: dict[Hashable, Artist] = {}
         crowded = len(frame) / len(columns) > encoding.CROWD
         for ax, column in zip(axes[0], columns, strict=True):
             for _, point in frame[frame["column"] == column].iterrows():
@@ -108,10 +114,10 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     return figure
 
 
-def _point(ax: Axes, point: pd.Series, how: dict[str, Any], crowded: bool) -> Any:
+def _point(ax: Axes, point: pd.Series, how: style.Look, crowded: bool) -> Artist:
     """A marker with its interval along either axis."""
-    thin = {"color": how["color"], "linewidth": 0.4 if crowded else 0.9, "alpha": 0.5 if crowded else 1.0}
+    thin: style.Look = {"color": how["color"], "linewidth": 0.4 if crowded else 0.9, "alpha": 0.5 if crowded else 1.0}
     ax.plot([point["x_low"], point["x_high"]], [point["mean"]] * 2, **thin)
     ax.plot([point["x"]] * 2, [point["low"], point["high"]], **thin)
-    look = {**how, "linestyle": "", "markersize": 4.5}
-    return ax.plot([point["x"]], [point["mean"]], markeredgecolor="white", markeredgewidth=0.4, zorder=4, **look)[0]
+    look: style.Look = {**how, "linestyle": "", "markersize": 4.5, "markeredgewidth": 0.4, "zorder": 4}
+    return ax.plot([point["x"]], [point["mean"]], markeredgecolor="white", **look)[0]
