@@ -21,7 +21,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis import augmented, style
-from analysis.arrays import counted
+from analysis.arrays import conditions, counted
 from analysis.drawing import FigureResult
 from analysis.results import Results, epoch_metric, epochs_of, in_order, is_number, show
 from analysis.summary import scalars
@@ -138,7 +138,8 @@ def render(
         varied=varied,
         spec=spec,
         columns=_glossary(results),
-        centres="condition" in results.rows,
+        baseline=results.baseline,
+        moved=_moved(results),
         versions=_versions(records),
     )
 
@@ -192,6 +193,13 @@ def _clock(seconds: float) -> str:
     '1970-01-01 00:00 UTC'
     """
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _moved(results: Results) -> list[str]:
+    """The conditions other than the baseline, where some of their centres may be missing."""
+    if not {"condition", "found"} <= set(results.rows):
+        return []
+    return [name for name in conditions(results.rows) if name != results.baseline]
 
 
 def _not_found(results: Results) -> str:

@@ -26,7 +26,7 @@ class Options(FigureOptions):
     y: str = Field("p_true", description="row column to draw")
     along: str = Field("radius", description="row column of the horizontal axis")
     kind: str | None = Field(None, description="kind of noise; by default the first in the rows")
-    condition: str | None = Field(None, description="condition; by default the first (genuine)")
+    condition: str | None = Field(None, description="condition; by default the first")
     recipe: str | None = Field(None, description="recipe, by its label; by default the first")
     examples: int = Field(60, ge=0, description="how many single examples are drawn")
     classes: int = Field(

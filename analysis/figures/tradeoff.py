@@ -23,7 +23,7 @@ class Options(FigureOptions):
     """The options of `tradeoff`."""
 
     y: str = Field("accuracy", description="row column to draw, under both conditions")
-    across: str = Field("clean", description="condition of the horizontal axis")
+    across: str | None = Field(None, description="condition of the horizontal axis; by default the first")
     up: str | None = Field(
         None, description="condition of the vertical axis; by default attack, or where there is none the last one"
     )
@@ -48,12 +48,13 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     Both numbers are means over examples, their copies, the ladder of the condition and seeds.
     """
     present = conditions(results.rows)
-    others = [name for name in present if name != options.across]
+    across = options.across or present[0]
+    others = [name for name in present if name != across]
     up = options.up or ("attack" if "attack" in others else others[-1] if others else None)
     if up is None:
-        raise ReportError(f"up: there is no condition besides {options.across}")
+        raise ReportError(f"up: there is no condition besides {across}")
     channels = encoding.assign_channels(results, options.by)
-    flat, steep = (select(results, options, condition=name) for name in (options.across, up))
+    flat, steep = (select(results, options, condition=name) for name in (across, up))
     parts = []
     for recipe in results.recipes:
         both = [rows[rows["recipe"] == recipe] for rows in (flat, steep)]
@@ -64,18 +65,18 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         place = {"x": x.mean, "x_low": x.low, "x_high": x.high}
         parts.append(pd.DataFrame({**channels.of(results, recipe), **place, **y.columns()}))
     if not parts:
-        raise ReportError(f"no recipe was measured under both {options.across} and {up}")
+        raise ReportError(f"no recipe was measured under both {across} and {up}")
     frame = pd.concat(parts, ignore_index=True)
     label = options.y.replace("_", " ")
     words = [
-        f"{counted(len(frame), 'recipe').capitalize()}: {label} ({up}) against {label} ({options.across}), means over "
+        f"{counted(len(frame), 'recipe').capitalize()}: {label} ({up}) against {label} ({across}), means over "
         "examples and seeds.",
         channels.hidden_words(),
         caption(frame, options, "Bars both ways"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
-        "x": f"{label} ({options.across})",
+        "x": f"{label} ({across})",
         "mean": f"{label} ({up})",
         "colour": channels.title(results),
     }
@@ -103,7 +104,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                     how["marker"] = style.MARKERS[groups.index(point["dash"]) % len(style.MARKERS)]
                 handles.setdefault(point["colour"], _point(ax, point, how, crowded))
             ax.set_title(column)
-            ax.set_xlabel(frame.attrs.get("x", options.across))
+            ax.set_xlabel(frame.attrs.get("x", options.across or ""))
         axes[0, 0].set_ylabel(style.wrap(frame.attrs.get("mean", options.y), height - 0.7))
         more = {
             group: Line2D([], [], color=style.GREY, linestyle="", marker=style.MARKERS[place % len(style.MARKERS)])

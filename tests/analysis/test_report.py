@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,10 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import PROJECT
-from linear_sweeps import NOISE, OPTIMISER, grid, write
+from linear_sweeps import NOISE, OPTIMISER, grid, rows, write
 from PIL import Image
+from planted_evaluations import evaluated
 
-from analysis import report, sections, stats
+from analysis import catalogue, report, sections, stats
+from analysis.drawing import from_csv
 from analysis.figures import effects
 from analysis.results import ReportError
 from analysis.summary import estimate
@@ -176,6 +179,30 @@ def test_uri(tmp_path: Path) -> None:
     files = report.build(tmp_path.as_uri(), figures=["effects"])
     assert files[-1] == f"{tmp_path.as_uri()}/report.html"
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_report_reads_the_columns_that_a_figure_uses(tmp_path: Path) -> None:
+    """`effects` needs no ladder, but where there is one it is averaged over, whatever its name."""
+
+    def renamed(point: Mapping[str, float], examples: int = 10) -> pd.DataFrame:
+        return rows(point, examples).rename(columns={"radius": "temperature"})
+
+    folder = write(tmp_path, grid(recipe__optimiser=["sgd", "adam"]), measure=renamed)
+    entry = {"effects": {"along": "temperature"}}
+    chosen = catalogue.parse(entry)
+    assert "temperature" not in chosen.needs
+    report.build(folder, figures=[entry])
+    drawn = from_csv((folder / "figures/effects.csv").read_bytes())
+    assert np.allclose(drawn["mean"], chosen.module.compute(load(folder), chosen.options)["mean"])
+    assert "averaged over the temperature ladder" in drawn.attrs["caption"]
+
+
+def test_only_rows_around_moved_centres_are_told_how_to_read(tmp_path: Path) -> None:
+    report.build(write(tmp_path / "flatness", GRID[:1], examples=10), figures=["effects"])
+    assert "Differences between genuine and adversarial or random centres" in page_of(tmp_path / "flatness").text
+    folder = write(tmp_path / "evaluation", GRID[:1], examples=10, measure=evaluated)
+    report.build(folder, figures=["tradeoff"])
+    assert "centres" not in page_of(folder).text
 
 
 def test_summary_is_over_seeds(tmp_path: Path) -> None:

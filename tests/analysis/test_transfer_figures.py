@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,19 @@ def test_seeds_are_no_more_examples(tmp_path: Path) -> None:
         numbers = ["mean", "low", "high", "n"]
         assert np.allclose(first[numbers].astype(float), second[numbers].astype(float), atol=0.01), name
         assert set(second["seeds"]) == {3}
+
+
+def test_a_control_is_known_by_what_it_is(tmp_path: Path) -> None:
+    """Not by its name: a source that is no network, and not several."""
+
+    def renamed(point: Mapping[str, object]) -> pd.DataFrame:
+        return transferred(point).replace({"source": {"random": "a step aside"}})
+
+    here, there = sweep(tmp_path / "here", transferred), sweep(tmp_path / "there", renamed)
+    for name in ("transfer_matrix", "shared_examples", "flatness_and_transfer"):
+        first, second = compute(here, name), compute(there, name)
+        pd.testing.assert_frame_equal(first.replace({"source": {"random": "a step aside"}}), second)
+        assert second.attrs["caption"] == first.attrs["caption"].replace("random: moved", "a step aside: moved")
 
 
 def test_shared_images_are_counted_as_in_a_loop(one: Results) -> None:
