@@ -64,7 +64,7 @@ def select(
             there = sorted(map(str, rows[column].dropna().unique())) if column in rows else []
             raise ReportError(f"no rows of the {column} {wanted!r}; there are {', '.join(there) or 'none'}")
         keep &= (rows[column] == wanted).to_numpy()
-    if options.only_found and {"condition", "found"} <= set(rows):  # without a search, no centre is missing
+    if options.only_found and {"condition", "found"} <= set(rows):  # without an attack, no centre is missing
         moved = (rows["condition"] != results.baseline).to_numpy()
         for column in ("found", "correct"):
             if column in rows:

@@ -36,10 +36,11 @@ def name_that_differs(results: Results) -> str | None:
 
 
 def lines(results: Results, by: str | None = None) -> Encoding:
-    """One coloured line a recipe, with a panel for each norm.
+    """Which settings colour, panels and dashes show, where lines are drawn against a length.
 
-    Of many recipes the colour shows the attack, where attacks differ. Panels and dashes show the
-    rest, as in `encoding.assign_channels`.
+    Each recipe has a colour, and each norm a panel, since lengths in different norms cannot be
+    compared. Of many recipes the colour shows the attack, where attacks differ. Panels and dashes
+    show the rest, as in `encoding.assign_channels`.
 
     Args:
         results: of a sweep of attacks.

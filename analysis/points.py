@@ -15,7 +15,7 @@ from engine.store.records import SweepRecord
 
 
 def objectives(sweep: SweepRecord) -> dict[str, str]:
-    """Objective -> mode (max or min)."""
+    """Whether more (max) or less (min) of each objective is better."""
     return {objective.metric: objective.mode for objective in sweep.objectives}
 
 

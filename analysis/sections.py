@@ -203,7 +203,7 @@ def _moved(results: Results) -> list[str]:
 
 
 def _not_found(results: Results) -> str:
-    """How many adversarial searches around correctly classified images found nothing, in words."""
+    """In words, how many attacks on correctly classified images found nothing."""
     rows = results.rows
     if "found" not in rows or "condition" not in rows:
         return ""

@@ -136,7 +136,7 @@ def over_seeds(values: ArrayLike, *, level: float = 0.95, bounds: Bounds = None)
 
 
 def _estimate(by_seed: Floats, left_out: Floats, groups: Ints, n: Ints, level: float, bounds: Bounds) -> Estimate:
-    """From each seed's number (S, R), and those without each group of examples (S, G, R).
+    """The estimate from each seed's number (S, R), and those without each group (S, G, R).
 
     `groups` (R,) is how many of the groups hold any example.
     """
@@ -170,11 +170,11 @@ def _estimate(by_seed: Floats, left_out: Floats, groups: Ints, n: Ints, level: f
 def _spread_of_logits(shares: Floats, mean: Floats, n: Ints) -> Floats:
     """The variance (R,) of the mean share, on the logit scale.
 
-    From the variance v of the logits of the S seeds it is
-    `v / S + (1 - 2 mean)^2 v^2 / (2 (S - 1))`. The second part is for the skew of shares close to 0
-    or 1: there the mean share depends on v too, by `v (1 - 2 mean) / 2` on this scale, and v is
-    known from S seeds only (Cox's method for the mean of a lognormal number; Zhou and Gao, 1997).
-    Half an example is added to both sides of each share, so that 0 and 1 have logits.
+    It is `v / S + (1 - 2 mean)^2 v^2 / (2 (S - 1))`, where v is the variance of the logits of the S
+    seeds. The second part is for the skew of shares close to 0 or 1: there the mean share depends
+    on v too, by `v (1 - 2 mean) / 2` on this scale, and v is known from S seeds only (Cox's method
+    for the mean of a lognormal number; Zhou and Gao, 1997). Half an example is added to both sides
+    of each share, so that 0 and 1 have logits.
     """
     known = np.isfinite(shares)
     seeds = np.maximum(known.sum(0), 1)

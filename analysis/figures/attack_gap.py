@@ -66,7 +66,7 @@ def _split(varied: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and radius.
+    """The numbers that are drawn: one line for each curve and radius.
 
     The columns are `what` (best, gap), `attack`, `recipe`, `column`, `x`, `mean`, ..., `passes`.
     `best` is the share of examples that are classified correctly and that no attack fools within

@@ -1,4 +1,4 @@
-"""Reliability diagram: how often a classifier is right that is so sure (Guo et al., 2017)."""
+"""Reliability diagram: how often a classifier is right, by how sure it is (Guo et al., 2017)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe, condition and bin.
+    """The numbers that are drawn: one line for each recipe, condition and bin.
 
     The columns are `condition`, `recipe`, `colour`, `column`, `dash`, `bin`, `x`, `mean`, ...,
     `share`. `x` is the mean confidence in the bin, `mean` the accuracy, `share` the part of the

@@ -37,10 +37,10 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and point: the columns `FRAME`; `what` is a mean or a difference.
+    """The numbers that are drawn: one line for each curve and point.
 
-    All conditions are compared on the same examples: an example counts where every condition of it
-    was measured.
+    The columns are `FRAME`; `what` is a mean or a difference. All conditions are compared on the
+    same examples: an example counts where every condition of it was measured.
     """
     recipe = results.named(options.recipe)
     parts: list[pd.DataFrame] = []

@@ -1,4 +1,4 @@
-"""Each recipe beside the one that the others are variations of: the difference by example."""
+"""The difference of each recipe from a baseline, by example."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def uses(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe and condition.
+    """The numbers that are drawn: one line for each recipe and condition.
 
     `x` says in what the recipe differs from the baseline, `mean` by how much its column does.
     Differences are between the same examples under the same seeds. With one recipe, its means are

@@ -64,7 +64,7 @@ def why_not_rows(columns: set[str]) -> str | None:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and distance.
+    """The numbers that are drawn: one line for each curve and distance.
 
     The columns are `recipe`, `colour`, `column`, `dash`, `known`, `x`, `mean`, `low`, `high`, `n`,
     `seeds`. `mean` is the share of correctly classified examples whose smallest perturbation, as

@@ -1,4 +1,4 @@
-"""One number an example against one varied setting, or its difference from a control."""
+"""A mean over examples against one varied setting, or its difference from a control."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def uses(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a point.
+    """The numbers that are drawn: one line for each point.
 
     The columns are `what` (mean, seed), `condition`, `line`, `recipe`, `x`, `mean`, `low`, `high`,
     ..., `seed`.

@@ -36,8 +36,9 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a source and bin: `source`, `bin`, `x` (mean flatness), `mean`, `low`, `high`, ...
+    """The numbers that are drawn: one line for each source and bin.
 
+    The columns are `source`, `bin`, `x` (mean flatness), `mean`, `low`, `high`, `n`, `seeds`.
     `mean` is the share of the other networks that the image fools, of those that classify its
     original correctly, averaged over examples. Bins are taken within each source, so that a source
     whose images are flat and transfer badly for other reasons does not make a slope. The
@@ -113,7 +114,7 @@ def _correlation(pairs: pd.DataFrame, options: Options) -> tuple[float, float, f
     flatness, fooled = pairs["flatness"].to_numpy(float), pairs["fooled"].to_numpy(float)
 
     def mean(weights: Floats) -> Floats:
-        """Of resamples with these weights, (B, examples): (B,)."""
+        """The mean correlation in resamples with these weights, (B, examples): (B,)."""
         each = np.array(
             [rank_correlation(flatness[rows], fooled[rows], weights[:, example[rows]]) for rows in groups]
         )  # (sources, B)

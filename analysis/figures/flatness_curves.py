@@ -46,7 +46,7 @@ def uses(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and point.
+    """The numbers that are drawn: one line for each curve and point.
 
     The columns are `level` (example, class, all), `name`, `x`, `mean`, `low`, `high`, `n`, `seeds`.
     """

@@ -42,7 +42,7 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line an objective and setting, the largest first.
+    """The numbers that are drawn: one line for each objective and setting, the largest first.
 
     The columns are `objective`, `x` (setting), `mean`, `low`, `high`, `n` (points), `seeds`.
     """

@@ -47,7 +47,7 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a training and epoch.
+    """The numbers that are drawn: one line for each training and epoch.
 
     The columns are `trial`, `recipe`, `status`, `x` (epoch), `mean` (the metric), `low`, `high`
     (none), `n`, `seeds`. Trials that share a network share its training, which stands under the

@@ -38,7 +38,7 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a point and axis; the best point last.
+    """The numbers that are drawn: one line for each point and axis; the best point last.
 
     The columns are `point`, `status`, `axis`, `x` (its place), `value` (as text), `mean` (its
     height from 0 to 1), `colour` (rank of the objective among the points that are done, 0 the

@@ -51,7 +51,7 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a point; those of the front come last, in order.
+    """The numbers that are drawn: one line for each point; those of the front come last, in order.
 
     The columns are `recipe`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `front`, `n`, `seeds`.
     """

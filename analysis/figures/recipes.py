@@ -38,7 +38,7 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and point.
+    """The numbers that are drawn: one line for each curve and point.
 
     The columns are `condition`, `recipe`, `colour`, `column`, `dash`, `x`, `mean`, `low`, `high`,
     ...

@@ -49,7 +49,7 @@ def why_not_rows(columns: set[str]) -> str | None:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe and kind of pass.
+    """The numbers that are drawn: one line for each recipe and kind of pass.
 
     The columns are `what` (forwards, backwards), `recipe`, `colour`, `column`, `dash`, `x`, ...
     `x`, `x_low` and `x_high` are the median and the quartiles of the passes over correctly

@@ -43,7 +43,7 @@ def why_not_rows(columns: set[str]) -> str | None:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and radius.
+    """The numbers that are drawn: one line for each curve and radius.
 
     The columns are `what` (search, random), `recipe`, `colour`, `column`, `dash`, `x`, `mean`, ...
     An example is robust at a radius where its image is classified correctly and no perturbation of

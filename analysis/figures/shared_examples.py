@@ -37,10 +37,12 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a bar: `source`, `x` (how many networks are fooled), `mean`, `low`, `high`, `n`, ...
+    """The numbers that are drawn: one line for each bar.
 
-    `mean` is the share of the images found at the source that fool exactly `x` networks, with its
-    Wilson interval. Joint attacks that each left out networks are averaged within an example.
+    The columns are `source`, `x` (how many networks are fooled), `mean`, `low`, `high`, `n`,
+    `seeds`. `mean` is the share of the images found at the source that fool exactly `x` networks,
+    with its Wilson interval. Joint attacks that each left out networks are averaged within an
+    example.
     """
     rows = transfers(results, options, options.recipe)
     total = len(networks(rows))

@@ -40,7 +40,7 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe.
+    """The numbers that are drawn: one line for each recipe.
 
     The columns are `recipe`, `colour`, `column`, `dash`, `x`, `x_low`, `x_high`, `mean`, `low`,
     `high`, `n`, `seeds`.

@@ -1,4 +1,4 @@
-"""Which network is fooled by what was found at which: a matrix of source x target."""
+"""Which network is fooled by images found at which: a matrix of source x target."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 JOINT = "all others, jointly"
-"""The row that holds, for each network, the joint search that it was held out of."""
+"""The row that holds, for each network, the joint attack that it was held out of."""
 EVERY, RIGHT = "all examples", "right before, and found at the source"
 WIDE = 8
 """Matrices of more networks than this lie below each other."""
@@ -44,10 +44,11 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a cell: `panel`, `source`, `x` (the target), `same`, `mean`, `low`, `high`, `n`, ...
+    """The numbers that are drawn: one line for each cell.
 
-    `mean` is the share of examples whose image, found at the source, the target misclassifies, with
-    its Wilson interval.
+    The columns are `panel`, `source`, `x` (the target), `same`, `mean`, `low`, `high`, `n`,
+    `seeds`. `mean` is the share of examples whose image, found at the source, the target
+    misclassifies, with its Wilson interval.
     """
     rows = transfers(results, options, options.recipe)
     targets = networks(rows)
