@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.parts.geometry.balls import Ball, ascent_direction, project
-from tasks.parts.models.stages import walk
+from tasks.parts.models.modes import all_modules
 
 Classify = Callable[[Tensor], Tensor]
 """Points (B, ...) to logits (B, K)."""
@@ -31,7 +31,7 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
     The mode is set module by module and past `nn.Module.__setattr__`, at a tenth of the cost of `model.eval()`: that counts where a step
     takes a millisecond.
     """
-    training = [module for module in walk(model) if module.training]
+    training = [module for module in all_modules(model) if module.training]
     state = torch.get_rng_state()
     state_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     for module in training:
