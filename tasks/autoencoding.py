@@ -1,8 +1,8 @@
-"""How good is an autoencoder of a classifier's representations, at a stage, in terms that can be interpreted?
+"""How good is an autoencoder of a classifier's representations?
 
 Each image's representation is encoded and decoded. The error is compared with the size of
-representations, with how much they vary over the data set and with the distance to the nearest training
-example; and the classifier goes on from the reconstruction: its loss, its class.
+representations, with how much they vary over the data set and with the distance to the nearest
+training example; and the classifier goes on from the reconstruction: its loss, its class.
 
 Rows: one for each example.
 """
@@ -18,7 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tasks.parts.artifacts import autoencoder, representations
+from tasks.parts.artifacts import representations
+from tasks.parts.artifacts.autoencoder import Request
 from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
 from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.contract import Batch, Needs, TaskConfig
@@ -56,7 +57,7 @@ BEHIND = ("loss_reconstructed", "loss_mean", "correct_reconstructed", "agrees")
 SUBJECT = "autoencoder"
 DETAILS = ("active_features", "rate", "distortion")
 MAY_BE_MISSING = frozenset({"error_over_neighbor", "neighbor", *BEHIND, *DETAILS})
-"""What was not asked for, what no classifier follows (a pooled representation), and what other kinds have."""
+"""What was not asked for, what only other kinds have, and all behind a pooled representation."""
 
 
 class Config(TaskConfig):
@@ -68,13 +69,13 @@ class Config(TaskConfig):
     )
 
     @property
-    def request(self) -> autoencoder.Request:
+    def request(self) -> Request:
         """The autoencoder that is judged."""
-        return autoencoder.Request(recipe=self.recipe, autoencoder=self.autoencoder)
+        return Request(recipe=self.recipe, autoencoder=self.autoencoder)
 
 
 def needs(config: Config) -> Needs:
-    """The classifier, the autoencoder, and the representations among which the nearest is sought."""
+    """The classifier, the autoencoder, and where neighbours are asked for, the representations."""
     found: dict[str, Any] = {"classifier": config.recipe, "autoencoder": config.request}
     return found | ({"representations": config.request.bank} if config.neighbor else {})
 
@@ -89,8 +90,8 @@ def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str,
 
     Args:
         config: the settings.
-        given: `classifier`, a `Classifier`; `autoencoder`, an `Autoencoder` of its representations; and
-            where the nearest is asked for, `representations`, the bank.
+        given: `classifier`, a `Classifier`; `autoencoder`, an `Autoencoder` of its representations;
+            and where the nearest is asked for, `representations`, the bank.
         batch: the examples.
 
     Returns:
@@ -144,9 +145,10 @@ def _own(config: Config, bank: representations.Representations, batch: Batch) ->
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     """Means over the examples, and what they amount to.
 
-    `explained_variance` is 1 minus the mean squared error over the mean squared distance of training
-    representations from their mean. `recovered_loss` is 1 where the classifier's loss behind the
-    reconstruction is that behind the representation, and 0 where it is that behind the mean one.
+    `explained_variance` is 1 minus the mean squared error over the mean squared distance of
+    training representations from their mean. `recovered_loss` is 1 where the classifier's loss
+    behind the reconstruction is that behind the representation, and 0 where it is that behind the
+    mean one.
     """
     means = {name: float(values.mean()) for name, values in scores(config, rows).items()}
     if rows["loss_mean"].notna().any():

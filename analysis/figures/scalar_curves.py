@@ -1,4 +1,4 @@
-"""The trials' scalars against one varied setting, such as the quality of autoencoders by their bottleneck."""
+"""The trials' scalars against one varied setting: quality of autoencoders by bottleneck."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe and scalar: `scalar`, `column`, `line`, `recipe`, `x`, `mean`, `low`, `high`, `n`, `seeds`."""
+    """One line a recipe and scalar.
+
+    The columns are `scalar`, `column`, `line`, `recipe`, `x`, `mean`, `low`, `high`, `n`, `seeds`.
+    """
     x, by, column = _settings(results, options)
     known = summary.scalars(results)
     wanted = options.y or known[:1]
@@ -98,7 +101,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """A row of panels for each scalar, a panel for each value of a setting: means with bars, joined."""
+    """Means with bars, joined: a row of panels for each scalar, a column for each setting."""
     with style.paper():
         frame = frame.assign(column=encoding.or_empty(frame["column"]), line=encoding.or_empty(frame["line"]))
         columns, lines, scalars = (list(dict.fromkeys(frame[name])) for name in ("column", "line", "scalar"))
@@ -117,7 +120,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                     here = of_panel[of_panel["line"] == name]
                     here = here.assign(x=here["x"] if numeric else [places.index(value) for value in here["x"]])
                     if name == reference:
-                        how: style.Look = {"color": style.GREY, "linestyle": "--", "marker": "s"}
+                        how: style.Look = {"color": style.GREY, "linestyle": ":", "marker": "s"}
                     else:
                         how = style.look(coloured.index(name), len(coloured))
                     handles[name] = _line(ax, here.sort_values("x"), how)

@@ -1,4 +1,4 @@
-"""The task against what can be computed otherwise: principal components of the images, networks that see all or nothing of an error."""
+"""The task against what can be computed otherwise, such as principal components of images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """An autoencoder of the representations of a classifier, at one stage.
 
-At stage 0 it is one of the images, and knows of no classifier unless the logits count. It is trained
-on the training images of the classifier's recipe; a share of them is held out for its validation.
+At stage 0 it is one of the images, and knows of no classifier unless the logits count. It is
+trained on the training images of the classifier's recipe; a share of them is held out for its
+validation.
 """
 
 from __future__ import annotations

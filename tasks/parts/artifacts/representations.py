@@ -1,7 +1,7 @@
 """A bank of hidden representations: what a classifier makes of the images of a split, at one stage.
 
-It is made once, in parts, and shared by autoencoders, nearest neighbours and statistics. The workers
-read a large bank memory-mapped, so that it is in memory once a node, however many read it.
+It is made once, in parts, and shared by autoencoders, nearest neighbours and statistics. The
+workers read a large bank memory-mapped, so that it is in memory once a node, however many read it.
 """
 
 from __future__ import annotations

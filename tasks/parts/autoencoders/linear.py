@@ -1,9 +1,9 @@
 """The linear autoencoder, whose optimum is the projection on the first principal components.
 
-Baldi and Hornik 1989. The components are computed, not learnt: exactly from the covariance where the
-representation has few numbers, else by subspace iteration from a random start (Halko, Martinsson and
-Tropp 2011). With noise of variance s^2 that the code is to remove, the best linear map shrinks each
-component by lambda / (lambda + s^2), with lambda its variance.
+Baldi and Hornik 1989. The components are computed, not learnt: exactly from the covariance where
+the representation has few numbers, else by subspace iteration from a random start (Halko,
+Martinsson and Tropp 2011). With noise of variance s^2 that the code is to remove, the best linear
+map shrinks each component by lambda / (lambda + s^2), with lambda its variance.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class Options(Settings):
 
 
 class Linear(Coder):
-    """code = (x - mean) V, reconstruction = mean + code diag(shrink) V^T with orthonormal V (D, bottleneck)."""
+    """A projection: code = (x - mean) V, reconstruction = mean + code diag(shrink) V^T.
+
+    The columns of V (D, bottleneck) are orthonormal.
+    """
 
     mean: Tensor
     shrink: Tensor
@@ -71,8 +74,8 @@ def principal_components(batches: Batches, count: int) -> tuple[Tensor, Tensor, 
         count: how many components, at most D.
 
     Returns:
-        The mean (D,), the components (D, count) as orthonormal columns, and the variances along them
-        (count,), largest first; float64.
+        The mean (D,), the components (D, count) as orthonormal columns, and the variances along
+        them (count,), largest first; float64.
     """
     total, examples = torch.zeros((), dtype=torch.float64), 0
     for batch in batches():

@@ -1,6 +1,7 @@
-"""A deterministic autoencoder (Hinton and Salakhutdinov 2006): the squared error behind a narrow code.
+"""A deterministic autoencoder, trained on its squared error (Hinton and Salakhutdinov 2006).
 
-A multilayer perceptron, or convolutions with residual blocks where the representation has positions.
+A multilayer perceptron, or convolutions with residual blocks where the representation has
+positions.
 """
 
 from __future__ import annotations

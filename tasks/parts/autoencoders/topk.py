@@ -1,10 +1,10 @@
-"""The sparse autoencoder with k active features (Gao et al. 2024, "Scaling and evaluating sparse autoencoders").
+"""The sparse autoencoder with k active features (Gao et al. 2024).
 
     z = TopK( W_enc (x - b) ),   reconstruction = W_dec z + b
 
 with more features than x has numbers, of which the k largest positive ones are kept, and columns of
-W_dec of norm 1. Features that no example has activated for long are dead. The strongest of them also
-learn to reconstruct what the others leave over (the paper's AuxK), which brings them back.
+W_dec of norm 1. Features that no example has activated for long are dead. The strongest of them
+also learn to reconstruct what the others leave over (the paper's AuxK), which brings them back.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ class TopK(Coder):
         return (self._combined(code) + self.bias).unflatten(1, self.shape)
 
     def objective(self, x: Tensor, target: Tensor, step: Step) -> Objective:
-        """Squared error, and what dead features would leave of it; in training mode activity is counted."""
+        """The squared error, and how well dead features explain it.
+
+        In training mode it is counted how long each feature has not been active.
+        """
         activations = self._activations(x)
         code = largest(activations, self.k)
         reconstruction = self.decode(code)
@@ -81,7 +84,7 @@ class TopK(Coder):
 
     @property
     def dead(self) -> Tensor:
-        """Which features no training example has activated for `dead_after` examples, (features,)."""
+        """Whether each feature has not been active for `dead_after` examples, (features,)."""
         return self.idle >= self.options.dead_after
 
     def details(self, x: Tensor, ids: list[int], seed: int) -> dict[str, Tensor]:

@@ -4,9 +4,10 @@ q(z|x) = N(mu(x), diag sigma(x)^2), p(z) = N(0, 1). What is lowered, in nats, ov
 
     loss = ( -E_q log p(x|z) + beta KL(q(z|x) || p(z)) ) / D
 
-p(x|z) is Gaussian around the decoder's output or, for numbers in [0, 1], Bernoulli. The Gaussian's one
-variance is at its optimum, the mean squared error of the batch (Rybkin, Daniilidis and Levine 2021);
-a moving average of it is kept. Without hidden layers this is probabilistic PCA (Lucas et al. 2019).
+p(x|z) is Gaussian around the decoder's output or, for numbers in [0, 1], Bernoulli. The Gaussian's
+one variance is at its optimum, the mean squared error of the batch (Rybkin, Daniilidis and Levine
+2021); a moving average of it is kept. Without hidden layers this is probabilistic PCA (Lucas et al.
+2019).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ DECAY = 0.99
 SMALLEST = 1e-6
 """Variance below which none is counted with, in that of standardised numbers."""
 ACTIVE = 0.01
-"""Variance of a unit's mean over the data from which on it is active (Burda, Grosse and Salakhutdinov 2016)."""
+"""Variance of a unit's mean over the data from which on it is active (Burda et al. 2016)."""
 
 
 class Options(Trunk):
@@ -75,7 +76,10 @@ class Vae(Coder):
         return output.sigmoid() if self.options.likelihood == "bernoulli" else output
 
     def objective(self, x: Tensor, target: Tensor, step: Step) -> Objective:
-        """The negative evidence lower bound with the step's beta, in nats over D, by one sample of q."""
+        """The negative evidence lower bound in nats over D, by one sample of q.
+
+        In training mode the rate is weighted with the beta of the step.
+        """
         mu, log_sigma = self.posterior(x)
         z = mu + log_sigma.exp() * step.normal(mu)
         output = self.decoder(z)

@@ -1,6 +1,7 @@
 """The vector-quantised autoencoder (van den Oord, Vinyals and Kavukcuoglu 2017).
 
-The encoder's output is divided into groups, and each is replaced by the nearest vector of a codebook:
+The encoder's output is divided into groups, and each is replaced by the nearest vector of a
+codebook:
 
     z_q = e_k,  k = argmin_j ||z - e_j||^2
     loss = ||x - decode(z_q)||^2 / D + commitment ||z - sg(z_q)||^2 / d
@@ -94,7 +95,7 @@ class Vqvae(Coder):
         return self.encoder(x).unflatten(1, (self.options.groups, self.dimension))
 
     def _nearest(self, z: Tensor) -> Tensor:
-        """The nearest vectors of z (B, groups, dimension): ||e||^2 - 2 z.e differs from the distance by ||z||^2."""
+        """The nearest vectors of z (B, groups, dimension), by ||e||^2 - 2 z.e."""
         return (self.vectors.square().sum(1) - 2 * z @ self.vectors.T).argmin(2)
 
     def _follow(self, z: Tensor, chosen: Tensor) -> None:
@@ -108,7 +109,7 @@ class Vqvae(Coder):
         self.vectors[used] = self.sums[used] / self.counts[used, None]
 
     def _revive(self, z: Tensor, step: Step) -> None:
-        """Places the vectors that are chosen too seldom at outputs of the encoder; at the first step, all."""
+        """Places vectors that are chosen too seldom at outputs of the encoder; at first, all."""
         flat = z.flatten(0, 1)
         usual = len(flat) / len(self.vectors)
         seldom = ((self.counts < self.options.revival * usual) | (self.counts == 0)).nonzero().flatten()
@@ -121,7 +122,9 @@ class Vqvae(Coder):
 
 
 def perplexity(shares: Tensor) -> Tensor:
-    """exp of the entropy of shares (K,): how many vectors are in use, were all used equally often.
+    """The exponential of the entropy of shares (K,).
+
+    That is how many vectors are in use, were all of these used equally often.
 
     >>> perplexity(torch.tensor([0.5, 0.5, 0.0]))
     tensor(2.)

@@ -77,7 +77,9 @@ def nearest(queries: Tensor, bank: Bank, k: int, metric: Metric = "l2", own: Ten
 
 
 def _candidates(queries: Tensor, bank: Bank, count: int, metric: Metric, own: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows (Q, count) that are nearest in single precision, and the squared distance (Q,) below which none but them can be.
+    """The rows (Q, count) that are nearest in single precision.
+
+    Beside them the squared distance (Q,) below which no other row can be.
 
     The bank is read once, and all queries are compared with each block of it.
     """
@@ -141,14 +143,20 @@ def _taken(bank: Bank, first: int, device: torch.device) -> Tensor:
 
 
 def _squared(queries: Tensor, points: Tensor, metric: Metric) -> Tensor:
-    """Squared distances along the last axis; of norm 1 or 0 for cosine, where 0 is orthogonal to all."""
+    """Squared distances along the last axis.
+
+    For cosine the points have norm 1, or 0, which has a right angle to all.
+    """
     if metric == "cosine":
         return (2 - 2 * (queries * points).sum(-1)).clamp_min(0)
     return torch.cdist(queries, points, compute_mode="donot_use_mm_for_euclid_dist")[..., 0, :].square()
 
 
 def _exact(queries: Tensor, bank: Bank, rows: Tensor, metric: Metric) -> Tensor:
-    """Squared distances of queries (Q, D) to rows of the bank (Q, m), in double precision; infinite beyond its end."""
+    """Squared distances of queries (Q, D) to rows of the bank (Q, m), in double precision.
+
+    They are infinite for rows beyond its end.
+    """
     found = torch.full(rows.shape, math.inf, dtype=torch.float64, device=rows.device)
     step = max(1, NUMBERS // (rows.shape[1] * queries.shape[1]))
     for start in range(0, len(rows), step):

@@ -1,8 +1,9 @@
-"""How good an autoencoder's reconstructions are, example by example, in terms that can be interpreted.
+"""How good an autoencoder's reconstructions are, example by example.
 
-The error of a reconstruction means little on its own. Here it is a share of what is typical: of the norm
-of a representation, of how much representations vary, of the distance to the nearest other one. And it
-is what the error does to the classifier behind it: recovered loss, accuracy and agreement.
+The error of a reconstruction means little on its own. Here it is a share of what is typical: of the
+norm of a representation, of how much representations vary, of the distance to the nearest other
+one. And it is what the error does to the classifier behind it: recovered loss, accuracy and
+agreement.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ def behind(
 def recovered_loss(loss: float, loss_reconstructed: float, loss_mean: float) -> float:
     """Mean losses as the share that the reconstruction keeps of what the representation knows.
 
-    1 where the reconstruction is as good as the representation, 0 where it is no better than the mean
-    representation (Bricken et al. 2023); above 1 or below 0 where it is better or worse than these. NaN
-    where the classifier is no better behind the representation than behind the mean.
+    1 where the reconstruction is as good as the representation, 0 where it is no better than the
+    mean representation (Bricken et al. 2023); above 1 or below 0 where it is better or worse than
+    these. NaN where the classifier is no better behind the representation than behind the mean.
 
     >>> recovered_loss(0.1, 0.3, 2.1)
     0.9

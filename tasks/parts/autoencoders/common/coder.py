@@ -1,4 +1,4 @@
-"""What every autoencoder has: a code of a representation, a reconstruction, and the objective of its training."""
+"""What every autoencoder has: a code, a reconstruction, and the objective of its training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 Batches = Callable[[], Iterator[Tensor]]
-"""All training representations in batches (B, *shape), standardised; each call goes through them anew."""
+"""All training representations in batches (B, *shape); each call goes through them anew."""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,9 @@ def facts(
 def explained_by_channel(
     autoencoder: Autoencoder, bank: Bank, rows: np.ndarray, device: str | torch.device = "cpu"
 ) -> list[float]:
-    """Explained variance of each channel (of each number of a flat representation) over some rows of a bank.
+    """Explained variance of each channel over some rows of a bank.
+
+    Of a flat representation every number is a channel.
 
     1 - squared error / squared deviation from the mean training representation; 0 where the channel
     does not vary.
@@ -221,7 +223,7 @@ class _Totals:
 
 
 def _scored(training: _Training, rows: np.ndarray) -> dict[str, float]:
-    """The means of an epoch over rows from which nothing is learnt; their noise is the same each time."""
+    """The means of an epoch over rows that are not learnt from; their noise is always the same."""
     totals = _Totals()
     with torch.no_grad():
         for number, some in enumerate(_chunks(rows, SCORED)):

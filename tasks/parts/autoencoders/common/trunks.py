@@ -1,4 +1,7 @@
-"""The networks before and behind a code: a multilayer perceptron, or convolutions where there are positions."""
+"""The networks before and behind a code.
+
+A multilayer perceptron, or convolutions where the representation has positions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bank against the network's own head; autoencoders of it, and the requests that fit no network."""
+"""A bank against the network's own head, autoencoders of it, and requests that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Autoencoders against closed forms: principal components, probabilistic PCA, a planted dictionary, and a slow vector quantiser."""
+"""Autoencoders against closed forms.
+
+These are principal components, probabilistic PCA, a planted dictionary and a slow vector quantiser.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def gaussian(seed: int, *shape: int) -> Tensor:
 
 
 def trained(values: Tensor, held_out: int = 0, **settings: Any) -> tuple[Autoencoder, list[dict[str, float]]]:
-    """An autoencoder of the first of some representations (N, *shape), the last being held out, and its epochs."""
+    """An autoencoder of some representations (N, *shape), and its epochs; the last are held out."""
     recipe = AutoencoderRecipe(**settings)
     autoencoder = build(recipe, values.shape[1:])
     rows = np.arange(len(values))

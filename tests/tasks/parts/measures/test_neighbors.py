@@ -1,4 +1,4 @@
-"""The nearest of many against a comparison of all pairs in double precision, also where single precision cannot tell them apart."""
+"""The nearest of many against a comparison of all pairs in double precision."""
 
 from __future__ import annotations
 
