@@ -50,6 +50,7 @@ class Residual(nn.Module):
 def encoder(shape: Sequence[int], outputs: int, trunk: Trunk) -> nn.Module:
     """Representations (B, *shape) to (B, outputs).
 
+    >>> import torch
     >>> encoder((3, 32, 32), 16, Trunk())(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 16])
     """
@@ -76,6 +77,7 @@ def encoder(shape: Sequence[int], outputs: int, trunk: Trunk) -> nn.Module:
 def decoder(inputs: int, shape: Sequence[int], trunk: Trunk) -> nn.Module:
     """Codes (B, inputs) to representations (B, *shape): the encoder's way back.
 
+    >>> import torch
     >>> decoder(16, (64, 7, 5), Trunk(width=8))(torch.zeros(2, 16)).shape
     torch.Size([2, 64, 7, 5])
     """
