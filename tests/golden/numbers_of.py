@@ -1,4 +1,6 @@
-"""Small numbers of every task, attack and kind of artifact, computed anew: what the files beside this one hold them to.
+"""Small numbers of every task, attack, autoencoder and kind of artifact, computed anew.
+
+The files beside this one hold them to what they were.
 
 Networks and images are in double precision where their code allows it, so that processors agree to far more than 1e-5.
 """
@@ -17,14 +19,18 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import tasks
 from tasks.parts import artifacts, attacks
-from tasks.parts.artifacts import adversarial_examples
+from tasks.parts.artifacts import adversarial_examples, autoencoder, classifier, representations
 from tasks.parts.artifacts.common import attack_functions
 from tasks.parts.artifacts.common.attack_settings import Attack
-from tasks.parts.artifacts.common.kind import kind_of
+from tasks.parts.artifacts.common.kind import Product
+from tasks.parts.autoencoders.common import build
+from tasks.parts.autoencoders.common import training as autoencoder_training
+from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
 from tasks.parts.contract import Batch, prepared, requests
 from tasks.parts.data import load as data
 from tasks.parts.models import build as models
@@ -39,6 +45,7 @@ IDS = (3, 0, 14, 27, 41, 8)
 BLOBS: dict[str, Any] = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 12}, "epochs": 1}
 TASKS: dict[str, dict[str, Any]] = {
     "adversarial_search": {"attack": {"norm": "L2", "steps": 8}, "radii": [0.1, 0.3, 0.6], "black_box": 30},
+    "autoencoding": {"autoencoder": {"kind": "linear", "bottleneck": 3}},
     "evaluation": {"attack": {"epsilon": 0.1, "steps": 5}, "radii": [0.1, 0.3], "samples": 4},
     "input_flatness": {
         "attack": {"epsilon": 0.2, "steps": 5, "restarts": 2},
@@ -54,6 +61,8 @@ TASKS: dict[str, dict[str, Any]] = {
     },
 }
 """Settings of each task that let it do all it can, in little time."""
+SINGLE = ("autoencoding",)
+"""Tasks that work in single precision, as what they are given was made in it."""
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},
     "adamw": {"optimiser": "adamw"},
@@ -66,17 +75,18 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def members() -> list[str]:
-    """`tasks/<name>`, `attacks/<name>` and `kinds/<name>` of all there are."""
+    """`tasks/<name>`, `attacks/<name>`, `autoencoders/<name>` and `kinds/<name>` of all there are."""
     found = [f"tasks/{module.name}" for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg]
     found += [f"attacks/{module.name}" for module in pkgutil.iter_modules(attacks.__path__) if not module.ispkg]
     found += [f"kinds/{module.name}" for module in pkgutil.iter_modules(artifacts.__path__) if not module.ispkg]
+    found += [f"autoencoders/{name}" for name in build.names()]
     return sorted(found)
 
 
 def module_of(member: str) -> ModuleType:
     """The module that holds the member's `VERSION`."""
     kind, _, name = member.partition("/")
-    folder = {"tasks": "tasks", "attacks": "tasks.parts.attacks", "kinds": "tasks.parts.artifacts"}[kind]
+    folder = {"tasks": "tasks", "kinds": artifacts.__name__}.get(kind, f"tasks.parts.{kind}")
     return importlib.import_module(f"{folder}.{name}")
 
 
@@ -87,7 +97,10 @@ def computed(member: str) -> Numbers:
     torch.set_num_threads(1)
     try:
         if kind == "kinds":
-            return {"classifier": _classifiers, "adversarial_examples": _examples}[name]()
+            kinds = {"adversarial_examples": _examples, "autoencoder": _autoencoder, "classifier": _classifiers}
+            return {**kinds, "representations": _representations}[name]()
+        if kind == "autoencoders":
+            return _trained_autoencoder(name)
         return _task(module_of(member), TASKS.get(name, {})) if kind == "tasks" else _attack(name)
     finally:
         torch.set_num_threads(threads)
@@ -157,10 +170,12 @@ def _attack(name: str) -> Numbers:
 
 def _task(task: ModuleType, settings: Mapping[str, Any]) -> Numbers:
     config = task.Config(recipe=BLOBS, **settings)
+    precision = torch.float32 if task.__name__.rpartition(".")[2] in SINGLE else torch.float64
     batch = _batch(_network())
+    batch = Batch(batch.ids, batch.images.to(precision), batch.labels)
     needs = requests(task.needs(config))
-    whole = [name for name, request in needs.items() if not kind_of(request).per_example]
-    networks = {name: _network(number) for number, name in enumerate(whole)}
+    whole = [name for name, request in needs.items() if isinstance(request, classifier.Request)]
+    networks = {name: _network(number).to(precision) for number, name in enumerate(whole)}
     made = prepared(needs, networks, batch)
     rows = pd.DataFrame(task.measure(config, made, batch))
     numbers = rows.select_dtypes(["number", "bool"]).astype(float).groupby("id").mean()
@@ -214,3 +229,49 @@ def _classifiers() -> Numbers:
         numbers[f"{name}: loss"] = _listed([epoch["loss"] for epoch in epochs])
         numbers[f"{name}: weights"] = _listed([parameter.detach().double().sum() for parameter in model.parameters()])
     return numbers
+
+
+def _representations() -> Numbers:
+    """Of a hidden layer and of the pixels."""
+    model, recipe = _network(), Recipe(**BLOBS)
+    batch, numbers = _batch(model), Numbers()
+    for stage in (0, 1, 2):
+        request = representations.Request(recipe=recipe, stage=stage)
+        made = representations.make(request, {"classifier": model} if stage else {}, batch)
+        numbers[f"stage {stage}"] = _listed(made["value"].flatten(1).sum(1))
+    return numbers
+
+
+def _autoencoder() -> Numbers:
+    """The linear one, which is computed and not trained, with the images that are held out."""
+    how = AutoencoderRecipe(kind="linear", bottleneck=3, standardise="channel", denoising=0.2)
+    request = autoencoder.Request(recipe=Recipe(**BLOBS), autoencoder=how)
+    made = prepared(autoencoder.needs(request), {}, _batch(_network()))
+    *steps, product = autoencoder.make(request, made, None, "cpu")
+    assert isinstance(product, Product)
+    numbers = {name: [value] for step in steps for name, value in step.numbers.items()}
+    numbers["held out"] = _listed(autoencoder.divided(30, 0.2, seed=1)[1])
+    return numbers | {name: _listed(product.arrays[name].sum()) for name in ("center", "variance", "magnitude")}
+
+
+class _Bank:
+    """Representations in double precision."""
+
+    def __init__(self, values: Tensor):
+        self.values = values
+
+    def take(self, rows: NDArray[np.int64], device: str | torch.device) -> Tensor:
+        """Some of them."""
+        return self.values[torch.from_numpy(rows)].to(device)
+
+
+def _trained_autoencoder(kind: str) -> Numbers:
+    """A few steps of training on smooth numbers, in double precision."""
+    shape, numbers = (2, 5, 5), Numbers()
+    x = (_drawn(1, 40, 4) @ _drawn(2, 4, 50)).reshape(40, *shape)
+    recipe = AutoencoderRecipe(kind=kind, bottleneck=8, epochs=2, batch_size=10, denoising=0.1)
+    model, rows = build.build(recipe, shape).double(), np.arange(40)
+    for epoch in autoencoder_training.epochs(recipe, model, _Bank(x), rows[:30], rows[30:]):
+        numbers |= {f"epoch {epoch['epoch']:g}: {name}": [float(f"{value:.9g}")] for name, value in epoch.items()}
+    details = model.coder.details(model.standardised(x[:5]), list(range(5)), seed=0)
+    return numbers | {name: _listed(values.detach()) for name, values in details.items()}
