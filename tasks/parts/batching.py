@@ -32,6 +32,10 @@ class Batch:
     images: Tensor
     labels: Tensor
 
+    def __getitem__(self, rows: Tensor) -> Batch:
+        """Some of the examples, by their rows (b,)."""
+        return Batch([self.ids[row] for row in rows.tolist()], self.images[rows], self.labels[rows])
+
 
 def batch_size(pixels: int, device: torch.device) -> int:
     """A batch size near the fastest for images of so many numbers each (channels times height times width).

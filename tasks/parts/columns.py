@@ -29,3 +29,12 @@ class Column(str):
         column = super().__new__(cls, words)
         column.values, column.by_kind = tuple(values), by_kind
         return column
+
+
+EXAMPLE = {
+    "id": "example (index in the split)",
+    "label": "true class",
+    "predicted": "class predicted at the image",
+    "correct": "image is classified correctly",
+}
+"""Columns of every task that asks one classifier about single images; `rows.example_columns` has their values."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class NotFinite(RuntimeError):
         super().__init__(message if example is None else f"{message} for example {example}")
         self.message, self.example = message, example
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[NotFinite], tuple[str, int | None]]:
         return type(self), (self.message, self.example)
 
 
@@ -73,7 +73,7 @@ class Watch:
     def __init__(self) -> None:
         self._sums: list[Tensor] = []
 
-    def __call__(self, logits: Any) -> None:
+    def __call__(self, logits: object) -> None:
         if isinstance(logits, Tensor) and logits.is_floating_point():
             if len(self._sums) == KEPT:
                 self._sums = [torch.stack(self._sums).sum()]
