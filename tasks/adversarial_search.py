@@ -1,10 +1,10 @@
-"""How far adversarial examples are: which images an attack fools at each radius of a ladder, at what cost.
+"""Which images an attack fools at each radius of a ladder, and at what cost.
 
 Any attack will do (`tasks/parts/attacks`), on pixels or in a hidden space, with or without a fresh
-noisy network at each step. An attack with a fixed radius is tried along the ladder (`security_curve`).
-It brackets the smallest perturbation that it finds between two radii, `distance_low` and
-`distance_high`. An attack that minimises the perturbation knows its length, and so answers for
-every radius; both columns are then that length.
+noisy network at each step. An attack with a fixed radius is tried along the ladder
+(`security_curve`). It brackets the smallest perturbation that it finds between two radii,
+`distance_low` and `distance_high`. An attack that minimises the perturbation knows its length, and
+so answers for every radius; both columns are then that length.
 
 There are two controls: the image moved as far in a random direction, and an attack without
 gradients (Square Attack) at the largest radius of the ladder at which the attack itself failed.
@@ -207,7 +207,10 @@ def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
 
 
 def _black_box(config: Config, model: nn.Module, batch: Batch, predicted: Tensor, found: Tensor) -> NDArray[np.float64]:
-    """Whether Square Attack succeeds, (B, R), at the largest radius at which the attack failed; else NaN."""
+    """Whether Square Attack succeeds at the largest radius at which the attack failed, (B, R).
+
+    NaN at the other radii.
+    """
     outcome = np.full(found.shape, np.nan)
     attack, norm = config.attack, config.attack.norm
     tried = ((predicted == batch.labels) & ~found[:, 0]).nonzero().flatten()
@@ -234,9 +237,10 @@ def _black_box(config: Config, model: nn.Module, batch: Batch, predicted: Tensor
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
-    """Accuracy, robust accuracy at each radius and on average, the attack's cost, and a median distance.
+    """Accuracy, robust accuracy, the attack's success and cost, and a median distance.
 
-    An example is robust at a radius if it is classified correctly and the attack fails there.
+    An example is robust at a radius if it is classified correctly and the attack fails there. The
+    robust accuracy is that at each radius, and on their average.
 
     How far away adversarial examples are is a median over the correctly classified examples, of
     which those not fooled within the largest radius count as infinitely far. Attacks that minimise

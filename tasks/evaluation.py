@@ -84,7 +84,7 @@ class Config(AttackConfig):
 
 
 class Judged(NamedTuple):
-    """What becomes of B images under one change. The numbers from `accuracy` on are (B,), float64."""
+    """What becomes of B images under one change; from `accuracy` on (B,), float64."""
 
     condition: str
     change: str
@@ -178,7 +178,7 @@ def _noisy(config: Config, model: nn.Module, batch: Batch, predicted: Tensor) ->
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
-    """Accuracy, calibration and loss of the clean images, and what the changes leave of the accuracy.
+    """Accuracy, loss and calibration of the clean images, and the accuracy under each change.
 
     `nll` is the mean cross-entropy, and `ece` the expected calibration error in 15 bins of equal
     width. `robust_accuracy` is the accuracy after the attack. `noise_accuracy` and
@@ -196,7 +196,7 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
 
 
 def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """The values by example whose means are the trial's scalars; calibration errors are no means."""
+    """The values by example whose means are the trial's scalars; a calibration error is no mean."""
     by_condition = {str(name): group.set_index("id") for name, group in rows.groupby("condition")}
     clean = by_condition["clean"]
     found = {"accuracy": clean["accuracy"], "nll": clean["loss"]}

@@ -78,7 +78,7 @@ TYPES = {
     **dict.fromkeys(["condition", "kind"], np.str_),
     "distance": np.float32,
 }
-"""Types of the columns that are not float64, for a chunk without rows, which is joined to others."""
+"""Types of the columns that are not float64, for a chunk without rows that is joined to others."""
 
 
 class Config(AttackConfig):
@@ -121,7 +121,7 @@ def needs(config: Config) -> Needs:
 
 
 def check(config: Config, split: Split) -> None:
-    """Refuses a target, of the noise or of the attack, that is no class of the data or is measured itself."""
+    """Refuses a target that is no class of the data, and one of the attack that is measured."""
     if config.attacks:
         check_classes(config.attack, split, config.classes)
     if config.target is not None and config.target >= len(split.classes):

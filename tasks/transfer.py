@@ -1,4 +1,4 @@
-"""Whether classifiers share adversarial examples: those found at each network of a pool, tried on all.
+"""Whether adversarial examples of one classifier fool others: each network of a pool against all.
 
 The networks differ in architecture, recipe and seed. Each of them in turn is attacked (`source`),
 and every network classifies what was found (`target`). Two things stand beside the single networks:
@@ -157,7 +157,7 @@ def _changed(recipe: Recipe, settings: Mapping[str, object], where: str) -> Reci
 
 
 def needs(config: Config) -> Needs:
-    """All networks of the pool, and `found at <source>`: the adversarial examples of each source."""
+    """The networks of the pool, and `found at <source>`: the adversarial examples of each source."""
     pool = config.pool()
     return pool | {
         f"found at {source}": config.adversarial([pool[name] for name in attacked])
@@ -223,7 +223,7 @@ def measure(config: Config, given: Given, batch: Batch) -> Columns:
 
 
 def _flatness(config: Config, model: nn.Module, ids: Sequence[int], points: Tensor, size: int) -> Tensor:
-    """The share (B,) of noisy copies of each point that keep the class that the model gives to it."""
+    """The share of noisy copies of each point that keep the class that the model gives it, (B,)."""
     at_points = in_batches(model, points, size).argmax(1)
     around = statistics(
         model,
@@ -256,7 +256,7 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
 
 
 def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """The values by example whose means are the trial's scalars; an example has several, or none."""
+    """The values by example whose means are the trial's scalars; an example may have several."""
     found = {
         "accuracy": rows.drop_duplicates(["id", "target"]).set_index("id")["target_correct"],
         "white_box": _at_source(rows).set_index("id")["found"],

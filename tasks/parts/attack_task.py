@@ -1,4 +1,4 @@
-"""What tasks share that attack their classifiers: settings, and the request of adversarial examples."""
+"""What tasks that attack their classifiers share: settings, and the request of the examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tasks.parts.training.recipes import Recipe
 class AttackConfig(TaskConfig):
     """The settings of a task that attacks its classifiers.
 
-    A task that measures images alone says in `pixels_only` why an attack in a hidden space is refused.
+    A task that measures images alone says in `pixels_only` why it refuses an attack in a hidden
+    space.
     """
 
     pixels_only: ClassVar[str] = ""
@@ -36,9 +37,9 @@ class AttackConfig(TaskConfig):
         """Adversarial examples of the task's examples.
 
         Args:
-            networks: those that are attacked; the recipe's alone where none is given.
+            networks: those that are attacked at once; the recipe's alone if there are none.
             attack: in place of the setting.
-            radii: a ladder in place of the attack's radius.
+            radii: a ladder, in place of the attack's radius.
         """
         return Request(
             networks=tuple(networks or [self.recipe]),

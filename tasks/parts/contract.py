@@ -1,26 +1,29 @@
-"""What a task is made of. It is one file, `tasks/<name>.py`; nothing is registered, and the YAML names it by the file.
+"""What a task is made of: one file, `tasks/<name>.py`, which the YAML names. Nothing is registered.
 
 ```
 COLUMNS                            row column -> what it is, with its unit: exactly what `measure`
-                                   returns, `id` among them. A text, or a `Column` (tasks.parts.columns)
-                                   that tells the figures more
-MAY_BE_MISSING = frozenset()       optional: the columns that may be NaN in a row; any may if left out
+                                   returns, `id` among them. A text, or a `Column`
+                                   (tasks.parts.columns) that tells the figures more
 class Config(TaskConfig)           the settings; every field has a default, a unit and a bound
 def needs(config)                  name -> request of an artifact that `measure` is given
 def measure(config, given, batch)  one chunk of examples -> columns of rows
 def summarise(config, rows)        all rows -> name -> float, the trial's scalars
 VERSION                            a whole number, raised by hand when its numbers change on purpose
-SHARES                             optional: names of row columns and scalars that lie between 0 and 1;
-                                   `*` stands for any ending
-def scores(config, rows)           optional: scalar -> series by example whose mean it is, for its interval
-def check(config, split)           optional: raises UserError for what only the data can tell, before any work
-def passes(config)                 optional: forward passes for one example at most, for the dry run
-def checks(config, rows)           optional: what was checked -> what is wrong, or None
+
+These may be left out:
+
+MAY_BE_MISSING = frozenset()       the columns that may be NaN in a row; any may if this is left out
+SHARES                             names of row columns and scalars that lie between 0 and 1; `*`
+                                   stands for any ending
+def scores(config, rows)           scalar -> series by example whose mean it is, for its interval
+def check(config, split)           raises UserError for what only the data can tell, before any work
+def passes(config)                 forward passes for one example at most, for the dry run
+def checks(config, rows)           what was checked -> what is wrong, or None
 ```
 
-Numbers that are not finite are a failure of the trial: an infinity in any column, NaN in a column that
-may not be missing, and a network that returns NaN or infinity for an image, however the task asks it.
-A scalar of `summarise` may be NaN, where there was nothing to measure, or infinite. An objective may
+Numbers that are not finite are a failure of the trial: an infinity in any column, NaN in a column
+that may not be missing, and a network that returns NaN or infinity for an image, whoever asks it. A
+scalar of `summarise` may be NaN, where there was nothing to measure, or infinite. An objective may
 be neither.
 """
 
@@ -44,7 +47,7 @@ from tasks.parts.settings import Settings
 from tasks.parts.training.recipes import Recipe
 
 Needs = Mapping[str, Settings]
-"""What a task's `needs` returns: requests of artifact kinds by name. A recipe stands for its classifier."""
+"""What `needs` returns: requests of artifacts by name. A recipe stands for its classifier."""
 
 
 def requests(needs: Needs) -> dict[str, Settings]:
@@ -78,7 +81,7 @@ def prepared(
 
 
 def _whole(needs: Mapping[str, Settings]) -> Iterator[tuple[str, Settings]]:
-    """All whole artifacts that are needed. One that a per-example artifact needs has the names of both."""
+    """All whole artifacts that are needed; `name/inner` is one that a per-example one needs."""
     for name, request in needs.items():
         kind = kind_of(request)
         if kind.per_example:
@@ -138,11 +141,11 @@ class TaskConfig(Settings):
     )
 
     def batch_for(self, images: Tensor) -> int:
-        """How many images (B, C, H, W) go into one forward pass: `batch`, or what suits their device."""
+        """How many images like these, (B, C, H, W), go into one pass."""
         return self.batch or batch_size(images[0].numel(), images.device)
 
 
-# The defaults of the members that a task may leave out, under the names that they have in its module.
+# The defaults of what a task may leave out, under the names that they have in its module.
 
 SHARES: tuple[str, ...] = ()
 MAY_BE_MISSING: Set[str] | None = None

@@ -39,7 +39,8 @@ def spread(axes: Mapping[str, int], columns: Mapping[str, Values]) -> Columns:
         columns: the values of each column, with the axes in their own order. Values are repeated
             along the other axes.
 
-    >>> found = spread({"example": 2, "radius": 2}, {"id": ([7, 9], "example"), "radius": ([0.1, 0.2], "radius")})
+    >>> values = {"id": ([7, 9], "example"), "radius": ([0.1, 0.2], "radius")}
+    >>> found = spread({"example": 2, "radius": 2}, values)
     >>> found["id"].tolist(), found["radius"].tolist()
     ([7, 7, 9, 9], [0.1, 0.2, 0.1, 0.2])
     """

@@ -1,7 +1,8 @@
 """The base of every settings class, the types they share, and the error of a user's mistake.
 
-Settings are frozen, refuse unknown fields, and give each field a default, a unit (in its description) and a bound. A number
-may be written as a fraction, `8/255`, wherever a `Number` (or a type built on it) stands.
+Settings are frozen, refuse unknown fields, and give each field a default, a unit (in its
+description) and a bound. A field of type `Number`, or of a type built on it, can be written as a
+fraction, `8/255`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class UserError(ValueError):
 
 @contextmanager
 def below(path: str) -> Iterator[None]:
-    """Puts a path before the field of a mistake that is raised within; one without a field stays as it is.
+    """Puts a path before the field of a `UserError` that is raised within.
+
+    An error without a field stays as it is.
 
     >>> with below("recipe"):
     ...     raise UserError("no such file", "weights")

@@ -356,12 +356,12 @@ SPOILT: dict[str, tuple[pd.DataFrame, str, str]] = {
     ),
     "random": (
         spoilt(lambda r: r["correct"], "fooled_random", True),
-        "moving at random fools less often than the search",
-        "it fools 100.0%, the search 50.0%",
+        "moving at random fools less often than the attack",
+        "it fools 100.0%, the attack 50.0%",
     ),
     "loss": (
         spoilt(lambda r: at(r, 2), "loss_end", 0.1),
-        "the loss rises along the search",
+        "the loss rises along the attack",
         "it does not for 1 of 3 examples",
     ),
 }

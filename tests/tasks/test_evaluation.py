@@ -220,7 +220,7 @@ def test_checks_hold_and_fail() -> None:
     saved = rows.assign(accuracy=rows["accuracy"].mask((rows["condition"] == "attack") & (rows["id"] == 3), 1))
     assert checks(Config(), saved)["the attack makes no misclassified image correct"] == "it does 1"
     stuck = rows.assign(loss=rows["loss"].mask(rows["condition"] == "attack", 0.05))
-    assert checks(Config(), stuck)["the loss rises along the search"] == "it does not for 3 of 3 examples"
+    assert checks(Config(), stuck)["the loss rises along the attack"] == "it does not for 3 of 3 examples"
     noise = pd.DataFrame({"condition": "noise", "strength": [0.1, 0.2], "persistence": [0.5, 0.9], "id": 0})
     told = checks(Config(), pd.concat([rows, noise], ignore_index=True))["stronger noise changes more classes"]
     assert told is not None

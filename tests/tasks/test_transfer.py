@@ -280,7 +280,7 @@ def test_checks_fail_when_they_should() -> None:
     rows = planted()
     first, second = (
         "what was found is found again from its stored form",
-        "moving at random fools less often than the search",
+        "moving at random fools less often than the attack",
     )
     assert checks(PAIR, rows) == {first: None, second: None}
     lost = rows.copy()
@@ -288,4 +288,4 @@ def test_checks_fail_when_they_should() -> None:
     assert checks(PAIR, lost) == {first: "not so for 1 of 6", second: None}
     lucky = rows.copy()
     lucky.loc[lucky["source"] == RANDOM, "fooled"] = True
-    assert checks(PAIR, lucky) == {first: None, second: "it fools 100.0%, the search 83.3%"}
+    assert checks(PAIR, lucky) == {first: None, second: "it fools 100.0%, the attack 83.3%"}
