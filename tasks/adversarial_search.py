@@ -26,7 +26,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tasks.parts.artifacts.adversarial_examples import AdversarialExamples, space_of
-from tasks.parts.artifacts.common.attack_settings import check_classes
 from tasks.parts.artifacts.common.kind import Given
 from tasks.parts.attack_task import AttackConfig
 from tasks.parts.attacks.square import square
@@ -121,7 +120,7 @@ def needs(config: Config) -> Needs:
 
 def check(config: Config, split: Split) -> None:
     """Refuses a target that is no class of the data, or is measured itself."""
-    check_classes(config.attack, split, config.classes)
+    config.check_attack(split)
 
 
 def passes(config: Config) -> int:

@@ -19,7 +19,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tasks.parts.artifacts.common.attack_settings import check_classes
 from tasks.parts.artifacts.common.kind import Given
 from tasks.parts.attack_task import AttackConfig
 from tasks.parts.batching import in_batches
@@ -106,7 +105,7 @@ def needs(config: Config) -> Needs:
 def check(config: Config, split: Split) -> None:
     """Refuses a target of the attack that is no class of the data, or is measured itself."""
     if "attack" in config.conditions:
-        check_classes(config.attack, split, config.classes)
+        config.check_attack(split)
 
 
 def passes(config: Config) -> int:

@@ -21,7 +21,6 @@ from pydantic import Field
 from torch import Tensor
 
 from tasks.parts.artifacts.adversarial_examples import AdversarialExamples
-from tasks.parts.artifacts.common.attack_settings import check_classes
 from tasks.parts.artifacts.common.kind import Given
 from tasks.parts.attack_task import AttackConfig
 from tasks.parts.batching import in_batches
@@ -123,7 +122,7 @@ def needs(config: Config) -> Needs:
 def check(config: Config, split: Split) -> None:
     """Refuses a target that is no class of the data, and one of the attack that is measured."""
     if config.attacks:
-        check_classes(config.attack, split, config.classes)
+        config.check_attack(split)
     if config.target is not None and config.target >= len(split.classes):
         raise UserError(f"{config.target} is no class; the classes are 0 to {len(split.classes) - 1}", "target")
 

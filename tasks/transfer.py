@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from tasks.parts.artifacts.common.attack_functions import is_of_library
-from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
+from tasks.parts.artifacts.common.attack_settings import Attack
 from tasks.parts.artifacts.common.kind import Given
 from tasks.parts.attack_task import AttackConfig
 from tasks.parts.batching import in_batches
@@ -157,7 +157,7 @@ def _changed(recipe: Recipe, settings: Mapping[str, object], where: str) -> Reci
 
 
 def needs(config: Config) -> Needs:
-    """The networks of the pool, and `found at <source>`: the adversarial examples of each source."""
+    """The networks of the pool, and `found at <source>`: the adversarial examples of a source."""
     pool = config.pool()
     return pool | {
         f"found at {source}": config.adversarial([pool[name] for name in attacked])
@@ -167,7 +167,7 @@ def needs(config: Config) -> Needs:
 
 def check(config: Config, split: Split) -> None:
     """Refuses a target of the attack that is no class of the data, or is measured itself."""
-    check_classes(config.attack, split, config.classes)
+    config.check_attack(split)
 
 
 def passes(config: Config) -> int:

@@ -8,9 +8,10 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from tasks.parts.artifacts.adversarial_examples import Request
-from tasks.parts.artifacts.common.attack_settings import Attack
+from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.contract import TaskConfig
-from tasks.parts.settings import UserError
+from tasks.parts.data.load import Split, class_indices
+from tasks.parts.settings import UserError, below
 from tasks.parts.training.recipes import Recipe
 
 
@@ -30,6 +31,12 @@ class AttackConfig(TaskConfig):
         if self.pixels_only and self.attack.space != "pixel":
             raise UserError(f"{self.pixels_only}; take pixel", "attack.space")
         return self
+
+    def check_attack(self, split: Split) -> None:
+        """Refuses a target or a loss that does not suit the classes that are measured."""
+        measured = None if self.classes is None else class_indices(split.classes, self.classes, "classes")
+        with below("attack"):
+            check_classes(self.attack, split, measured)
 
     def adversarial(
         self, networks: Sequence[Recipe] = (), *, attack: Attack | None = None, radii: Sequence[float] | None = None

@@ -748,7 +748,7 @@ SEARCHES = {
     ),
     "stages of pixels only": (
         "attack:\n    name: square\n    space: hidden:1 #!",
-        "fixed.attack.space: square searches among pixels only",
+        "fixed.attack.space: square attacks pixels only",
     ),
     "negative weight noise": (
         "attack:\n    weight_noise: {draws: 2,\n      sigma: -1} #!",
