@@ -88,7 +88,8 @@ def cost(request: Request) -> Mapping[str, int]:
 
 def split(request: Request, root: str | None) -> Split:
     """The images that are attacked."""
-    return classifier.split_of(request.networks[0], request.split, root)
+    with below("recipe"):
+        return classifier.split_of(request.networks[0], request.split, root)
 
 
 def check(request: Request, root: str | None) -> None:
@@ -104,15 +105,16 @@ def check(request: Request, root: str | None) -> None:
             hidden_stage(classifier.before_training(request.networks[0], root), stage)
         except UserError as error:
             raise UserError(error.message, "attack.space") from None
-    for recipe in request.networks:
-        _check_network(recipe, request, root)
+    with below("recipe"):
+        for recipe in request.networks:
+            _check_network(recipe, request, root)
 
 
 def _check_network(recipe: Recipe, request: Request, root: str | None) -> None:
     """Refuses a network that cannot be attacked: one of the user's own, or with weights of his."""
     if not is_own(recipe.network) and recipe.weights in ("none", "DEFAULT"):
         return  # our networks return logits, which have gradients
-    with explained("recipe.network", recipe.network, own_code=is_own(recipe.network)):
+    with explained("network", recipe.network, own_code=is_own(recipe.network)):
         images_of = classifier.split_of(recipe, request.split, root)
         images, labels = take(images_of, images_of.ids[: checks.PROBES])
         options, content = json.dumps(recipe.network_options), of_recipe(recipe, root)["weights"]
@@ -121,7 +123,7 @@ def _check_network(recipe: Recipe, request: Request, root: str | None) -> None:
         try:
             checks.check_network(model, images, labels, follows=request.attack.capabilities.gradients)
         except (UserError, NotFinite) as error:
-            raise UserError(f"{recipe.network}: {error.message}", "recipe.network") from None
+            raise UserError(f"{recipe.network}: {error.message}", "network") from None
 
 
 @lru_cache(maxsize=4)

@@ -22,7 +22,7 @@ from tasks.parts.models.build import check as check_network
 from tasks.parts.models.classifier import Classifier
 from tasks.parts.models.spaces import magnitudes
 from tasks.parts.own_code import explained
-from tasks.parts.settings import Settings, UserError
+from tasks.parts.settings import Settings, UserError, below
 from tasks.parts.training import adversarial_augmentation, augmentation_tiles, training
 from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
@@ -74,7 +74,8 @@ def needs(request: Request) -> dict[str, Settings]:
 
 def identity(request: Request, root: str | None) -> dict[str, object]:
     """What decides the network. What is switched off, such as an augmentation, does not count."""
-    return of_recipe(request.recipe.effective(), root)
+    with below("recipe"):
+        return of_recipe(request.recipe.effective(), root)
 
 
 def cost(request: Request) -> Mapping[str, int]:
@@ -84,17 +85,21 @@ def cost(request: Request) -> Mapping[str, int]:
 
 def check(request: Request, root: str | None) -> None:
     """Refuses data, weights or a network that do not exist, or do not fit each other."""
-    recipe = request.recipe
-    with explained("recipe.dataset", recipe.dataset, own_code=is_own_code(recipe.dataset)):
+    with below("recipe"):
+        _check(request.recipe, root)
+
+
+def _check(recipe: Recipe, root: str | None) -> None:
+    with explained("dataset", recipe.dataset, own_code=is_own_code(recipe.dataset)):
         check_dataset(recipe.dataset, root=root)
         split = split_of(recipe, "test", root)
         if recipe.train_examples is not None:
-            choose(split_of(recipe, "train", root), recipe.train_examples, field="recipe.train_examples")
-    with explained("recipe.weights", recipe.weights):
+            choose(split_of(recipe, "train", root), recipe.train_examples, field="train_examples")
+    with explained("weights", recipe.weights):
         check_network(recipe.network, weights=recipe.weights, options=recipe.network_options)
     weights = "none" if recipe.weights == "DEFAULT" else recipe.weights  # nothing is downloaded yet
     options = json.dumps(recipe.network_options)
-    with explained("recipe.network", recipe.network, own_code=is_own(recipe.network)):
+    with explained("network", recipe.network, own_code=is_own(recipe.network)):
         _fit(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
     if recipe.adversarial_augmentation.space != "pixel":
         adversarial_augmentation.check(recipe, before_training(recipe, root))
@@ -102,7 +107,11 @@ def check(request: Request, root: str | None) -> None:
 
 def make(request: Request, given: Given, root: str | None, device: str) -> Iterator[Progress | Product]:
     """Trains the network; yields its numbers after every epoch."""
-    recipe = request.recipe.model_copy(update={"weights": request.weights})
+    with below("recipe"):
+        yield from _made(request.recipe.model_copy(update={"weights": request.weights}), given, root, device)
+
+
+def _made(recipe: Recipe, given: Given, root: str | None, device: str) -> Iterator[Progress | Product]:
     train = split_of(recipe, "train", root)
     start = given["start"].state_dict() if "start" in given else None
     model = training.untrained(recipe, train, start)
@@ -127,14 +136,9 @@ def make(request: Request, given: Given, root: str | None, device: str) -> Itera
 def load(request: Request, saved: Saved, device: str) -> Classifier:
     """The network in evaluation mode, without gradients of its parameters."""
     recipe, facts = request.recipe, Facts.model_validate(saved.facts)
-    model = build(
-        recipe.network,
-        facts.shape,
-        facts.classes,
-        mean=(0.0,) * facts.shape[0],
-        std=(1.0,) * facts.shape[0],
-        options=recipe.network_options,
-    )
+    mean, std = (0.0,) * facts.shape[0], (1.0,) * facts.shape[0]  # the state has the true ones
+    with below("recipe"):
+        model = build(recipe.network, facts.shape, facts.classes, mean=mean, std=std, options=recipe.network_options)
     model.load_state_dict({name: torch.tensor(value) for name, value in saved.arrays.items()})  # torch.tensor copies
     model.magnitudes = facts.magnitudes
     return model.to(device).eval().requires_grad_(False)

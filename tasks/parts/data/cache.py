@@ -153,7 +153,7 @@ def _write(folder: Path, identity: list[Any], raw: Raw, image_size: int | None) 
                 if image.shape != out.shape[1:]:
                     (_, h0, w0), (_, h, w) = out.shape[1:], image.shape
                     sizes = f"{images[0]} {w0} x {h0}, {images[i]} {w} x {h}"
-                    raise UserError(f"the images differ in size ({sizes}): image_size is needed", "recipe.image_size")
+                    raise UserError(f"the images differ in size ({sizes}): image_size is needed", "image_size")
                 out[i] = image
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -181,7 +181,7 @@ def _decoded(path: Path, image_size: int | None) -> np.ndarray:
     try:
         image = default_loader(str(path))
     except Exception as error:  # Pillow raises many kinds for a damaged file: OSError, SyntaxError, ValueError, its own
-        raise UserError(f"{path} cannot be read as an image: {error}", "recipe.dataset") from error
+        raise UserError(f"{path} cannot be read as an image: {error}", "dataset") from error
     image = fit(image, image_size) if image_size else image
     return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)  # (3, H, W)
 
@@ -218,4 +218,4 @@ def _checked(raw: Raw) -> Arrays:
 
 
 def _broken(what: str) -> UserError:
-    return UserError(f"the data set breaks its contract: {what}", "recipe.dataset")
+    return UserError(f"the data set breaks its contract: {what}", "dataset")

@@ -102,7 +102,7 @@ FILES = {
     "setting at the top": ("radii: [0.1] #!", "radii: unknown field; a sweep has task, ..."),
     "unknown setting": (
         "fixed:\n  samples: 3\n  radiii: [0.1] #!",
-        "fixed.radiii: unknown field; input_flatness has recipe, ..., only_correct, attack; did you mean radii?",
+        "fixed.radiii: unknown field; input_flatness has recipe, ..., only_correct; did you mean radii?",
     ),
     "recipe forgotten": (
         "fixed: {epochs: 3} #!",

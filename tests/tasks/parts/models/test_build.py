@@ -354,7 +354,7 @@ def test_mistakes_in_a_users_own_network(users: str) -> None:
     ]:
         with pytest.raises(UserError, match=message) as caught:
             models.build(name, (1, 8, 8), 4)
-        assert caught.value.field == "recipe.network"
+        assert caught.value.field == "network"
     with pytest.raises(UserError, match=r"unknown option; .* has width; did you mean width\?"):
         models.check(f"{users}:branches", options={"witdh": 3})
 
@@ -370,7 +370,7 @@ def test_names() -> None:
     for wrong, hint in [("resnett20", "resnet20"), ("resnet_18", "resnet18"), ("convnett", "convnet")]:
         with pytest.raises(UserError, match=rf"unknown network '{wrong}'.*did you mean {hint}\?") as caught:
             models.check(wrong)
-        assert caught.value.field == "recipe.network"
+        assert caught.value.field == "network"
     with pytest.raises(UserError, match="unknown network 'fasterrcnn_resnet50_fpn'"):
         models.check("fasterrcnn_resnet50_fpn")  # detection
 
@@ -392,7 +392,7 @@ def test_names() -> None:
 def test_options(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         models.check(name, options=options)
-    assert caught.value.field == f"recipe.network_options.{next(iter(options))}"
+    assert caught.value.field == f"network_options.{next(iter(options))}"
 
 
 def test_options_decide_the_network() -> None:
@@ -410,7 +410,7 @@ def test_images_that_a_network_cannot_take() -> None:
     ]:
         with pytest.raises(UserError, match=message) as caught:
             models.build(name, shape, 10)
-        assert caught.value.field == "recipe.network"
+        assert caught.value.field == "network"
     with pytest.raises(UserError, match="normalisation with 3 channels for images with 1"):
         models.build("convnet", (1, 8, 8), 10, **IMAGENET)
 
@@ -521,7 +521,7 @@ def test_freeze_backbone_needs_a_last_layer() -> None:
         models.Classifier(
             nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ConstantPad1d(1, 0.0)), (1, 8, 8), 10, freeze_backbone=True
         )
-    assert caught.value.field == "recipe.freeze_backbone"
+    assert caught.value.field == "freeze_backbone"
 
 
 # --- weights from files
@@ -583,7 +583,7 @@ def test_weights_that_do_not_match(source: models.Classifier, tmp_path: Path) ->
         models.load_weights(model, path)
     assert "missing network.conv1.weight, network.layer3.2.bn1.bias, " in caught.value.message
     assert " and 6 more; unexpected network.extra.bias" in caught.value.message  # 11 in all: 1 + 2 + 2 * 4
-    assert caught.value.field == "recipe.weights"
+    assert caught.value.field == "weights"
     torch.save(state, path)
     with pytest.raises(
         UserError, match=r"wrong shape network.linear.weight \(10x64, not 7x64\), network.linear.bias \(10, not 7\)$"
@@ -606,7 +606,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         spoil()
         with pytest.raises(UserError, match="is not a checkpoint of tensors alone") as caught:
             models.load_weights(model, path)
-        assert caught.value.field == "recipe.weights"
+        assert caught.value.field == "weights"
     for content in ([1, 2], {}, {"state_dict": 3}, {"epoch": 3, "lr": 0.1}, torch.zeros(3)):
         torch.save(content, path)
         with pytest.raises(UserError, match="holds no state dict"):
@@ -617,7 +617,7 @@ def test_weights_are_checked_before_building(tmp_path: Path) -> None:
     for weights, message in [("DEFAULT", "mlp has no weights DEFAULT"), (str(tmp_path), "no such weights file")]:
         with pytest.raises(UserError, match=message) as caught:
             models.check("mlp", weights=weights)
-        assert caught.value.field == "recipe.weights"
+        assert caught.value.field == "weights"
 
 
 def test_auxiliary_heads_in_a_file_are_left_out(tmp_path: Path) -> None:
@@ -640,7 +640,7 @@ def test_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         UserError, match=r"weights of squeezenet1_1 could not be downloaded .*no route to host"
     ) as caught:
         models.build("squeezenet1_1", (3, 32, 32), 10, weights="DEFAULT")
-    assert caught.value.field == "recipe.weights"
+    assert caught.value.field == "weights"
     for name, last in [("squeezenet1_1", "classifier.1"), ("shufflenet_v2_x0_5", "fc"), ("googlenet", "fc")]:
         options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
         theirs = torchvision_networks.builder(name)(**options).state_dict()
