@@ -34,7 +34,7 @@ from tasks.parts.columns import EXAMPLE
 from tasks.parts.contract import Batch, Needs
 from tasks.parts.data.load import Split
 from tasks.parts.geometry.balls import norm_of
-from tasks.parts.losses import cross_entropy, verdict
+from tasks.parts.losses import objective, verdict
 from tasks.parts.noise.random_control import randomly_moved
 from tasks.parts.rows import Columns, as_array, example_columns, means, spread
 from tasks.parts.self_checks import Outcome, found_again, loss_rises, weaker_at_random
@@ -153,6 +153,8 @@ def measure(config: Config, given: Given, batch: Batch) -> Columns:
         for radius in radii
     ]
     low, high = _brackets(config, adversarial, found)
+    # The loss of a confident network is 0 in single precision.
+    loss_start, loss_end = (objective("ce", logits.double(), labels, targets) for logits in (at_start, at_end))
     return spread(
         {"example": len(labels), "radius": len(radii)},
         {
@@ -164,8 +166,8 @@ def measure(config: Config, given: Given, batch: Batch) -> Columns:
             "distance_high": (high, "example"),
             "forwards": (adversarial.forwards, "example"),
             "backwards": (adversarial.backwards, "example"),
-            "loss_start": (_loss(at_start, labels, targets), "example"),
-            "loss_end": (_loss(at_end, labels, targets), "example"),
+            "loss_start": (loss_start, "example"),
+            "loss_end": (loss_end, "example"),
             "verified": ((verdict(at_end, labels, targets)[1] == adversarial.success) & as_near, "example"),
             "fooled_random": (torch.stack([fooled(points) for points in at_random], 1), "example", "radius"),
             "fooled_black_box": (_black_box(config, model, batch, predicted, found), "example", "radius"),
@@ -200,11 +202,6 @@ def _brackets(config: Config, adversarial: AdversarialExamples, found: Tensor) -
     return ends[failed], torch.minimum(ends[failed + 1], distance)
 
 
-def _loss(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    logits = logits.double()  # that of a confident network is 0 in single precision
-    return cross_entropy(logits, labels) if targets is None else -cross_entropy(logits, targets)
-
-
 def _black_box(config: Config, model: nn.Module, batch: Batch, predicted: Tensor, found: Tensor) -> NDArray[np.float64]:
     """Whether Square Attack succeeds at the largest radius at which the attack failed, (B, R).
 
@@ -215,7 +212,7 @@ def _black_box(config: Config, model: nn.Module, batch: Batch, predicted: Tensor
     tried = ((predicted == batch.labels) & ~found[:, 0]).nonzero().flatten()
     if attack.space != "pixel" or attack.target is not None or not config.black_box or not len(tried):
         return outcome
-    if norm != "Linf" and norm != "L2":
+    if norm != "Linf" and norm != "L2":  # the norms of the square attack
         return outcome
     last = (~found).sum(1)[tried] - 1  # (T,) found is monotone along the ladder
     radii = torch.tensor(config.ladder, device=found.device, dtype=batch.images.dtype)

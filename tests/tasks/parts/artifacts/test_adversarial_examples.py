@@ -1,4 +1,7 @@
-"""Settings of a search, and what it leaves: distances known in closed form, of one network or several, in pixels and hidden spaces."""
+"""Settings of an attack, and what it leaves.
+
+Distances are known in closed form, of one network or several, in pixels and hidden spaces.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def gaussian(seed: int, *shape: int) -> Tensor:
 
 
 def plane(direction: Tensor, offset: float = 0.0) -> nn.Module:
-    """Two classes; the logits differ by direction * (x - 1/2) + offset, the second class where that is positive."""
+    """Two classes; the logits differ by direction * (x - 1/2) + offset, positive for the second."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(direction.numel(), 2)).requires_grad_(False)
     model[1].weight.copy_(torch.stack([-direction / 2, direction / 2]))
     model[1].bias.copy_(torch.tensor([-1.0, 1.0]) * (offset - float(direction.sum()) / 2) / 2)
@@ -68,7 +71,7 @@ def attacked(
     return run_attack(attack, networks, given.pop("images"), given.pop("labels"), given.pop("ids"), **given)
 
 
-# --------------------------------------------------------------------------------------------------------------- settings
+# ----------------------------------------------------------------------------------------- settings
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt attack": ({"name": "pdg"}, "name: ...unknown attack pdg; there are alma, ...did you mean pgd?"),
@@ -158,7 +161,7 @@ def identity(radii: Any = None, networks: int = 1, **attack: Any) -> str:
     return json.dumps([found, len(adversarial_examples.needs(request))], sort_keys=True)
 
 
-def test_searches_that_mean_the_same_have_one_identity() -> None:
+def test_attacks_that_mean_the_same_have_one_identity() -> None:
     plain = identity()
     assert identity(epsilon=0.15) == identity(steps=20, norm="Linf", stop="first", options={"momentum": 0.0}) == plain
     assert identity(weight_noise={"draws": 5}) == plain  # of no noise
@@ -182,7 +185,7 @@ def test_what_decides_the_examples_changes_the_identity() -> None:
     assert of(wanted, None) != of(wanted.model_copy(update={"split": "train"}), None)
 
 
-def test_classes_that_a_search_cannot_do_with() -> None:
+def test_classes_that_an_attack_cannot_do_with() -> None:
     split = data.load("blobs", "test")
     check_classes(Attack(target=2, loss="ce"), split, [0, "blob 1"])
     for attack, classes, field, told in [
@@ -213,7 +216,7 @@ def test_options_are_tried_before_the_work() -> None:
         assert error.value.field == field
 
 
-# ------------------------------------------------------------------------------------------------------------ closed form
+# -------------------------------------------------------------------------------------- closed form
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
@@ -254,7 +257,10 @@ def test_a_fixed_radius() -> None:
 
 
 def test_several_networks_are_fooled_where_their_half_spaces_meet() -> None:
-    """Orthogonal planes at h1 / |w1| and h2 / |w2|: both are crossed at the root of the sum of squares, the nearest corner."""
+    """Two orthogonal planes, at h1 / |w1| and h2 / |w2|.
+
+    The nearest point beyond both is the corner, at the root of the sum of the squares.
+    """
     other = gaussian(2, PIXELS)
     other -= DIRECTION * (other @ DIRECTION) / (DIRECTION @ DIRECTION)
     second = plane(other, -0.7)
@@ -307,7 +313,7 @@ def test_a_hidden_space_has_distances_of_its_own() -> None:
     assert (found.points - begin).norm(dim=1).numpy() == pytest.approx(found.distance.numpy(), rel=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------------- properties
+# --------------------------------------------------------------------------------------- properties
 
 
 @pytest.mark.parametrize("name", ["pgd", "fmn", "square"])
@@ -377,14 +383,14 @@ BENDS = {
 
 
 @pytest.mark.parametrize("case", BENDS)
-def test_a_network_that_cannot_be_searched(case: str) -> None:
+def test_a_network_that_cannot_be_attacked(case: str) -> None:
     bend, told = BENDS[case]
     with pytest.raises(NotFinite if case == "not a number" else UserError, match=told):
         attacked(Attack(), [Bent(bend)])
 
 
 @pytest.mark.parametrize("case", ["no gradient", "steps"])
-def test_a_search_without_gradients_needs_none(case: str) -> None:
+def test_an_attack_without_gradients_needs_none(case: str) -> None:
     attack = Attack(name="square", epsilon=3 * float(exact("Linf").max()), options={"queries": 300})
     found = attacked(attack, [Bent(BENDS[case][0])])
     assert found.success.any()
