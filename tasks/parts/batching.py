@@ -51,12 +51,12 @@ def batch_size(pixels: int, device: torch.device) -> int:
 
 @lru_cache
 def grain(threads: int) -> int:
-    """The least number of rows to whose multiples batches are padded on this processor.
+    """The number of rows whose multiples are good batch sizes on this processor.
 
-    In batches of any multiple of it, a product of matrices gives each row the same bits. The number
-    depends on the processor: 8 or 16 where kernels use 512 bits, 24 with AVX2. It is found by
-    trial, in a tenth of a second. Convolutions go through their images one by one and need no
-    padding; very wide layers may still differ in the last bit.
+    It is the least number such that in batches of all its multiples a product of matrices gives
+    each row the same bits. It depends on the processor: 8 or 16 where kernels use 512 bits, 24 with
+    AVX2. It is found by trial, in a tenth of a second. Convolutions go through their images one by
+    one and need no padding; very wide layers may still differ in the last bit.
 
     Args:
         threads: how many threads torch uses, since they divide the rows among themselves.

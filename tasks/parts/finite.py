@@ -90,9 +90,7 @@ class Watch:
 
 @contextmanager
 def watched(networks: Iterable[Watchable]) -> Iterator[None]:
-    """Checks, at the end of a context, that all that the networks returned in it was finite.
-
-    It does not matter who called the networks, or how.
+    """Checks at its end that the networks returned finite numbers alone, whoever called them.
 
     Raises:
         NotFinite: it was not, and nothing else was raised.

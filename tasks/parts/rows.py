@@ -32,7 +32,9 @@ def example_columns(batch: Batch, predicted: Tensor) -> dict[str, Values]:
 
 
 def spread(axes: Mapping[str, int], columns: Mapping[str, Values]) -> Columns:
-    """Columns of the rows. The last axis varies fastest.
+    """Repeats values along the axes on which they do not depend, to the columns of all rows.
+
+    The last axis varies fastest.
 
     Args:
         axes: the length of each axis, by name, in the order of the rows.

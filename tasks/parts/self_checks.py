@@ -10,7 +10,7 @@ LOSS_SHARE = 0.05
 
 
 def found_again(wrong: int, examples: int) -> Outcome:
-    """Adversarial examples fool the network again, as they are stored.
+    """Checks that adversarial examples fool the network again, as they are stored.
 
     Args:
         wrong: number of examples that do not.
@@ -22,7 +22,7 @@ def found_again(wrong: int, examples: int) -> Outcome:
 
 
 def weaker_at_random(at_random: float, by_attack: float) -> Outcome:
-    """Moving at random fools less often than the attack.
+    """Checks that moving at random fools less often than the attack.
 
     Both are shares of the examples that are fooled, NaN where there are none.
 
@@ -34,7 +34,7 @@ def weaker_at_random(at_random: float, by_attack: float) -> Outcome:
 
 
 def loss_rises(flat: int, examples: int) -> Outcome:
-    """The loss is larger where an attack ends than where it began.
+    """Checks that the loss is larger where an attack ends than where it began.
 
     Args:
         flat: number of examples for which it is not.

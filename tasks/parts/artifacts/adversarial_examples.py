@@ -64,7 +64,7 @@ def needs(request: Request) -> dict[str, Settings]:
 
 
 def identity(request: Request, root: str | None) -> dict[str, object]:
-    """What decides the examples. Defaults are filled in: equal attacks are set in equal words."""
+    """What decides the examples, with defaults filled in, so that equal attacks are equal here."""
     attack, resolved = request.attack, request.attack.resolve()
     defaults = {} if is_of_library(attack.name) else arguments_of(attack.name)  # those of libraries need be no JSON
     arguments = {**defaults, "norm": attack.norm, **resolved.arguments}
@@ -111,7 +111,7 @@ def check(request: Request, root: str | None) -> None:
 
 
 def _check_network(recipe: Recipe, request: Request, root: str | None) -> None:
-    """Refuses a network that cannot be attacked: one of the user's own, or with weights of his."""
+    """Refuses a network with code or weights of the user's own that cannot be attacked."""
     if not is_own(recipe.network) and recipe.weights in ("none", "DEFAULT"):
         return  # our networks return logits, which have gradients
     with explained("network", recipe.network, own_code=is_own(recipe.network)):
