@@ -1,6 +1,6 @@
 """Settings of an attack, and what it leaves.
 
-Distances are known in closed form, of one network or several, in pixels and hidden spaces.
+Its distances have closed forms, for one network or several, in pixels and in hidden spaces.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def gaussian(seed: int, *shape: int) -> Tensor:
 
 
 def plane(direction: Tensor, offset: float = 0.0) -> nn.Module:
-    """Two classes; the logits differ by direction * (x - 1/2) + offset, positive for the second."""
+    """Two classes, whose logits differ by direction * (x - 1/2) + offset.
+
+    The second class is where that is positive.
+    """
     model = nn.Sequential(nn.Flatten(), nn.Linear(direction.numel(), 2)).requires_grad_(False)
     model[1].weight.copy_(torch.stack([-direction / 2, direction / 2]))
     model[1].bias.copy_(torch.tensor([-1.0, 1.0]) * (offset - float(direction.sum()) / 2) / 2)
@@ -71,7 +74,7 @@ def attacked(
     return run_attack(attack, networks, given.pop("images"), given.pop("labels"), given.pop("ids"), **given)
 
 
-# ----------------------------------------------------------------------------------------- settings
+# --- settings
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt attack": ({"name": "pdg"}, "name: ...unknown attack pdg; there are alma, ...did you mean pgd?"),
@@ -216,7 +219,7 @@ def test_options_are_tried_before_the_work() -> None:
         assert error.value.field == field
 
 
-# -------------------------------------------------------------------------------------- closed form
+# --- closed form
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
@@ -257,9 +260,9 @@ def test_a_fixed_radius() -> None:
 
 
 def test_several_networks_are_fooled_where_their_half_spaces_meet() -> None:
-    """Two orthogonal planes, at h1 / |w1| and h2 / |w2|.
+    """Orthogonal planes at distances h1 / |w1| and h2 / |w2|.
 
-    The nearest point beyond both is the corner, at the root of the sum of the squares.
+    The nearest point beyond both is their corner, at the root of the sum of squares.
     """
     other = gaussian(2, PIXELS)
     other -= DIRECTION * (other @ DIRECTION) / (DIRECTION @ DIRECTION)
@@ -313,7 +316,7 @@ def test_a_hidden_space_has_distances_of_its_own() -> None:
     assert (found.points - begin).norm(dim=1).numpy() == pytest.approx(found.distance.numpy(), rel=1e-4)
 
 
-# --------------------------------------------------------------------------------------- properties
+# --- properties
 
 
 @pytest.mark.parametrize("name", ["pgd", "fmn", "square"])
