@@ -34,7 +34,7 @@ class NotFinite(RuntimeError):
         super().__init__(message if example is None else f"{message} for example {example}")
         self.message, self.example = message, example
 
-    def __reduce__(self) -> tuple[type[NotFinite], tuple[str, int | None]]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message, self.example)
 
 

@@ -44,7 +44,7 @@ class UserError(ValueError):
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
 
-    def __reduce__(self) -> tuple[type[UserError], tuple[str, str | None, Kind | None]]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message, self.field, self.kind)  # a worker sends it whole
 
     def below(self, path: str) -> UserError:

@@ -73,7 +73,7 @@ class Attachment:
     """
 
     tiles: np.ndarray | None
-    notes: Mapping[str, object]
+    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
