@@ -26,6 +26,7 @@ ROOMS = (
     "tasks.parts.attacks",
     "tasks.parts.artifacts",
     "tasks.parts.contract",
+    "tasks.parts.attack_task",
     "tasks",
     "engine.store",
     "engine.sweepfile",

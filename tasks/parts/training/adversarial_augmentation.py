@@ -93,16 +93,16 @@ def check(recipe: Recipe, model: nn.Module) -> None:
     Raises:
         UserError: lists the stages, with the field; also for the recipes that this one finetunes from.
     """
-    field = "recipe"
+    field = ""
     while True:
         settings = recipe.adversarial_augmentation
         try:
             stage(settings, model)
         except UserError as error:
-            raise UserError(error.message, f"{field}.adversarial_augmentation.space") from error
+            raise UserError(error.message, f"{field}adversarial_augmentation.space") from error
         if recipe.finetune_from is None:
             return
-        recipe, field = recipe.finetune_from, f"{field}.finetune_from"
+        recipe, field = recipe.finetune_from, f"{field}finetune_from."
 
 
 def stage(settings: AdversarialAugmentation, model: nn.Module) -> int:

@@ -107,7 +107,7 @@ def untrained(recipe: Recipe, train: data.Split, start: Mapping[str, Tensor] | N
         try:
             model.load_state_dict(dict(start))
         except RuntimeError as error:
-            raise UserError(f"its network does not fit {recipe.network}: {error}", "recipe.finetune_from") from error
+            raise UserError(f"its network does not fit {recipe.network}: {error}", "finetune_from") from error
     return model
 
 
@@ -125,12 +125,10 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
     """
     device = torch.device(device)
     if recipe.train_examples is not None:
-        train = data.subset(train, data.choose(train, recipe.train_examples, field="recipe.train_examples"))
+        train = data.subset(train, data.choose(train, recipe.train_examples, field="train_examples"))
     train, validation = data.divide(train, recipe.validation)
     if not len(train):
-        raise UserError(
-            f"a share of {recipe.validation} for validation leaves no training examples", "recipe.validation"
-        )
+        raise UserError(f"a share of {recipe.validation} for validation leaves no training examples", "validation")
     adversarial_augmentation.check(recipe, model)
     stage = adversarial_augmentation.stage(recipe.adversarial_augmentation, model)
     model.to(device)

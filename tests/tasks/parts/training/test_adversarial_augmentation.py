@@ -523,13 +523,13 @@ def test_a_layer_that_does_not_exist_is_refused_before_any_training() -> None:
     model = training.untrained(recipe, split)
     with pytest.raises(UserError, match=r"no stage 'relu9': 0 \(pixels\) to \d \(logits\), or one of .*") as error:
         check(recipe, model)
-    assert error.value.field == "recipe.adversarial_augmentation.space"
+    assert error.value.field == "adversarial_augmentation.space"
     with pytest.raises(UserError, match="no stage 'relu9'"):
         next(training.epochs(recipe, model, split))
     base = Recipe(**BLOBS, finetune_from={"adversarial_augmentation": {"space": "hidden:99"}})
     with pytest.raises(UserError, match="no stage '99'") as error:
         check(base, model)
-    assert error.value.field == "recipe.finetune_from.adversarial_augmentation.space"
+    assert error.value.field == "finetune_from.adversarial_augmentation.space"
     check(Recipe(**BLOBS, adversarial_augmentation={"space": "hidden:1"}), model)
     with pytest.raises(UserError, match="a Sequential has no hidden layers"):
         check(recipe, nn.Sequential())

@@ -307,13 +307,13 @@ def test_a_subset_of_the_examples() -> None:
     assert not alike(model, train(spoilt(split, ids[:1]), **settings)[0])
     with pytest.raises(UserError, match="181 examples asked for, there are 180") as error:
         train(train_examples=181)
-    assert error.value.field == "recipe.train_examples"
+    assert error.value.field == "train_examples"
 
 
 def test_validation_must_leave_something_to_train_on() -> None:
     with pytest.raises(UserError, match="leaves no training examples") as error:
         train(validation=0.999)
-    assert error.value.field == "recipe.validation"
+    assert error.value.field == "validation"
 
 
 @pytest.mark.parametrize(
@@ -471,7 +471,7 @@ def test_a_start_belongs_to_finetuning_and_must_fit() -> None:
     other = training.untrained(Recipe(**(BLOBS | {"network_options": {"width": 17}})), split).state_dict()
     with pytest.raises(UserError, match="its network does not fit mlp") as error:
         training.untrained(recipe, split, other)
-    assert error.value.field == "recipe.finetune_from"
+    assert error.value.field == "finetune_from"
 
 
 def test_a_frozen_backbone_is_that_of_the_start() -> None:

@@ -130,11 +130,11 @@ def test_as_the_attack_of_a_task(name: str) -> None:
     assert attack.fixed_radius
     assert attack.norm == "Linf"
     radii = [0.7 * float(distance.min()), 0.5 * float(distance.min() + distance.max()), 1.5 * float(distance.max())]
-    found = adversarial_examples.search(attack, [model], images, labels, range(len(images)), radii=radii, seed=0)
+    found = adversarial_examples.run_attack(attack, [model], images, labels, range(len(images)), radii=radii, seed=0)
     wanted = [next(radius for radius in radii if radius > each) for each in distance.tolist()]
     assert found.radius.tolist() == pytest.approx(wanted)
     assert found.success.all()
-    alone = adversarial_examples.search(
+    alone = adversarial_examples.run_attack(
         attack_settings.Attack(name=name, epsilon=radii[-1]), [model], images, labels, range(len(images)), seed=0
     )
     assert alone.success.all()
@@ -146,7 +146,7 @@ def test_a_smallest_perturbation_as_the_attack_of_a_task() -> None:
     model, images, labels, distance = linear("L2")
     attack = attack_settings.Attack(name="foolbox:DDNAttack", options={"steps": 200})
     assert not attack.fixed_radius
-    found = adversarial_examples.search(attack, [model.requires_grad_(False)], images, labels, range(len(images)))
+    found = adversarial_examples.run_attack(attack, [model.requires_grad_(False)], images, labels, range(len(images)))
     assert found.radius.tolist() == found.distance.tolist()
     assert (found.distance <= 1.1 * distance).all()
     assert (found.distance >= 0.9999 * distance).all()
