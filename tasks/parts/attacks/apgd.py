@@ -30,7 +30,7 @@ from tasks.parts.geometry.balls import (
     PIXELS,
     Ball,
     Box,
-    ascent_direction,
+    ascent_step,
     clipped,
     inside,
     per_example,
@@ -248,12 +248,9 @@ def _checked(walk: _Walk, value: Tensor, gradient: Tensor, first_size: Tensor, p
 
 def _moved(walk: _Walk, gradient: Tensor, here: Tensor, radius: Tensor, norm: Ball, box: Box) -> _Walk:
     """One step from x_k to x_{k+1}."""
-
-    def within(delta: Tensor) -> Tensor:
-        return inside(here, delta, radius, norm, box)
-
-    straight = within(walk.delta + per_example(walk.step_size, gradient) * ascent_direction(gradient, norm))
+    size = per_example(walk.step_size, gradient)
+    straight = ascent_step(here, walk.delta, gradient, epsilon=radius, step_size=size, norm=norm, box=box)
     momentum = MOMENTUM * (straight - walk.delta) + (1 - MOMENTUM) * (walk.delta - walk.previous)
     first = per_example(walk.step == 0, gradient)
-    moved = torch.where(first, straight, within(walk.delta + momentum))
+    moved = torch.where(first, straight, inside(here, walk.delta + momentum, radius, norm, box))
     return walk._replace(step=walk.step + 1, delta=moved, previous=walk.delta)

@@ -29,13 +29,12 @@ from tasks.parts.geometry.balls import (
     PIXELS,
     Box,
     Convex,
-    ascent_direction,
+    ascent_step,
     inside,
     norm_of,
     per_example,
     radii,
     random_in_ball,
-    sparse_ascent,
 )
 from tasks.parts.losses import Loss, Objective, objective, value_and_gradient
 from tasks.parts.settings import UserError
@@ -144,20 +143,16 @@ def pgd(
             gradient = gathered = momentum * gathered + gradient / per_example(
                 norm_of(gradient, "L1"), gradient
             ).clamp_min(torch.finfo(gradient.dtype).tiny)
-        if norm == "L1":
-            point = here + delta
-            direction = sparse_ascent(gradient, torch.where(gradient > 0, box[1] - point, point - box[0]), share)
-        else:
-            direction = ascent_direction(gradient, norm)
         size = first_size[active.example] * factors[step.clamp_max(steps - 1)]
-        moved = delta + per_example(size, delta) * direction
         step = torch.where(again, 0, step + 1)
         restart = restart + again
-        if again.any():
+        if again.any():  # a restart is a step of size 0 from a random point
+            size = torch.where(again, 0, size)
             gathered = torch.where(per_example(again, gathered), 0, gathered)
-            points = keyed_draws(uniform, ids, active.example[again], restart[again]).to(moved)
-            moved[again] = points * per_example(limit[again], points)
-        delta = inside(here, moved, limit, norm, box)
+            points = keyed_draws(uniform, ids, active.example[again], restart[again]).to(delta)
+            delta[again] = points * per_example(limit[again], points)
+        size = per_example(size, delta)
+        delta = ascent_step(here, delta, gradient, epsilon=limit, step_size=size, norm=norm, box=box, share=share)
         restart, step, delta, gathered = active.replace_finished(finished, restart, step, delta, gathered)
     return active.result(norm, box)
 

@@ -19,8 +19,9 @@ Convex = Literal["Linf", "L2", "L1"]
 """The norms whose balls are convex."""
 Ball = Literal["Linf", "L2"]
 Box = tuple[float, float]
-"""The least and the largest number that a point may have; (-inf, inf) where there is no box."""
+"""The least and the largest number that a point may have; `UNBOUNDED` where there is no box."""
 PIXELS: Box = (0.0, 1.0)
+UNBOUNDED: Box = (-math.inf, math.inf)
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ def radii(epsilon: float | Tensor, images: Tensor) -> Tensor:
 
 def clipped(images: Tensor, delta: Tensor, box: Box) -> Tensor:
     """The perturbation of images in the box (B, ...), cut off where it leaves the box."""
-    return delta if box == (-math.inf, math.inf) else (images + delta).clamp(*box) - images
+    return delta if box == UNBOUNDED else (images + delta).clamp_(*box).sub_(images)
 
 
 def inside(images: Tensor, delta: Tensor, epsilon: Tensor, norm: Convex, box: Box) -> Tensor:
@@ -99,7 +100,7 @@ def inside(images: Tensor, delta: Tensor, epsilon: Tensor, norm: Convex, box: Bo
         delta: (B, ...).
         epsilon: radii of the balls, (B,) or (1,).
     """
-    if norm == "L1" and box != (-math.inf, math.inf):
+    if norm == "L1" and box != UNBOUNDED:
         delta = _project_l1_in_box(delta, epsilon, torch.where(delta > 0, box[1] - images, images - box[0]))
     else:
         delta = project(delta, epsilon, norm)
@@ -153,6 +154,43 @@ def sparse_ascent(gradient: Tensor, room: Tensor, share: float) -> Tensor:
     steepest = torch.zeros_like(sizes).scatter(1, sizes.topk(count, dim=1).indices, 1.0)
     step = steepest * (sizes > 0) * gradient.flatten(1).sign()
     return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).reshape(gradient.shape)
+
+
+def ascent_step(
+    images: Tensor,
+    delta: Tensor,
+    gradient: Tensor,
+    *,
+    epsilon: Tensor,
+    step_size: Tensor | float,
+    norm: Convex,
+    box: Box,
+    share: float = 0.01,
+) -> Tensor:
+    """The perturbation (B, ...) after one step of projected gradient ascent from `delta`.
+
+        delta <- project(delta + step_size * direction(gradient))  onto ball and box, see `inside`
+
+    Args:
+        images: (B, ...) in the box.
+        delta: (B, ...) the perturbation before the step.
+        gradient: (B, ...) at images + delta.
+        epsilon: radii of the balls, (B,) or (1,).
+        step_size: in the units of the radius; a number, or a tensor that broadcasts over the images.
+        norm: of the ball. The direction is that of `ascent_direction`, in L1 that of `sparse_ascent`.
+        box: the least and the largest number that a point may have.
+        share: in L1, of the numbers that move.
+
+    >>> x, zero, one = torch.tensor([[0.5, 0.9]]), torch.zeros(1, 2), torch.ones(1)
+    >>> ascent_step(x, zero, torch.tensor([[-2.0, 1.0]]), epsilon=one, step_size=0.25, norm="Linf", box=PIXELS)
+    tensor([[-0.2500,  0.1000]])
+    """
+    if norm == "L1":
+        point = images + delta
+        direction = sparse_ascent(gradient, torch.where(gradient > 0, box[1] - point, point - box[0]), share)
+    else:
+        direction = ascent_direction(gradient, norm)
+    return inside(images, direction.mul_(step_size).add_(delta), epsilon, norm, box)
 
 
 def random_in_ball(

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tasks.parts.geometry.balls import ascent_direction, per_example
+from tasks.parts.geometry.balls import PIXELS, UNBOUNDED, Box, ascent_direction, clipped, per_example
 from tasks.parts.losses import at, margin, without
 from tasks.parts.models.classifier import Classifier, hidden_stage
 from tasks.parts.randomness import torch_generator
@@ -216,7 +216,9 @@ def moved(
     delta = None if normal is None else radius * unit * ascent_direction(normal.to(start), settings.norm)
     with without_trace(model, points.device):
         if delta is None or settings.equal_cost:
-            before, kept, climbed = _climbed(settings, classify, start, label, lots, radius, unit, clip)
+            before, kept, climbed = _climbed(
+                settings, classify, start, label, lots, radius, unit, PIXELS if clip else UNBOUNDED
+            )
             delta = climbed if delta is None else delta
         elif settings.only != "all":
             with torch.no_grad():
@@ -235,7 +237,7 @@ def _climbed(
     lots: Tensor | None,
     radius: float,
     unit: Tensor | float,
-    clip: bool,
+    box: Box,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...), unfinished for all others.
 
@@ -265,12 +267,12 @@ def _climbed(
         delta[still] = climb(
             lambda points: gradient_of_logits(classify, points, uphill)[1],
             here,
-            (here + there).clamp_(0, 1).sub_(here) if clip else there,
+            clipped(here, there, box),
             steps=settings.steps - 1,
-            radius=start.new_full((1,), radius) * unit,
+            epsilon=start.new_full((1,), radius) * unit,
             step_size=step_size * unit,
             norm=settings.norm,
-            clip=clip,
+            box=box,
         )
     return before, kept, delta
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tasks.parts.geometry.balls import Ball, ascent_direction, project
+from tasks.parts.geometry.balls import Ball, Box, ascent_step
 from tasks.parts.models.stages import walk
 
 Classify = Callable[[Tensor], Tensor]
@@ -67,32 +67,30 @@ def gradient_of_logits(
     return seen, gradient
 
 
-def stepped(
-    start: Tensor, delta: Tensor, gradient: Tensor, *, radius: Tensor, step_size: Tensor | float, norm: Ball, clip: bool
-) -> Tensor:
-    """The perturbation (B, ...) after one step along the gradient, in the ball around `start` and, with `clip`, in [0, 1]."""
-    delta = project(ascent_direction(gradient, norm).mul_(step_size).add_(delta), radius, norm)
-    return (start + delta).clamp_(0, 1).sub_(start) if clip else delta
-
-
 def climb(
     gradient: Gradient,
     start: Tensor,
     delta: Tensor,
     *,
     steps: int,
-    radius: Tensor,
+    epsilon: Tensor,
     step_size: Tensor | float,
     norm: Ball,
-    clip: bool,
+    box: Box,
 ) -> Tensor:
-    """The perturbation (B, ...) after so many steps from `delta`.
+    """The perturbation (B, ...) after some steps of `ascent_step` from `delta`.
 
     Args:
+        gradient: points to the gradients of what is climbed.
         start: points (B, ...), the centres of the balls.
-        radius: one number for all, shape (1,), in the units of the points, as is step_size.
+        delta: (B, ...) the perturbation at which the climb begins.
+        steps: how many.
+        epsilon: radius of the balls, one number for all, (1,), in the units of the points.
+        step_size: in the units of the points.
+        norm: of the balls.
+        box: the least and the largest number that a point may have.
     """
     for _ in range(steps):
         uphill = gradient(start + delta)
-        delta = stepped(start, delta, uphill, radius=radius, step_size=step_size, norm=norm, clip=clip)
+        delta = ascent_step(start, delta, uphill, epsilon=epsilon, step_size=step_size, norm=norm, box=box)
     return delta

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from tasks.parts.geometry.balls import Ball, ascent_direction, per_example
+from tasks.parts.geometry.balls import PIXELS, Ball, ascent_direction, clipped, per_example
 from tasks.parts.training.projected_gradient import climb, gradient_at, without_trace
 from tasks.parts.training.recipes import Robust
 
@@ -57,7 +57,6 @@ def worst_images(
     settings: Robust, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
 ) -> Tensor:
     """The images (B, C, H, W) found in the ball, in [0, 1], detached; `model` keeps its mode, statistics and gradients."""
-    radius = images.new_full((1,), settings.epsilon)
     step_size = settings.step_size or 2.5 * settings.epsilon / settings.steps
     start = _start(settings, images, generator)
     with without_trace(model, images.device):
@@ -73,12 +72,12 @@ def worst_images(
         delta = climb(
             lambda points: gradient_at(model, points, height)[1],
             images,
-            (images + start).clamp_(0, 1).sub_(images),
+            clipped(images, start, PIXELS),
             steps=settings.steps,
-            radius=radius,
+            epsilon=images.new_full((1,), settings.epsilon),
             step_size=step_size,
             norm=settings.norm,
-            clip=True,
+            box=PIXELS,
         )
     return (images + delta).clamp_(0, 1)
 

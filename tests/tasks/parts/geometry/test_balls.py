@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch import Tensor
 
-from tasks.parts.geometry.balls import ascent_direction, norm_of, per_example, project, random_in_ball, within_box
+from tasks.parts.geometry.balls import (
+    PIXELS,
+    UNBOUNDED,
+    ascent_direction,
+    ascent_step,
+    norm_of,
+    per_example,
+    project,
+    random_in_ball,
+    within_box,
+)
 from tasks.parts.randomness import normal
 
 NORMS = ["Linf", "L2"]
@@ -70,6 +80,19 @@ def test_ascent_direction_of_nothing_is_nothing(norm: str) -> None:
     assert torch.equal(ascent_direction(torch.zeros(2, 1, 2, 2), norm), torch.zeros(2, 1, 2, 2))
     faint = ascent_direction(torch.full((1, 1, 2, 2), 1e-30), norm)  # its squares are zero in float32
     assert torch.isfinite(project(faint, torch.ones(1), norm)).all()
+
+
+@pytest.mark.parametrize(("norm", "dual"), [("Linf", "L1"), ("L2", "L2"), ("L1", "Linf")])
+def test_a_step_goes_as_far_as_its_size_and_no_further_than_the_ball(norm: str, dual: str) -> None:
+    """Where one number in nine moves in L1, it is the steepest. Every example has a size of its own."""
+    gradient, none = gaussian(2, 4, 1, 3, 3).double(), torch.zeros(4, 1, 3, 3, dtype=torch.double)
+    epsilon, sizes = torch.full((1,), 0.6).double(), torch.tensor([0.0, 0.2, 0.5, 3.0]).double()
+    settings = {"epsilon": epsilon, "step_size": per_example(sizes, none), "norm": norm, "share": 1 / 9}
+    step = ascent_step(none, none, gradient, **settings, box=UNBOUNDED)
+    gain, reach = (gradient * step).flatten(1).sum(1), sizes.clamp_max(0.6)
+    assert torch.allclose(gain, reach * norm_of(gradient, dual))
+    assert torch.allclose(norm_of(step, norm), reach)
+    assert (ascent_step(none, none, gradient, **settings, box=PIXELS) >= 0).all()
 
 
 def test_points_in_the_ball_are_uniform() -> None:
