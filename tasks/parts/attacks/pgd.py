@@ -146,8 +146,8 @@ def pgd(
         size = first_size[active.example] * factors[step.clamp_max(steps - 1)]
         step = torch.where(again, 0, step + 1)
         restart = restart + again
-        if again.any():  # a restart is a step of size 0 from a random point
-            size = torch.where(again, 0, size)
+        if again.any():  # a restart is a step along no gradient from a random point
+            gradient = torch.where(per_example(again, gradient), 0, gradient)
             gathered = torch.where(per_example(again, gathered), 0, gathered)
             points = keyed_draws(uniform, ids, active.example[again], restart[again]).to(delta)
             delta[again] = points * per_example(limit[again], points)
