@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from tasks.parts.measures.wilson import wilson as score_interval
+
 Floats = NDArray[np.float64]
 Bounds = tuple[float, float] | None
 """What values lie between: `SHARE`, `DIFFERENCE` (of two shares), or None for any number."""
@@ -183,7 +185,15 @@ def _ends(mean: Floats, half: Floats, n: NDArray[np.int64], level: float, bounds
 
 
 def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Score interval of a proportion (Wilson, 1927). `(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`.
+    """The ends of the score interval of a proportion (Wilson, 1927), NaN where there are no trials.
+
+    Args:
+        successes: how many, at least 0 and at most as many as the trials.
+        trials: how many.
+        level: of the interval.
+
+    Raises:
+        ValueError: more successes than trials, or fewer than none.
 
     >>> low, high = wilson(9, 10)
     >>> round(float(low), 3), round(float(high), 3)
@@ -192,11 +202,9 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
     k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(trials, float))
     if np.any((k < 0) | (k > n)):
         raise ValueError("successes must lie between 0 and the number of trials")
-    z = special.ndtri(0.5 + level / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / n
-        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        centre, half = score_interval(k, n, p * (1 - p), float(special.ndtri(0.5 + level / 2)))
     low = np.where(k == 0, 0.0, centre - half)  # exact at the ends, where rounding would leave 1e-17
     high = np.where(k == n, 1.0, centre + half)
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)

@@ -16,12 +16,9 @@ import torch
 from torch import Tensor
 
 from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.measures.wilson import wilson
 from tasks.parts.noise.input_noise import Kind, direction, moved
 from tasks.parts.randomness import BLOCK, normal
-
-Z = 1.959963984540054
-"""Quantile of the normal distribution that leaves 95 % between -Z and Z."""
-
 
 ROUND = 16
 """Replicates between two looks at the intervals, with a tolerance; divides `BLOCK`."""
@@ -91,23 +88,19 @@ class Statistics:
 
     @property
     def bounds(self) -> Tensor:
-        """Ends of the 95 % interval of the mean probability of the true class (K, 2); around Wilson's centre, not the mean."""
-        n = self.samples.double()
-        centre = (self.p[:, 0] + Z**2 / 2) / (n + Z**2)
-        half = self.interval / 2
+        """Ends of the 95 % interval of the mean probability of the true class (K, 2), see `wilson`."""
+        centre, half = self._centre_and_half()
         return torch.stack([centre - half, centre + half], 1).clamp(0, 1)
 
     @property
     def interval(self) -> Tensor:
-        """Width of the 95 % interval of the mean probability of the true class (K,).
+        """Width of the 95 % interval of the mean probability of the true class (K,)."""
+        return 2 * self._centre_and_half()[1]
 
-        Wilson's (1927) interval carried over from shares to means of numbers in [0, 1], with the variance v of the samples in place of
-        p (1 - p): 2 Z / (1 + Z^2 / n) * sqrt(v / n + Z^2 / (4 n^2)). For numbers that are all 0 or 1 it is his; for steadier ones it
-        is narrower; it is never zero, however alike the first samples are.
-        """
-        n = self.samples.double()
-        variance = (self.p_squared[:, 0] / n - (self.p[:, 0] / n).square()).clamp_min(0)
-        return 2 * Z / (1 + Z**2 / n) * (variance / n + Z**2 / (4 * n**2)).sqrt()
+    def _centre_and_half(self) -> tuple[Tensor, Tensor]:
+        n, total = self.samples.double(), self.p[:, 0]
+        variance = (self.p_squared[:, 0] / n - (total / n).square()).clamp_min(0)
+        return wilson(total, n, variance)
 
 
 def statistics(

@@ -20,7 +20,8 @@ from scipy.integrate import quad
 from scipy.special import expit
 from torch import Tensor, nn
 
-from tasks.parts.measures.flatness import ROUND, Cell, Statistics, Z, at_centres, statistics
+from tasks.parts.measures.flatness import ROUND, Cell, Statistics, at_centres, statistics
+from tasks.parts.measures.wilson import Z
 from tasks.parts.randomness import BLOCK, normal
 
 KINDS = ["additive", "multiplicative", "sphere"]
