@@ -1,5 +1,5 @@
-"""Norms, balls and directions in input space. Images lie in the box [0, 1], points of other spaces in no box; radii are in pixel units
-or in those of the other space.
+"""Norms, balls and directions in input space. Images lie in the box [0, 1], points of other spaces
+in no box; radii are in pixel units or in those of the other space.
 """
 
 from __future__ import annotations
@@ -64,10 +64,12 @@ def project(delta: Tensor, epsilon: Tensor, norm: Norm) -> Tensor:
 
 
 def _project_l1(delta: Tensor, epsilon: Tensor) -> Tensor:
-    """Soft thresholding: every number moves towards zero by the same amount and stops there (Duchi, Shalev-Shwartz, Singer and
-    Chandra 2008, "Efficient projections onto the l1-ball for learning in high dimensions").
+    """Soft thresholding: every number moves towards zero by the same amount and stops there (Duchi,
+    Shalev-Shwartz, Singer and Chandra 2008, "Efficient projections onto the l1-ball for learning in
+    high dimensions").
 
-    With the sizes in falling order u_1, u_2, ..., the j largest remain where the amount (u_1 + .. + u_j - epsilon) / j is below u_j.
+    With the sizes in falling order u_1, u_2, ..., the j largest remain where the amount (u_1 + .. +
+    u_j - epsilon) / j is below u_j.
     """
     sizes = delta.flatten(1).abs()
     falling = sizes.sort(dim=1, descending=True).values
@@ -91,9 +93,10 @@ def clipped(images: Tensor, delta: Tensor, box: Box) -> Tensor:
 def inside(images: Tensor, delta: Tensor, epsilon: Tensor, norm: Convex, box: Box) -> Tensor:
     """A point of both the ball around each image and the box, near `delta`.
 
-    In L-inf and L1 it is the nearest one in L2. In L2 it is the nearest of the ball, cut off where it leaves the box, which is not
-    always the nearest of both. In L1 that would not do: what the box cuts off of a ball's corner is most of it (Croce and Hein 2021,
-    "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers").
+    In L-inf and L1 it is the nearest one in L2. In L2 it is the nearest of the ball, cut off where
+    it leaves the box, which is not always the nearest of both. In L1 that would not do: what the
+    box cuts off of a ball's corner is most of it (Croce and Hein 2021, "Mind the box: l1-APGD for
+    sparse adversarial attacks on image classifiers").
 
     Args:
         images: (B, ...) in the box.
@@ -108,11 +111,13 @@ def inside(images: Tensor, delta: Tensor, epsilon: Tensor, norm: Convex, box: Bo
 
 
 def _project_l1_in_box(delta: Tensor, epsilon: Tensor, room: Tensor) -> Tensor:
-    """The nearest point of the L1 ball that goes no further than `room` (B, ...), at least 0, in each number.
+    """The nearest point of the L1 ball that goes no further than `room` (B, ...), at least 0, in
+    each number.
 
-    Its sizes are max(|v_i| - a, 0) - max(|v_i| - room_i - a, 0) with the smallest amount a >= 0 for which they sum up to epsilon or
-    less. Between two of the values |v_i| and |v_i| - room_i that sum is linear in a: they are put in falling order, and a lies between
-    the last at which the sum is still at most epsilon and the next.
+    Its sizes are max(|v_i| - a, 0) - max(|v_i| - room_i - a, 0) with the smallest amount a >= 0 for
+    which they sum up to epsilon or less. Between two of the values |v_i| and |v_i| - room_i that
+    sum is linear in a: they are put in falling order, and a lies between the last at which the sum
+    is still at most epsilon and the next.
     """
     sizes, room = delta.flatten(1).abs().double(), room.flatten(1).double()
     bends, order = torch.cat([sizes, sizes - room], 1).sort(dim=1, descending=True, stable=True)
@@ -129,17 +134,20 @@ def _project_l1_in_box(delta: Tensor, epsilon: Tensor, room: Tensor) -> Tensor:
 
 
 def ascent_direction(gradient: Tensor, norm: Literal["Linf", "L2"]) -> Tensor:
-    """The direction of steepest ascent of unit norm: the sign for L-inf, the normalised gradient for L2. Zero where it is zero."""
+    """The direction of steepest ascent of unit norm: the sign for L-inf, the normalised gradient
+    for L2. Zero where it is zero.
+    """
     if norm == "Linf":
         return gradient.sign()
     return gradient / per_example(norm_of(gradient, "L2"), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 def sparse_ascent(gradient: Tensor, room: Tensor, share: float) -> Tensor:
-    """A step of steep ascent of unit L1 norm: equally far along the steepest numbers, of those that have room to go.
+    """A step of steep ascent of unit L1 norm: equally far along the steepest numbers, of those that
+    have room to go.
 
-    The very steepest ascent moves one number alone; moving a share of them takes far fewer steps (Tramer and Boneh 2019, "Adversarial
-    training and robustness for multiple perturbations").
+    The very steepest ascent moves one number alone; moving a share of them takes far fewer steps
+    (Tramer and Boneh 2019, "Adversarial training and robustness for multiple perturbations").
 
     Args:
         gradient: (B, ...).
@@ -176,8 +184,10 @@ def ascent_step(
         delta: (B, ...) the perturbation before the step.
         gradient: (B, ...) at images + delta.
         epsilon: radii of the balls, (B,) or (1,).
-        step_size: in the units of the radius; a number, or a tensor that broadcasts over the images.
-        norm: of the ball. The direction is that of `ascent_direction`, in L1 that of `sparse_ascent`.
+        step_size: in the units of the radius; a number, or a tensor that broadcasts over the
+            images.
+        norm: of the ball. The direction is that of `ascent_direction`, in L1 that of
+            `sparse_ascent`.
         box: the least and the largest number that a point may have.
         share: in L1, of the numbers that move.
 
@@ -196,7 +206,9 @@ def ascent_step(
 def random_in_ball(
     norm: Convex, shape: Sequence[int], *, seed: int, purpose: str, ids: Sequence[int], block: int = 0
 ) -> Tensor:
-    """Points uniform in the unit ball, one for each id, keyed as in `randomness`: float32 (len(ids), *shape) on the CPU."""
+    """Points uniform in the unit ball, one for each id, keyed as in `randomness`: float32
+    (len(ids), *shape) on the CPU.
+    """
     if norm == "Linf":
         return uniform(seed, purpose, ids, shape, block) * 2 - 1
     if norm == "L1":  # numbers of a Laplace distribution have directions uniform on the surface
@@ -211,11 +223,13 @@ def random_in_ball(
 
 
 def within_box(images: Tensor, direction: Tensor, length: Tensor, norm: Convex, halvings: int = 40) -> Tensor:
-    """A perturbation along `direction` that stays in [0, 1] and has a norm of `length` after clipping.
+    """A perturbation along `direction` that stays in [0, 1] and has a norm of `length` after
+    clipping.
 
-    Where a pixel would leave the box, its sign is turned inwards; what clipping still takes from the norm is made up by going further
-    along the direction (the clipped norm grows with the step, so bisection finds it). A length that no point of the box reaches ends
-    in the furthest point along the direction.
+    Where a pixel would leave the box, its sign is turned inwards; what clipping still takes from
+    the norm is made up by going further along the direction (the clipped norm grows with the step,
+    so bisection finds it). A length that no point of the box reaches ends in the furthest point
+    along the direction.
 
     Args:
         images: (B, C, H, W) in [0, 1].

@@ -1,8 +1,9 @@
 """How the output of a classifier varies in a noise ball around points of its input space.
 
-The unit of work is the *cell*: one centre, one kind of noise, one radius. All cells of an example see the same noise directions, so
-everything compared between cells is paired. Cells are filled in rounds of replicates; with a tolerance, a cell whose interval is
-narrow enough drops out after its round, and the forward passes go to those that still need them.
+The unit of work is the *cell*: one centre, one kind of noise, one radius. All cells of an example
+see the same noise directions, so everything compared between cells is paired. Cells are filled in
+rounds of replicates; with a tolerance, a cell whose interval is narrow enough drops out after its
+round, and the forward passes go to those that still need them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Cell(NamedTuple):
 class Statistics:
     """Sums over the noisy samples of each of K cells, float64 unless said otherwise.
 
-    The last axis of `p` and `p_squared` is: true class, class predicted at the centre, target class.
+    The last axis of `p` and `p_squared` is: true class, class predicted at the centre, target
+    class.
     """
 
     samples: Tensor  # (K,) long
@@ -60,7 +62,9 @@ class Statistics:
         return Statistics(samples, p, p_squared, hits, stays, loss, lowest, more)
 
     def add(self, cells: Tensor, logits: Tensor, classes: Tensor) -> None:
-        """Adds samples to some cells: logits (k, S, C) of S samples each; classes (k, 3) as in `p`, each cell once in `cells`."""
+        """Adds samples to some cells: logits (k, S, C) of S samples each; classes (k, 3) as in `p`,
+        each cell once in `cells`.
+        """
         log_p = logits.log_softmax(-1)
         chosen = log_p.gather(2, classes[:, None].expand(-1, logits.shape[1], -1)).double()  # (k, S, 3)
         p, loss, predicted = chosen.exp(), -chosen[..., 0], logits.argmax(-1)
@@ -81,14 +85,17 @@ class Statistics:
 
     @property
     def standard_error(self) -> Tensor:
-        """Standard errors of the mean probabilities (K, 3); 0 where there is one sample only (the centre itself)."""
+        """Standard errors of the mean probabilities (K, 3); 0 where there is one sample only (the
+        centre itself).
+        """
         n = self.samples[:, None].double()
         variance = (self.p_squared - self.p.square() / n).clamp_min(0) / (n - 1).clamp_min(1)
         return (variance / n).sqrt()
 
     @property
     def bounds(self) -> Tensor:
-        """Ends of the 95 % interval of the mean probability of the true class (K, 2), see `wilson`."""
+        """Ends of the 95 % interval of the mean probability of the true class (K, 2), see `wilson`.
+        """
         centre, half = self._centre_and_half()
         return torch.stack([centre - half, centre + half], 1).clamp(0, 1)
 
@@ -163,14 +170,17 @@ def statistics(
 
 
 def at_centres(logits: Tensor, classes: Tensor) -> Statistics:
-    """The same statistics at the centres themselves, one sample each: P cells of radius 0, from their logits (P, K)."""
+    """The same statistics at the centres themselves, one sample each: P cells of radius 0, from
+    their logits (P, K).
+    """
     totals = Statistics.empty(len(logits), logits.device)
     totals.add(torch.arange(len(logits), device=logits.device), logits[:, None], classes)
     return totals
 
 
 class _Directions:
-    """The noise directions (S, C, H, W) of replicates `first ..` of one block, drawn when first asked for.
+    """The noise directions (S, C, H, W) of replicates `first ..` of one block, drawn when first
+    asked for.
 
     Remembers the example asked for last: cells come grouped by example.
     """

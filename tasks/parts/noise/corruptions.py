@@ -1,8 +1,10 @@
-"""Everyday damage to images, each in five severities, for an average over ways of failing that no training was aimed at.
+"""Everyday damage to images, each in five severities, for an average over ways of failing that no
+training was aimed at.
 
-The idea is that of Hendrycks and Dietterich (2019, "Benchmarking neural network robustness to common corruptions and perturbations"); the
-corruptions and their severities are this project's own. Lengths are shares of the image's side, so that they mean the same on 8 x 8
-digits and on photographs. **Accuracies under them cannot be compared to those on CIFAR-10-C or ImageNet-C.**
+The idea is that of Hendrycks and Dietterich (2019, "Benchmarking neural network robustness to
+common corruptions and perturbations"); the corruptions and their severities are this project's own.
+Lengths are shares of the image's side, so that they mean the same on 8 x 8 digits and on
+photographs. **Accuracies under them cannot be compared to those on CIFAR-10-C or ImageNet-C.**
 
 | name | what | severity 1 to 5 |
 |---|---|---|
@@ -15,7 +17,8 @@ digits and on photographs. **Accuracies under them cannot be compared to those o
 | shot_noise | photons counted, Poisson | 50 to 3 for a pixel of 1 |
 | salt_and_pepper | pixels black or white, all channels alike | share 0.01 to 0.2 |
 
-Random numbers are keyed by (seed, example) and shared between severities: a pixel that is salt at severity 1 is salt at severity 5.
+Random numbers are keyed by (seed, example) and shared between severities: a pixel that is salt at
+severity 1 is salt at severity 5.
 """
 
 from __future__ import annotations
@@ -89,7 +92,9 @@ def corrupted(name: Corruption, images: Tensor, severity: int, *, ids: Sequence[
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur; `sigma` is a share of the shorter side. Images (B, C, H, W); the edge is repeated outwards."""
+    """Gaussian blur; `sigma` is a share of the shorter side. Images (B, C, H, W); the edge is
+    repeated outwards.
+    """
     sigma = sigma * min(images.shape[2:])  # pixels
     reach = max(1, math.ceil(3 * sigma))
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
@@ -100,7 +105,9 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def pixelation(images: Tensor, share: float) -> Tensor:
-    """Means over a grid with this share of the pixels along each side, at least one. Images (B, C, H, W)."""
+    """Means over a grid with this share of the pixels along each side, at least one. Images (B, C,
+    H, W).
+    """
     height, width = images.shape[2:]
     coarse = F.adaptive_avg_pool2d(images, (max(1, round(height * share)), max(1, round(width * share))))
     return F.interpolate(coarse, size=(height, width), mode="nearest-exact")
@@ -116,7 +123,9 @@ def shot_noise(images: Tensor, photons: float, *, ids: Sequence[int], seed: int)
 
 
 def _resampled(images: Tensor, angle: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Images (B, C, H, W) turned by `angle` (B,) radians and moved by shares of the width and the height (B,)."""
+    """Images (B, C, H, W) turned by `angle` (B,) radians and moved by shares of the width and the
+    height (B,).
+    """
     height, width = images.shape[2:]
     ratio = height / width  # the coordinates of `affine_grid` run from -1 to 1 along either side
     cosine, sine = angle.cos(), angle.sin()

@@ -1,4 +1,5 @@
-"""The three kinds of input noise, from one standard normal direction n for each (example, replicate).
+"""The three kinds of input noise, from one standard normal direction n for each (example,
+replicate).
 
 | kind | perturbed image | unit of the radius |
 |---|---|---|
@@ -6,7 +7,8 @@
 | multiplicative | x * (1 + radius * n) | relative to each pixel |
 | sphere | x + radius * n / ||n|| | pixel units, the L2 distance |
 
-Every kind and every radius uses the same n, so curves over radii, and comparisons between kinds, networks and conditions, are paired.
+Every kind and every radius uses the same n, so curves over radii, and comparisons between kinds,
+networks and conditions, are paired.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ Kind = Literal["additive", "multiplicative", "sphere"]
 
 
 def direction(normal: Tensor, kind: Kind) -> Tensor:
-    """The normal numbers (..., C, H, W) as `moved` wants them: of unit L2 length over (C, H, W) for the sphere, else unchanged."""
+    """The normal numbers (..., C, H, W) as `moved` wants them: of unit L2 length over (C, H, W) for
+    the sphere, else unchanged.
+    """
     if kind != "sphere":
         return normal
     return normal / normal.flatten(-3).norm(dim=-1)[..., None, None, None]

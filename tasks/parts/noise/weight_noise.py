@@ -1,4 +1,6 @@
-"""Multiplicative Gaussian noise on a network's weights: w * (1 + sigma * n), normalisation layers left out."""
+"""Multiplicative Gaussian noise on a network's weights: w * (1 + sigma * n), normalisation layers
+left out.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def noisy_copy(model: nn.Module, sigma: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """The noisy values of the network's `weights`, by name, as new tensors; the network is left alone.
+    """The noisy values of the network's `weights`, by name, as new tensors; the network is left
+    alone.
 
     Args:
         sigma: relative to each weight.
@@ -38,7 +41,8 @@ def noisy_copy(model: nn.Module, sigma: float, generator: torch.Generator) -> di
 
 @contextmanager
 def noisy_weights(model: nn.Module, sigma: float, generator: torch.Generator) -> Iterator[None]:
-    """Within the context the network has noisy weights; at its end it has its own again, exactly, and keeps its gradients.
+    """Within the context the network has noisy weights; at its end it has its own again, exactly,
+    and keeps its gradients.
 
     Args:
         sigma: relative to each weight; 0 leaves the network alone and draws nothing.

@@ -1,17 +1,19 @@
-"""Adversarial augmentation: while training, a representation is moved before the rest of the network sees it.
+"""Adversarial augmentation: while training, a representation is moved before the rest of the
+network sees it.
 
     h = head(x, k)                          the pixels, or the values after the first k stages
     h <- h + delta                          for the examples chosen, |delta| <= epsilon
     loss = cross_entropy(tail(h, k), y)     one batch of moved and unmoved examples
 
-delta climbs the logit of a class, the same class at every step: of the runner-up (the likeliest besides the true one, before the
-move) or of a random other class; or it descends the true class's logit (`away`). `random` is the control: a random sign vector (L-inf) or
-a normal direction (L2) of length epsilon. Each example has its own class and its own gradient: the logits of all are gathered and
-summed, and since no example feels another in evaluation mode (`inner_search`), one backward pass gives all gradients. delta is a
-constant for the training's own backward pass.
+delta climbs the logit of a class, the same class at every step: of the runner-up (the likeliest
+besides the true one, before the move) or of a random other class; or it descends the true class's
+logit (`away`). `random` is the control: a random sign vector (L-inf) or a normal direction (L2) of
+length epsilon. Each example has its own class and its own gradient: the logits of all are gathered
+and summed, and since no example feels another in evaluation mode (`inner_search`), one backward
+pass gives all gradients. delta is a constant for the training's own backward pass.
 
-Beyond a plain step, this costs `steps` forward passes of the tail, and backward passes to h but not to the weights, for the chosen
-examples alone; the head runs once.
+Beyond a plain step, this costs `steps` forward passes of the tail, and backward passes to h but not
+to the weights, for the chosen examples alone; the head runs once.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from tasks.parts.training.recipes import AdversarialAugmentation, Recipe
 
 
 class Random(NamedTuple):
-    """CPU generators of an epoch's random numbers. There is one for each purpose: in whatever direction examples are moved, the same
-    ones are.
+    """CPU generators of an epoch's random numbers. There is one for each purpose: in whatever
+    direction examples are moved, the same ones are.
 
     Attributes:
         who: draws who is moved.
@@ -57,7 +59,8 @@ class Moves(NamedTuple):
         rows: their places in the batch (n,).
         delta: their perturbations (n, ...), detached; zero where `chosen` is false.
         chosen: whether they pass the condition of `only` (n,); None where there is none.
-        before: their logits (n, K) before the move, in evaluation mode; None where nothing needed them.
+        before: their logits (n, K) before the move, in evaluation mode; None where nothing needed
+            them.
     """
 
     rows: Tensor
@@ -76,8 +79,9 @@ class Tally(NamedTuple):
 
     Attributes:
         moved: how many examples are moved.
-        looked: sums over the moved examples that were looked at (4,), float64: their number, how many change their predicted class, and
-            their margins (true class's logit minus the largest other) before and after; None where nobody looked.
+        looked: sums over the moved examples that were looked at (4,), float64: their number, how
+            many change their predicted class, and their margins (true class's logit minus the
+            largest other) before and after; None where nobody looked.
     """
 
     moved: int | Tensor
@@ -91,7 +95,8 @@ def check(recipe: Recipe, model: nn.Module) -> None:
         model: the recipe's network, with weights in memory; trained or not.
 
     Raises:
-        UserError: lists the stages, with the field; also for the recipes that this one finetunes from.
+        UserError: lists the stages, with the field; also for the recipes that this one finetunes
+            from.
     """
     field = "recipe"
     while True:
@@ -193,7 +198,8 @@ def moved(
 
     Args:
         classify: points to logits, through `model`.
-        points: representations (B, ...) of the whole batch, whose root mean square is the unit of a relative radius.
+        points: representations (B, ...) of the whole batch, whose root mean square is the unit of a
+            relative radius.
         clip: the points are images, which stay in [0, 1].
     """
     everything, count = points.detach(), len(points)
@@ -239,7 +245,8 @@ def _climbed(
     unit: Tensor | float,
     box: Box,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...), unfinished for all others.
+    """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...),
+    unfinished for all others.
 
     Args:
         lots: numbers uniform in [0, 1) (n,), on the CPU, that decide random classes.
@@ -278,7 +285,9 @@ def _climbed(
 
 
 def _aims(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor, lots: Tensor | None) -> Tensor:
-    """The weights (n, K) of the sum of logits that each example climbs, for numbers `lots` (n,) uniform in [0, 1)."""
+    """The weights (n, K) of the sum of logits that each example climbs, for numbers `lots` (n,)
+    uniform in [0, 1).
+    """
     match settings.direction:
         case "runner_up":
             others = without(logits, labels)

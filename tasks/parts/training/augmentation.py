@@ -7,7 +7,9 @@ from torch import Tensor
 
 
 def random_crop(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """A crop of the images' own size from each image padded by `padding` pixels of zero, (B, C, H, W); a CPU generator."""
+    """A crop of the images' own size from each image padded by `padding` pixels of zero, (B, C, H,
+    W); a CPU generator.
+    """
     count, _, height, width = images.shape
     offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(images.device)
     rows = offsets[0][:, None] + torch.arange(height, device=images.device)  # (B, H)

@@ -1,7 +1,8 @@
 """What adversarial augmentation does to some training images, as tiles of a picture.
 
-A column is an example, a row shows one thing of all of them: in pixels the images, the moved images and the differences; for a hidden
-layer the images, and below them the training images whose representations in that layer are nearest to the moved one.
+A column is an example, a row shows one thing of all of them: in pixels the images, the moved images
+and the differences; for a hidden layer the images, and below them the training images whose
+representations in that layer are nearest to the moved one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ Notes = dict[str, Any]
 
 
 def of(recipe: Recipe, model: Classifier, train: data.Split, count: int = 8) -> tuple[np.ndarray, Notes] | None:
-    """What the recipe's augmentation, at its full epsilon, does; None where `examples_of` gives no examples.
+    """What the recipe's augmentation, at its full epsilon, does; None where `examples_of` gives no
+    examples.
 
     Args:
         model: trained by the recipe; its mode and device stay as they are.

@@ -13,7 +13,8 @@ from tasks.parts.user_code import is_own, module_of, source_hash
 
 
 def of_recipe(recipe: Recipe, root: str | None) -> dict[str, Any]:
-    """The recipe, where each name of something outside of it is replaced by a fingerprint of its content.
+    """The recipe, where each name of something outside of it is replaced by a fingerprint of its
+    content.
 
     Args:
         root: of the data sets.

@@ -1,4 +1,6 @@
-"""The recipe: everything that decides a trained network. Same recipe, same data, same hash, same network."""
+"""The recipe: everything that decides a trained network. Same recipe, same data, same hash, same
+network.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ LEARNING_RATES = {"sgd": 0.05, "adam": 0.002, "adamw": 0.002}
 SAME_AS_BASE = ("dataset", "image_size", "classes", "network", "network_options", "normalisation")
 """Settings in which a recipe and the one it finetunes from agree."""
 INHERITED = (*SAME_AS_BASE, "train_examples", "validation", "seed")
-"""Settings that the recipe to finetune from has from the recipe around it where it does not name them."""
+"""Settings that the recipe to finetune from has from the recipe around it where it does not name
+them.
+"""
 
 
 class InputNoise(Settings):
@@ -37,7 +41,9 @@ class InputNoise(Settings):
 
 
 class WeightNoise(Settings):
-    """Multiplicative Gaussian noise on the weights, drawn anew each step; normalisation layers are left out."""
+    """Multiplicative Gaussian noise on the weights, drawn anew each step; normalisation layers are
+    left out.
+    """
 
     sigma: NonNegative = Field(
         default=0.0, title="weight noise while training (relative)", description="relative to each weight"
@@ -52,7 +58,9 @@ class Augmentation(Settings):
 
 
 class AdversarialAugmentation(Settings):
-    """Training examples moved, in pixels or a hidden layer, before the rest of the network sees them. Off at epsilon or probability 0."""
+    """Training examples moved, in pixels or a hidden layer, before the rest of the network sees
+    them. Off at epsilon or probability 0.
+    """
 
     space: str = Field(
         default="pixel",
@@ -270,7 +278,9 @@ class Recipe(Settings):
         return self
 
     def effective(self) -> Recipe:
-        """The recipe with what is switched off as it is by default: it makes the same network, and two such recipes are equal."""
+        """The recipe with what is switched off as it is by default: it makes the same network, and
+        two such recipes are equal.
+        """
         off = {
             name: type(part)()
             for name, part in vars(self).items()

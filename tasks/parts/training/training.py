@@ -1,8 +1,9 @@
 """Training a classifier by its recipe, one epoch at a time.
 
-All randomness is keyed by the recipe's seed and its purpose, so that switching one kind of noise on does not change what another draws:
-with radius, epsilon, sigma or probability 0 a noisy or augmented training is the plain one, bit for bit. Results repeat exactly on one
-kind of device with one number of threads.
+All randomness is keyed by the recipe's seed and its purpose, so that switching one kind of noise on
+does not change what another draws: with radius, epsilon, sigma or probability 0 a noisy or
+augmented training is the plain one, bit for bit. Results repeat exactly on one kind of device with
+one number of threads.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, as torchvision's own networks expect them."""
 
 LOOK_EVERY = 40
-"""The moved examples of one batch in so many, the first of an epoch among them, are classified once more: what the augmentation does is
-told from them."""
+"""The moved examples of one batch in so many, the first of an epoch among them, are classified once
+more: what the augmentation does is told from them.
+"""
 
 
 class TrainingDiverged(NotFinite):
@@ -43,9 +45,11 @@ class TrainingDiverged(NotFinite):
 class Epoch(TypedDict, total=False):
     """What one epoch of training says of itself; losses in nats, accuracies as shares of 1.
 
-    Loss and accuracy are those of the images trained on: noisy, augmented, or the worst of a ball (of TRADES: accuracy of the clean ones).
-    With adversarial augmentation: `augmented`, the share of examples that were moved, and of a sample of these `label_changed`, the share
-    whose predicted class the move changes, and the mean margin (true class's logit minus the largest other) before and after.
+    Loss and accuracy are those of the images trained on: noisy, augmented, or the worst of a ball
+    (of TRADES: accuracy of the clean ones). With adversarial augmentation: `augmented`, the share
+    of examples that were moved, and of a sample of these `label_changed`, the share whose predicted
+    class the move changes, and the mean margin (true class's logit minus the largest other) before
+    and after.
     """
 
     epoch: int
@@ -61,7 +65,8 @@ class Epoch(TypedDict, total=False):
 
 
 def trained(recipe: Recipe, train: data.Split, device: torch.device | str = "cpu") -> models.Classifier:
-    """The recipe's network after training, in evaluation mode; the network it is finetuned from is trained first.
+    """The recipe's network after training, in evaluation mode; the network it is finetuned from is
+    trained first.
 
     Args:
         train: the whole training split.
@@ -74,11 +79,13 @@ def trained(recipe: Recipe, train: data.Split, device: torch.device | str = "cpu
 
 
 def untrained(recipe: Recipe, train: data.Split, start: Mapping[str, Tensor] | None = None) -> models.Classifier:
-    """The recipe's network before training, with its normalisation and its initial (or loaded) weights.
+    """The recipe's network before training, with its normalisation and its initial (or loaded)
+    weights.
 
     Args:
         train: the training split, of which normalisation and shapes are taken.
-        start: with `recipe.finetune_from`, the state of that recipe's trained network, which is copied.
+        start: with `recipe.finetune_from`, the state of that recipe's trained network, which is
+            copied.
 
     Raises:
         ValueError: a recipe that finetunes is not given where to start, or another one is.
@@ -112,7 +119,8 @@ def untrained(recipe: Recipe, train: data.Split, start: Mapping[str, Tensor] | N
 
 
 def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.device | str = "cpu") -> Iterator[Epoch]:
-    """Trains `model` in place; yields after each epoch, and leaves the model in evaluation mode on `device` at each yield.
+    """Trains `model` in place; yields after each epoch, and leaves the model in evaluation mode on
+    `device` at each yield.
 
     Args:
         recipe: decides everything.
@@ -121,7 +129,8 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
 
     Raises:
         UserError: no training examples are left, or the network lacks the layer to augment.
-        TrainingDiverged: in an epoch the loss, the weights or the loss on the validation images became infinite or NaN.
+        TrainingDiverged: in an epoch the loss, the weights or the loss on the validation images
+            became infinite or NaN.
     """
     device = torch.device(device)
     if recipe.train_examples is not None:
@@ -210,7 +219,9 @@ def score(model: nn.Module, split: data.Split, device: torch.device | str = "cpu
 
 
 def _batch_sizes(examples: int, batch: int) -> list[int]:
-    """Examples in each step of an epoch. One left over joins the step before: batch normalisation needs two."""
+    """Examples in each step of an epoch. One left over joins the step before: batch normalisation
+    needs two.
+    """
     sizes = [batch] * (examples // batch)
     rest = examples - sum(sizes)
     if rest == 1 and sizes and batch > 1:
@@ -251,8 +262,9 @@ def _scheduler(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> 
 def _losses(
     recipe: Recipe, epoch: int, stage: int
 ) -> Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor, Tally | None]]:
-    """The function of an epoch from (model, images, labels, step) to a batch's loss, its logits, and what is told of the adversarial
-    augmentation."""
+    """The function of an epoch from (model, images, labels, step) to a batch's loss, its logits,
+    and what is told of the adversarial augmentation.
+    """
     smoothing, settings, robust = recipe.label_smoothing, recipe.adversarial_augmentation, recipe.robust
     if robust.active:
 
@@ -299,7 +311,9 @@ def _told(tallies: list[Tally], examples: int) -> Epoch:
 
 
 def _augmented(recipe: Recipe, images: Tensor, epoch: int, step: int) -> Tensor:
-    """The batch with the recipe's crops, flips and input noise, each with random numbers of its own."""
+    """The batch with the recipe's crops, flips and input noise, each with random numbers of its
+    own.
+    """
     if recipe.augmentation.crop:
         generator = torch_generator(recipe.seed, "crop", epoch, step)
         images = augmentation.random_crop(images, recipe.augmentation.crop, generator)
@@ -311,7 +325,8 @@ def _augmented(recipe: Recipe, images: Tensor, epoch: int, step: int) -> Tensor:
 
 
 def with_input_noise(images: Tensor, noise: InputNoise, generator: torch.Generator) -> Tensor:
-    """A training batch (B, C, H, W) of which each example is moved with the given probability, clipped to [0, 1].
+    """A training batch (B, C, H, W) of which each example is moved with the given probability,
+    clipped to [0, 1].
 
     Args:
         generator: a CPU generator; nothing is drawn where radius or probability is 0.

@@ -1,4 +1,6 @@
-"""What every attack refuses at its door, before any work: arguments that make no sense, and networks that cannot be searched."""
+"""What every attack refuses at its door, before any work: arguments that make no sense, and
+networks that cannot be searched.
+"""
 
 from __future__ import annotations
 
@@ -82,8 +84,8 @@ def check_network(
         follows: whether the search follows the gradient; else there need be none.
 
     Raises:
-        UserError: it returns something else than logits, or probabilities; a label is not one of its classes; its margins have no
-            gradient, so that a search would follow nothing.
+        UserError: it returns something else than logits, or probabilities; a label is not one of
+            its classes; its margins have no gradient, so that a search would follow nothing.
         NotFinite: it returns numbers that are not finite, or such is its gradient.
     """
     if not len(images):
@@ -111,7 +113,9 @@ def check_network(
 
 
 def _probe(model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The logits, and the gradient of the margins' sum (B, ...), None where it does not reach the points."""
+    """The logits, and the gradient of the margins' sum (B, ...), None where it does not reach the
+    points.
+    """
     with torch.enable_grad():
         asked = padded(points, PROBES).detach().clone().requires_grad_(True)
         logits = model(asked)

@@ -3,7 +3,8 @@
     from tasks.parts.attacks.common.conformance import conform
     conform(my_attack)
 
-Each check raises AssertionError with what is wrong. They run on networks of 16 pixels, some of them linear with distances that are known.
+Each check raises AssertionError with what is wrong. They run on networks of 16 pixels, some of them
+linear with distances that are known.
 """
 
 from __future__ import annotations
@@ -62,11 +63,14 @@ def cases(attack: Attack, **arguments: Any) -> Iterator[dict[str, Any]]:
         yield radius | ({"norm": norm} if "norm" in there else {}) | quick
 
 
-# -------------------------------------------------------------------------------------------------------------- the checks
+# --------------------------------------------------------------------------------------------------------------
+# the checks
 
 
 def is_called_like_every_other(attack: Attack, arguments: Arguments) -> None:
-    """(model, images, labels, *, ...), with a default of everything but `epsilon`; documented; as it is declared."""
+    """(model, images, labels, *, ...), with a default of everything but `epsilon`; documented; as
+    it is declared.
+    """
     parameters = list(inspect.signature(attack).parameters.values())
     _same([each.name for each in parameters[:3]], ["model", "images", "labels"], "the first arguments")
     _true(all(each.kind is each.KEYWORD_ONLY for each in parameters[3:]), "the others must be by keyword only")
@@ -77,7 +81,9 @@ def is_called_like_every_other(attack: Attack, arguments: Arguments) -> None:
 
 
 def stays_in_the_box_and_says_what_it_found(attack: Attack, arguments: Arguments) -> None:
-    """Images in [0, 1], in the ball; distance, success and perturbation as they are; shapes and types of the images."""
+    """Images in [0, 1], in the ball; distance, success and perturbation as they are; shapes and
+    types of the images.
+    """
     norm = _norm(attack, arguments)
     for dtype in (torch.float32, torch.float64):
         model, images, labels = smooth(dtype), contrasted(dtype), _labels()
@@ -114,7 +120,9 @@ def leaves_misclassified_images_alone(attack: Attack, arguments: Arguments) -> N
 
 
 def counts_what_it_costs(attack: Attack, arguments: Arguments) -> None:
-    """One example alone, so that each call is a pass; a further look, at the number of classes, is free."""
+    """One example alone, so that each call is a pass; a further look, at the number of classes, is
+    free.
+    """
     meter, images = Meter(smooth()), contrasted()[:1]
     found = _run(attack, meter, images, _classes(smooth(), images), {**arguments, "batch": 1}, IDS[:1])
     forwards, backwards = int(found.forwards), int(found.backwards)
@@ -125,7 +133,9 @@ def counts_what_it_costs(attack: Attack, arguments: Arguments) -> None:
 
 
 def does_not_depend_on_other_examples(attack: Attack, arguments: Arguments) -> None:
-    """The same results in any batch, order and company; numbers drawn at random hang on the example's id."""
+    """The same results in any batch, order and company; numbers drawn at random hang on the
+    example's id.
+    """
     model, images, labels = smooth(), contrasted(), _labels()
     together = _run(attack, model, images, labels, arguments)
     ways = [([7], 1), ([4, 2, 9, 0], 3)]
@@ -137,7 +147,9 @@ def does_not_depend_on_other_examples(attack: Attack, arguments: Arguments) -> N
 
 
 def leaves_everything_as_it_was(attack: Attack, arguments: Arguments) -> None:
-    """The network's weights, gradients and mode, and the generators that others draw from; without gradients around it too."""
+    """The network's weights, gradients and mode, and the generators that others draw from; without
+    gradients around it too.
+    """
     model, images, labels = smooth().requires_grad_(True), contrasted(), _labels()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     generators = _generators()
@@ -151,7 +163,9 @@ def leaves_everything_as_it_was(attack: Attack, arguments: Arguments) -> None:
 
 
 def reaches_targets(attack: Attack, arguments: Arguments) -> None:
-    """Success is the target; an image that is there already stays where it is, away from another start."""
+    """Success is the target; an image that is there already stays where it is, away from another
+    start.
+    """
     if not capabilities_of(attack).targets:
         return
     model, images = smooth(), contrasted()
@@ -165,7 +179,9 @@ def reaches_targets(attack: Attack, arguments: Arguments) -> None:
 
 
 def finds_known_distances(attack: Attack, arguments: Arguments) -> None:
-    """A linear model whose boundary is at a known distance; half of the pixels are at the wall that they would have to pass."""
+    """A linear model whose boundary is at a known distance; half of the pixels are at the wall that
+    they would have to pass.
+    """
     declared, norm = capabilities_of(attack), _norm(attack, arguments)
     model, image, label, distances = walled()
     exact = distances[norm]
@@ -228,7 +244,8 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-# ------------------------------------------------------------------------------------------------- networks and images
+# -------------------------------------------------------------------------------------------------
+# networks and images
 
 
 class Meter:
@@ -272,7 +289,9 @@ def _labels() -> Tensor:
 
 
 def walled() -> tuple[nn.Module, Tensor, Tensor, dict[Norm, float]]:
-    """A linear model, an image, its label, and how far the boundary is; every second pixel is white and would have to rise."""
+    """A linear model, an image, its label, and how far the boundary is; every second pixel is white
+    and would have to rise.
+    """
     weight, gap = torch.linspace(0.5, 2, 16), 0.6
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False).eval()
     image = torch.full((1, 1, 4, 4), 0.3)
@@ -308,7 +327,9 @@ def _norm(attack: Attack, arguments: Arguments) -> Norm:
 
 
 def _classes(model: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """The classes (B,) as attacks see them: on the boundary itself they hang on the last bit, and so on the batch."""
+    """The classes (B,) as attacks see them: on the boundary itself they hang on the last bit, and
+    so on the batch.
+    """
     return in_batches(model, points, 64).argmax(1)
 
 

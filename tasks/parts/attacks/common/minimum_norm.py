@@ -1,7 +1,8 @@
 """What searches for the smallest perturbation have in common.
 
-Such a search walks about the boundary: out while its point is on the image's side, in while it is beyond. The shortest perturbation
-that succeeded on the way is kept and at last shortened to the boundary. A search differs from another by its step alone.
+Such a search walks about the boundary: out while its point is on the image's side, in while it is
+beyond. The shortest perturbation that succeeded on the way is kept and at last shortened to the
+boundary. A search differs from another by its step alone.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ class Iterate:
         margin: (B,) how far, in logits, they are beyond the boundary; negative before it.
         fooled: (B,) bool: whether they are beyond.
         gradient: (B, ...) of the loss that rises towards success.
-        best: (B, ...) the shortest perturbation that has succeeded so far, else that of the largest margin.
-        shortest: (B,) norm of the shortest perturbation that has succeeded so far, infinite where none has.
+        best: (B, ...) the shortest perturbation that has succeeded so far, else that of the largest
+            margin.
+        shortest: (B,) norm of the shortest perturbation that has succeeded so far, infinite where
+            none has.
     """
 
     number: int
@@ -81,10 +84,12 @@ def minimise(
     box: Box,
     batch: int | None,
 ) -> AttackResult:
-    """Walks `steps` steps from each image that is not misclassified and returns the shortest perturbation that succeeded.
+    """Walks `steps` steps from each image that is not misclassified and returns the shortest
+    perturbation that succeeded.
 
-    An example costs one forward pass to see whether its image itself succeeds; where not, a forward and a backward pass at each place,
-    of which there are steps + 1; and `halvings` forward passes to the boundary where the search succeeded.
+    An example costs one forward pass to see whether its image itself succeeds; where not, a forward
+    and a backward pass at each place, of which there are steps + 1; and `halvings` forward passes
+    to the boundary where the search succeeded.
 
     Args:
         step: see `Step`.
@@ -122,7 +127,9 @@ def _descend(
     radius: float,
     batch: int,
 ) -> tuple[Tensor, Tensor]:
-    """The shortest perturbation that succeeded (B, ...), else that of the largest margin, and whether it succeeded (B,)."""
+    """The shortest perturbation that succeeded (B, ...), else that of the largest margin, and
+    whether it succeeded (B,).
+    """
     delta = best = torch.zeros_like(images)
     radii = images.new_full((len(images),), radius)
     shortest = torch.full_like(radii, torch.inf)

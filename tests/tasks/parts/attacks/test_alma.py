@@ -1,4 +1,6 @@
-"""ALMA: the closed form on a linear model, DDN on a network, scales that do not matter, and what it says it cost."""
+"""ALMA: the closed form on a linear model, DDN on a network, scales that do not matter, and what it
+says it cost.
+"""
 
 from __future__ import annotations
 

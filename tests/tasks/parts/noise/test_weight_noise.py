@@ -1,4 +1,6 @@
-"""Weight noise: multiplicative and Gaussian, on all weights but those of normalisation layers, and gone afterwards without a trace."""
+"""Weight noise: multiplicative and Gaussian, on all weights but those of normalisation layers, and
+gone afterwards without a trace.
+"""
 
 from __future__ import annotations
 

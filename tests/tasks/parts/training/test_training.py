@@ -1,4 +1,6 @@
-"""Training: a slow twin of softmax regression, bit for bit repeatable, and noise of strength zero is no noise."""
+"""Training: a slow twin of softmax regression, bit for bit repeatable, and noise of strength zero
+is no noise.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ BLOBS = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 16},
 
 
 def with_dropout(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A network that draws random numbers while it trains, and one whose statistics change while it does."""
+    """A network that draws random numbers while it trains, and one whose statistics change while it
+    does.
+    """
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(math.prod(shape), 16),
@@ -48,7 +52,8 @@ def alike(model: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-# -------------------------------------------------------------------------------------------------------------- slow twin
+# --------------------------------------------------------------------------------------------------------------
+# slow twin
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
@@ -63,7 +68,9 @@ def alike(model: nn.Module, other: nn.Module) -> bool:
     ],
 )
 def test_softmax_regression(settings: dict[str, Any], schedule: str) -> None:
-    """Mini-batch descent written out in NumPy and float64, with the same keyed order of the examples."""
+    """Mini-batch descent written out in NumPy and float64, with the same keyed order of the
+    examples.
+    """
     recipe = Recipe(**(BLOBS | {"network": "linear", "network_options": {}, "schedule": schedule} | settings))
     split = data.load("blobs", "train")
     model = training.untrained(recipe, split)
@@ -114,7 +121,9 @@ def test_softmax_regression(settings: dict[str, Any], schedule: str) -> None:
 
 
 def one_cycle(peak: float, t: int, last: int) -> float:
-    """Cosines from peak / 25 up to the peak after 30 % of the way, and down to peak / 250,000 at its end."""
+    """Cosines from peak / 25 up to the peak after 30 % of the way, and down to peak / 250,000 at
+    its end.
+    """
     top = 0.3 * (last + 1) - 1
     low, high, share = (peak / 25, peak, t / top) if t <= top else (peak / 25e4, peak, (last - t) / (last - top))
     return low + (high - low) * (1 - math.cos(math.pi * share)) / 2
@@ -122,7 +131,9 @@ def one_cycle(peak: float, t: int, last: int) -> float:
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
 def test_adam_moves_every_weight_by_the_rate_in_its_first_step(optimiser: str) -> None:
-    """Whatever its gradient's size; adamw's decay shrinks the weight besides, adam's goes through the gradient."""
+    """Whatever its gradient's size; adamw's decay shrinks the weight besides, adam's goes through
+    the gradient.
+    """
     settings = {"network": "linear", "network_options": {}, "optimiser": optimiser, "epochs": 1, "batch_size": 500}
     recipe = Recipe(**(BLOBS | settings | {"weight_decay": 0.5, "schedule": "constant"}))
     split = data.load("blobs", "train")
@@ -134,7 +145,8 @@ def test_adam_moves_every_weight_by_the_rate_in_its_first_step(optimiser: str) -
     assert torch.allclose(step, torch.full_like(step, recipe.learning_rate), rtol=1e-3)
 
 
-# ------------------------------------------------------------------------------------------------------------- repeatable
+# -------------------------------------------------------------------------------------------------------------
+# repeatable
 
 
 @pytest.mark.parametrize(
@@ -236,7 +248,8 @@ def test_no_two_draws_have_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None
     assert len({torch_generator(*key).initial_seed() for key in keys}) == len(keys)
 
 
-# ------------------------------------------------------------------------------------------------------------ input noise
+# ------------------------------------------------------------------------------------------------------------
+# input noise
 
 
 @pytest.mark.parametrize("kind", ["additive", "multiplicative", "sphere"])
@@ -268,7 +281,8 @@ def test_input_noise_moves_each_example_by_itself_with_its_probability(kind: str
     assert wild.max() == 1 if kind != "sphere" else wild.max() <= 1
 
 
-# ------------------------------------------------------------------------------------------------------- what is trained on
+# -------------------------------------------------------------------------------------------------------
+# what is trained on
 
 
 def spoilt(split: data.Split, ids: np.ndarray) -> data.Split:
@@ -370,7 +384,8 @@ def test_normalisation() -> None:
     assert std == pytest.approx([0.229, 0.224, 0.225])
 
 
-# ----------------------------------------------------------------------------------------------------------- what it reports
+# -----------------------------------------------------------------------------------------------------------
+# what it reports
 
 
 def test_a_diverging_training_says_so() -> None:
@@ -418,7 +433,8 @@ def test_the_default_recipe_reads_digits() -> None:
     assert training.score(model, data.load("digits", "test"))[1] >= 0.97
 
 
-# ------------------------------------------------------------------------------------------------------------- finetuning
+# -------------------------------------------------------------------------------------------------------------
+# finetuning
 
 
 def test_finetuning_goes_on_from_the_network_of_another_recipe() -> None:

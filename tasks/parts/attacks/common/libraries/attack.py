@@ -64,14 +64,14 @@ def check(name: str, options: Mapping[str, Any] | None = None) -> None:
 def library_attack(name: str, options: Mapping[str, Any] | None = None) -> Callable[..., AttackResult]:
     """An attack of another package as a function like those in `attacks`.
 
-    The function is called with (model, images, labels, *, norm, targets, ids, seed, batch), `epsilon`
-    where the attack searches within a radius, `steps` and `step_size` where it has them (by whatever
-    name), and the other options of its class by their own names; `inspect.signature` shows them with
-    their defaults. It returns `AttackResult`. An image that is misclassified to begin with is not
-    shown to the attack. The forward and backward passes are counted as the attack asks for them, with
-    ours before and after, and shared evenly among the images of a batch. A step size, where none is
-    given, is to the radius as in the defaults of the class. The function raises UserError for what
-    the attack refuses, and for a network that is several at once.
+    The function is called with (model, images, labels, *, norm, targets, ids, seed, batch),
+    `epsilon` where the attack searches within a radius, `steps` and `step_size` where it has them
+    (by whatever name), and the other options of its class by their own names; `inspect.signature`
+    shows them with their defaults. It returns `AttackResult`. An image that is misclassified to
+    begin with is not shown to the attack. The forward and backward passes are counted as the attack
+    asks for them, with ours before and after, and shared evenly among the images of a batch. A step
+    size, where none is given, is to the radius as in the defaults of the class. The function raises
+    UserError for what the attack refuses, and for a network that is several at once.
 
     Args:
         name: `foolbox:<class>` or `art:<class>`, such as `foolbox:LinfPGD`, `foolbox:L2FMNAttack`,
@@ -123,7 +123,9 @@ def library_attack(name: str, options: Mapping[str, Any] | None = None) -> Calla
 
 
 def _signature(signature: inspect.Signature, found: LibraryAttack, fixed: Mapping[str, Any]) -> inspect.Signature:
-    """What a user may set: of our arguments those that the attack has, then the options of its class."""
+    """What a user may set: of our arguments those that the attack has, then the options of its
+    class.
+    """
     kinds: dict[str, Any] = {
         "norm": Literal[found.capabilities.norms],
         "steps": int | None,

@@ -1,4 +1,6 @@
-"""What the attacks of all libraries share: what one is like, how it is run batch by batch, and what it is held to."""
+"""What the attacks of all libraries share: what one is like, how it is run batch by batch, and what
+it is held to.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ RESERVED = {
     "verbose",
     "distance",
 }
-"""Arguments of constructors that would be mistaken for settings of ours, or that we set: no options."""
+"""Arguments of constructors that would be mistaken for settings of ours, or that we set: no
+options.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ class LibraryAttack:
 
 
 Run = Callable[[nn.Module, Tensor, Tensor, int, float | None, bool], Tensor]
-"""Network, images, classes (labels or targets), number of classes, radius and whether the classes are targets to adversarial images."""
+"""Network, images, classes (labels or targets), number of classes, radius and whether the classes
+are targets to adversarial images.
+"""
 
 
 def imported(module: str, package: str, distribution: str) -> ModuleType:
@@ -98,7 +104,9 @@ def in_turn(
     seed: int,
     batch: int,
 ) -> AttackResult:
-    """Runs an attack batch by batch on the images that are not misclassified; all images of a batch have one radius."""
+    """Runs an attack batch by batch on the images that are not misclassified; all images of a batch
+    have one radius.
+    """
     best = torch.zeros_like(images)
     success = torch.ones(len(images), dtype=torch.bool, device=images.device)
     forwards = success.long()
@@ -172,7 +180,9 @@ def _seeded(seed: int, name: str, first: int, device: torch.device) -> Iterator[
 
 
 class _Counted(nn.Module):
-    """A network as libraries see it: it counts the rows that pass, and lets no gradient reach its parameters."""
+    """A network as libraries see it: it counts the rows that pass, and lets no gradient reach its
+    parameters.
+    """
 
     def __init__(self, model: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -188,7 +198,9 @@ class _Counted(nn.Module):
             return self.ask(x)
 
     def ask(self, x: Tensor) -> Tensor:
-        """The logits; NaN of points that are not finite, where some attacks go and with which the network has nothing to do."""
+        """The logits; NaN of points that are not finite, where some attacks go and with which the
+        network has nothing to do.
+        """
         lost = ~x.isfinite().flatten(1).all(1)
         logits = self._call[0](torch.where(per_example(lost, x), 0, x))
         return logits.masked_fill(lost[:, None], torch.nan)
