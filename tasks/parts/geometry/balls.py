@@ -1,5 +1,7 @@
-"""Norms, balls and directions in input space. Images lie in the box [0, 1], points of other spaces
-in no box; radii are in pixel units or in those of the other space.
+"""Norms, balls and directions in the space of images, or in another one.
+
+Images lie in the box [0, 1], points of other spaces in no box. Radii are in pixel units, or in
+those of the other space.
 """
 
 from __future__ import annotations
@@ -64,12 +66,11 @@ def project(delta: Tensor, epsilon: Tensor, norm: Norm) -> Tensor:
 
 
 def _project_l1(delta: Tensor, epsilon: Tensor) -> Tensor:
-    """Soft thresholding: every number moves towards zero by the same amount and stops there (Duchi,
-    Shalev-Shwartz, Singer and Chandra 2008, "Efficient projections onto the l1-ball for learning in
-    high dimensions").
+    """Soft thresholding: every number moves towards zero by the same amount and stops there.
 
-    With the sizes in falling order u_1, u_2, ..., the j largest remain where the amount (u_1 + .. +
-    u_j - epsilon) / j is below u_j.
+    After Duchi, Shalev-Shwartz, Singer and Chandra 2008, "Efficient projections onto the l1-ball
+    for learning in high dimensions". With the sizes in falling order u_1, u_2, ..., the j largest
+    remain where the amount (u_1 + .. + u_j - epsilon) / j is below u_j.
     """
     sizes = delta.flatten(1).abs()
     falling = sizes.sort(dim=1, descending=True).values
@@ -102,6 +103,8 @@ def inside(images: Tensor, delta: Tensor, epsilon: Tensor, norm: Convex, box: Bo
         images: (B, ...) in the box.
         delta: (B, ...).
         epsilon: radii of the balls, (B,) or (1,).
+        norm: of the balls.
+        box: the least and the largest number that a point may have.
     """
     if norm == "L1" and box != UNBOUNDED:
         delta = _project_l1_in_box(delta, epsilon, torch.where(delta > 0, box[1] - images, images - box[0]))
@@ -111,13 +114,15 @@ def inside(images: Tensor, delta: Tensor, epsilon: Tensor, norm: Convex, box: Bo
 
 
 def _project_l1_in_box(delta: Tensor, epsilon: Tensor, room: Tensor) -> Tensor:
-    """The nearest point of the L1 ball that goes no further than `room` (B, ...), at least 0, in
-    each number.
+    """The nearest point of the L1 ball in which no number is larger than its `room`.
 
-    Its sizes are max(|v_i| - a, 0) - max(|v_i| - room_i - a, 0) with the smallest amount a >= 0 for
-    which they sum up to epsilon or less. Between two of the values |v_i| and |v_i| - room_i that
-    sum is linear in a: they are put in falling order, and a lies between the last at which the sum
-    is still at most epsilon and the next.
+    The room (B, ...) is at least 0. The point's sizes are
+
+        max(|v_i| - a, 0) - max(|v_i| - room_i - a, 0)
+
+    with the smallest amount a >= 0 for which they sum up to epsilon or less. Between two of the
+    values |v_i| and |v_i| - room_i that sum is linear in a: they are put in falling order, and a
+    lies between the last at which the sum is still at most epsilon and the next.
     """
     sizes, room = delta.flatten(1).abs().double(), room.flatten(1).double()
     bends, order = torch.cat([sizes, sizes - room], 1).sort(dim=1, descending=True, stable=True)
@@ -134,8 +139,9 @@ def _project_l1_in_box(delta: Tensor, epsilon: Tensor, room: Tensor) -> Tensor:
 
 
 def ascent_direction(gradient: Tensor, norm: Literal["Linf", "L2"]) -> Tensor:
-    """The direction of steepest ascent of unit norm: the sign for L-inf, the normalised gradient
-    for L2. Zero where it is zero.
+    """The direction of steepest ascent, of unit norm; zero where the gradient is zero.
+
+    For L-inf it is the gradient's sign, for L2 the normalised gradient.
     """
     if norm == "Linf":
         return gradient.sign()
@@ -143,18 +149,19 @@ def ascent_direction(gradient: Tensor, norm: Literal["Linf", "L2"]) -> Tensor:
 
 
 def sparse_ascent(gradient: Tensor, room: Tensor, share: float) -> Tensor:
-    """A step of steep ascent of unit L1 norm: equally far along the steepest numbers, of those that
-    have room to go.
+    """A step of steep ascent, of unit L1 norm, that changes only a share of the numbers.
 
-    The very steepest ascent moves one number alone; moving a share of them takes far fewer steps
-    (Tramer and Boneh 2019, "Adversarial training and robustness for multiple perturbations").
+    It goes equally far along the steepest of those that have room to go. The very steepest ascent
+    moves one number alone; moving a share of them takes far fewer steps (Tramer and Boneh 2019,
+    "Adversarial training and robustness for multiple perturbations").
 
     Args:
         gradient: (B, ...).
         room: how far each number can go uphill, (B, ...).
         share: of the numbers that move, at least one of them.
 
-    >>> sparse_ascent(torch.tensor([[3.0, -2.0, 1.0, 0.5]]), torch.tensor([[0.0, 1.0, 1.0, 1.0]]), 0.5)
+    >>> gradient, room = torch.tensor([[3.0, -2.0, 1.0, 0.5]]), torch.tensor([[0.0, 1.0, 1.0, 1.0]])
+    >>> sparse_ascent(gradient, room, 0.5)
     tensor([[ 0.0000, -0.5000,  0.5000,  0.0000]])
     """
     sizes = torch.where(room > 0, gradient.abs(), 0).flatten(1)
@@ -177,7 +184,9 @@ def ascent_step(
 ) -> Tensor:
     """The perturbation (B, ...) after one step of projected gradient ascent from `delta`.
 
-        delta <- project(delta + step_size * direction(gradient))  onto ball and box, see `inside`
+        delta <- project(delta + step_size * direction(gradient))
+
+    The projection is onto ball and box, see `inside`.
 
     Args:
         images: (B, ...) in the box.
@@ -192,7 +201,8 @@ def ascent_step(
         share: in L1, of the numbers that move.
 
     >>> x, zero, one = torch.tensor([[0.5, 0.9]]), torch.zeros(1, 2), torch.ones(1)
-    >>> ascent_step(x, zero, torch.tensor([[-2.0, 1.0]]), epsilon=one, step_size=0.25, norm="Linf", box=PIXELS)
+    >>> gradient = torch.tensor([[-2.0, 1.0]])
+    >>> ascent_step(x, zero, gradient, epsilon=one, step_size=0.25, norm="Linf", box=PIXELS)
     tensor([[-0.2500,  0.1000]])
     """
     if norm == "L1":
@@ -206,8 +216,9 @@ def ascent_step(
 def random_in_ball(
     norm: Convex, shape: Sequence[int], *, seed: int, purpose: str, ids: Sequence[int], block: int = 0
 ) -> Tensor:
-    """Points uniform in the unit ball, one for each id, keyed as in `randomness`: float32
-    (len(ids), *shape) on the CPU.
+    """Points uniform in the unit ball, one for each id: float32 (len(ids), *shape) on the CPU.
+
+    The random numbers are keyed as in `randomness`.
     """
     if norm == "Linf":
         return uniform(seed, purpose, ids, shape, block) * 2 - 1
@@ -223,8 +234,7 @@ def random_in_ball(
 
 
 def within_box(images: Tensor, direction: Tensor, length: Tensor, norm: Convex, halvings: int = 40) -> Tensor:
-    """A perturbation along `direction` that stays in [0, 1] and has a norm of `length` after
-    clipping.
+    """A perturbation along `direction` of norm `length` that stays in [0, 1].
 
     Where a pixel would leave the box, its sign is turned inwards; what clipping still takes from
     the norm is made up by going further along the direction (the clipped norm grows with the step,
@@ -235,6 +245,8 @@ def within_box(images: Tensor, direction: Tensor, length: Tensor, norm: Convex, 
         images: (B, C, H, W) in [0, 1].
         direction: (B, C, H, W), any length but zero.
         length: the norm asked for, (B,), pixel units.
+        norm: in which it is measured.
+        halvings: of the bisection.
 
     Returns:
         The perturbation (B, C, H, W), with images + perturbation in [0, 1].

@@ -52,6 +52,8 @@ class Statistics:
 
     @staticmethod
     def empty(cells: int, device: torch.device, *, confidence: bool = False) -> Statistics:
+        """Those of K cells without samples yet; with `confidence`, its sums are kept as well."""
+
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64, device=device)
 
@@ -62,8 +64,9 @@ class Statistics:
         return Statistics(samples, p, p_squared, hits, stays, loss, lowest, more)
 
     def add(self, cells: Tensor, logits: Tensor, classes: Tensor) -> None:
-        """Adds samples to some cells: logits (k, S, C) of S samples each; classes (k, 3) as in `p`,
-        each cell once in `cells`.
+        """Adds samples to some cells, each of which is once in `cells` (k,).
+
+        The logits (k, S, C) are those of S samples each; the classes (k, 3) are as in `p`.
         """
         log_p = logits.log_softmax(-1)
         chosen = log_p.gather(2, classes[:, None].expand(-1, logits.shape[1], -1)).double()  # (k, S, 3)
@@ -85,8 +88,9 @@ class Statistics:
 
     @property
     def standard_error(self) -> Tensor:
-        """Standard errors of the mean probabilities (K, 3); 0 where there is one sample only (the
-        centre itself).
+        """Standard errors of the mean probabilities (K, 3).
+
+        0 where there is one sample only (the centre itself).
         """
         n = self.samples[:, None].double()
         variance = (self.p_squared - self.p.square() / n).clamp_min(0) / (n - 1).clamp_min(1)
@@ -94,14 +98,13 @@ class Statistics:
 
     @property
     def bounds(self) -> Tensor:
-        """Ends of the 95 % interval of the mean probability of the true class (K, 2), see `wilson`.
-        """
+        """Ends (K, 2) of the 95 % interval of the true class's mean probability, see `wilson`."""
         centre, half = self._centre_and_half()
         return torch.stack([centre - half, centre + half], 1).clamp(0, 1)
 
     @property
     def interval(self) -> Tensor:
-        """Width of the 95 % interval of the mean probability of the true class (K,)."""
+        """Width (K,) of the 95 % interval of the true class's mean probability."""
         return 2 * self._centre_and_half()[1]
 
     def _centre_and_half(self) -> tuple[Tensor, Tensor]:
@@ -124,7 +127,7 @@ def statistics(
     batch: int | None = None,
     confidence: bool = False,
 ) -> Statistics:
-    """Samples every cell.
+    """Samples the noise of every cell and sums up what the network returns.
 
     Args:
         model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
@@ -170,8 +173,9 @@ def statistics(
 
 
 def at_centres(logits: Tensor, classes: Tensor) -> Statistics:
-    """The same statistics at the centres themselves, one sample each: P cells of radius 0, from
-    their logits (P, K).
+    """The same statistics at the centres themselves, from their logits (P, K).
+
+    These are P cells of radius 0, of one sample each.
     """
     totals = Statistics.empty(len(logits), logits.device)
     totals.add(torch.arange(len(logits), device=logits.device), logits[:, None], classes)
@@ -179,10 +183,10 @@ def at_centres(logits: Tensor, classes: Tensor) -> Statistics:
 
 
 class _Directions:
-    """The noise directions (S, C, H, W) of replicates `first ..` of one block, drawn when first
-    asked for.
+    """The noise directions (S, C, H, W) of some replicates of one block, from `first` on.
 
-    Remembers the example asked for last: cells come grouped by example.
+    They are drawn when first asked for. Remembers the example asked for last: cells come grouped by
+    example.
     """
 
     def __init__(self, seed: int, shape: torch.Size, first: int, count: int, device: torch.device):

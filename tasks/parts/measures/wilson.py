@@ -1,5 +1,6 @@
-"""Wilson's score interval (Wilson 1927, "Probable inference, the law of succession, and statistical
-inference"), for shares and for means of numbers in [0, 1].
+"""Wilson's score interval, for shares and for means of numbers in [0, 1].
+
+Wilson 1927, "Probable inference, the law of succession, and statistical inference".
 """
 
 from __future__ import annotations

@@ -27,9 +27,11 @@ def randomly_moved(
 
     Args:
         points: (B, ...) in the box.
-        distance: (B,) the norm of the perturbation; what no point of the box reaches ends in the
+        distance: (B,) the length of the perturbation; what no point of the box reaches ends in the
             furthest along the direction.
+        norm: in which the distance is measured.
         ids: the examples' ids, which key the random numbers.
+        seed: keys the random numbers.
         box: (0, 1) for images, (-inf, inf) for points of a hidden space.
 
     Returns:
