@@ -7,7 +7,7 @@ representations in that layer are nearest to the moved one.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,15 +18,17 @@ from tasks.parts.training.recipes import Recipe
 
 Mark = Literal["changed", "own"] | None
 """What is remarkable about a tile: another class than the image's, or the image itself."""
-Notes = dict[str, Any]
+Notes = dict[str, object]
 """JSON-able words and numbers about the tiles, see `of`."""
 
 
 def of(recipe: Recipe, model: Classifier, train: data.Split, count: int = 8) -> tuple[np.ndarray, Notes] | None:
-    """What the recipe's augmentation, at its full epsilon, does; None where `examples_of` gives no
-    examples.
+    """What the recipe's augmentation does at its full epsilon, in tiles with notes.
+
+    None where `examples_of` gives no examples.
 
     Args:
+        recipe: with adversarial augmentation.
         model: trained by the recipe; its mode and device stay as they are.
         train: the whole training split.
         count: columns at most.

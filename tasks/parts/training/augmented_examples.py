@@ -21,13 +21,12 @@ from tasks.parts.training.adversarial_augmentation import moved, random_numbers,
 from tasks.parts.training.recipes import Recipe
 
 AMONG, NUMBERS = 1024, 2**26
-"""Training images among which examples are chosen and neighbours are sought; fewer where their
-representations have more numbers.
+"""Among so many training images examples are chosen and neighbours are sought.
+
+There are fewer where their representations are so large that all have more than `NUMBERS` numbers.
 """
 MOVED = 64
-"""Of these images at most so many are moved, in one batch, but no more than in a step of the
-training.
-"""
+"""At most so many of these images are moved, in one batch, but no more than in a training step."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +65,18 @@ class Examples:
 def examples_of(
     recipe: Recipe, model: Classifier, train: data.Split, count: int = 8, neighbours: int = 3
 ) -> Examples | None:
-    """What the recipe's augmentation, at its full epsilon, does to some training images.
+    """What the recipe's augmentation does, at its full epsilon, to some training images.
 
     None for a recipe without, and where the option `only` lets no example through.
 
     Args:
+        recipe: of the network.
         model: trained by the recipe, on any device; it is used in evaluation mode, and keeps its
             mode.
         train: the whole training split. Examples and neighbours are of the first 1024 images or
             fewer, balanced over the classes, that were trained on.
         count: examples at most: fewer where the option `only` lets fewer through.
+        neighbours: nearest training images that are listed for each, where a hidden layer is moved.
     """
     settings = recipe.adversarial_augmentation
     if not settings.active:

@@ -1,10 +1,10 @@
-"""The search within a training step: the points of a batch climb a loss by projected gradient
-steps, each on its own.
+"""The search within a training step: points climb a loss by projected gradient steps.
 
-It must leave no trace in the training: the network is in evaluation mode meanwhile (no dropout;
-batch normalisation uses its running statistics and does not change them, so that no example feels
-another), only gradients to the points are computed, and what is returned is detached. Layers that
-draw random numbers in evaluation mode too leave torch's generators as they were.
+Each point of a batch climbs on its own. It must leave no trace in the training: the network is in
+evaluation mode meanwhile (no dropout; batch normalisation uses its running statistics and does not
+change them, so that no example feels another), only gradients to the points are computed, and what
+is returned is detached. Layers that draw random numbers in evaluation mode too leave torch's
+generators as they were.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Gradient = Callable[[Tensor], Tensor]
 
 @contextmanager
 def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Every module in evaluation mode; at the end their modes and torch's generators are as they
-    were.
+    """A context in which every module is in evaluation mode.
 
-    The mode is set module by module and past `nn.Module.__setattr__`, at a tenth of the cost of
-    `model.eval()`: that counts where a step takes a millisecond.
+    At its end their modes and torch's generators are as they were. The mode is set module by module
+    and past `nn.Module.__setattr__`, at a tenth of the cost of `model.eval()`: that counts where a
+    step takes a millisecond.
     """
     training = [module for module in walk(model) if module.training]
     state = torch.get_rng_state()
@@ -50,8 +50,9 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def gradient_at(classify: Classify, points: Tensor, height: Height) -> tuple[Tensor, Tensor]:
-    """The logits at the points and the gradient of each point's height, both detached; no parameter
-    gets a gradient.
+    """The logits at the points and the gradient of each point's height, both detached.
+
+    No parameter gets a gradient.
     """
     with torch.enable_grad():
         points = points.detach().requires_grad_(True)
@@ -63,8 +64,9 @@ def gradient_at(classify: Classify, points: Tensor, height: Height) -> tuple[Ten
 def gradient_of_logits(
     classify: Classify, points: Tensor, weights: Tensor | Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """As `gradient_at` for a height that is a sum of logits with constant weights (B, K), or with
-    those given for the logits.
+    """As `gradient_at`, for a height that is a weighted sum of the logits.
+
+    The weights (B, K) are constant; a function gives them for the logits, detached.
     """
     with torch.enable_grad():
         points = points.detach().requires_grad_(True)

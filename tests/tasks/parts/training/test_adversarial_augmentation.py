@@ -340,8 +340,7 @@ def test_an_error_in_the_network_leaves_its_modes() -> None:
 
 @pytest.mark.parametrize("space", ["pixel", "hidden:2"])
 def test_the_perturbation_is_a_constant_for_the_gradients(space: str) -> None:
-    """The parameters' gradients are those of a network that is given the moved points as they are.
-    """
+    """The parameters' gradients are those of a network that is given the moved points as they are."""
     settings = AdversarialAugmentation(epsilon=0.1, probability=1, space=space)
     images, labels = batch()
     model, other = network(), network()

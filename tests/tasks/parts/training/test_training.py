@@ -17,8 +17,9 @@ from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import torch_generator
 from tasks.parts.settings import UserError
 from tasks.parts.training import augmentation, training
+from tasks.parts.training.augmentation import with_input_noise
 from tasks.parts.training.recipes import InputNoise, Recipe
-from tasks.parts.training.training import TrainingDiverged, with_input_noise
+from tasks.parts.training.training import TrainingDiverged
 
 BLOBS = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 16}, "epochs": 3, "batch_size": 32}
 
@@ -241,7 +242,8 @@ def test_one_kind_of_noise_does_not_change_what_another_draws(monkeypatch: pytes
 def test_no_two_draws_have_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch has its order, and every step its crops, flips, input noise and weight noise."""
     keys: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(training, "torch_generator", lambda *key: keys.append(key) or torch_generator(*key))
+    for module in (training, augmentation):
+        monkeypatch.setattr(module, "torch_generator", lambda *key: keys.append(key) or torch_generator(*key))
     train(augmentation={"crop": 1, "flip": True}, input_noise={"radius": 0.2}, weight_noise={"sigma": 0.3}, seed=4)
     assert len(keys) == len(set(keys)) == 3 * 2 + 3 * 6 * 4
     assert {key[0] for key in keys} == {4}
@@ -338,7 +340,7 @@ def test_one_example_left_over_joins_the_batch_before(
     examples: int, batch: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(training, "_augmented", lambda recipe, images, *_: seen.append(images) or images)
+    monkeypatch.setattr(training.augmentation, "augmented", lambda recipe, images, *_: seen.append(images) or images)
     _, reports = train(train_examples=examples, batch_size=batch, epochs=1)
     assert [len(images) for images in seen] == sizes
     assert len(torch.cat(seen).unique(dim=0)) == examples
