@@ -1,8 +1,8 @@
-"""Auto-PGD: projected gradient ascent that chooses its own step size (Croce and Hein 2020,
-"Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks").
+"""Auto-PGD: projected gradient ascent that chooses its own step size.
 
-From x_0, with the step size eta = 2 epsilon at first, P the projection onto ball and box, and the
-momentum a = 0.75:
+Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+parameter-free attacks". From x_0, with the step size eta = 2 epsilon at first, P the projection
+onto ball and box, and the momentum a = 0.75:
 
     z       = P(x_k + eta direction(gradient of the loss at x_k))
     x_{k+1} = P(x_k + a (z - x_k) + (1 - a) (x_k - x_{k-1})),    x_1 = z
@@ -50,8 +50,7 @@ ATTACK = Capabilities(norms=get_args(Ball), radius="fixed")
 
 MOMENTUM = 0.75
 RISING = 0.75
-"""The share of steps between two checkpoints in which the loss must rise for the step size to stay.
-"""
+"""The step size stays where the loss rose in this share of the steps between two checkpoints."""
 
 
 def apgd(
@@ -72,8 +71,9 @@ def apgd(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each
-    image.
+    """Searches a misclassified point within `epsilon` of each image.
+
+    With `targets`, it searches a point that is given its target instead.
 
     Args:
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
@@ -160,8 +160,10 @@ def apgd(
 
 
 class _Walk(NamedTuple):
-    """Where each slot is on its walk. Zero at the start of an example; of a further walk only what
-    `_checked` does not set anew.
+    """Where each slot is on its walk.
+
+    All is zero at the start of an example; at the start of a further walk only what `_checked` does
+    not set anew.
     """
 
     number: Tensor  # (S,) walks of this example before this one
@@ -185,8 +187,10 @@ class _Walk(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Of each step k of a walk, (steps + 1,): whether it is a checkpoint, and how many steps the
-    last one lies back.
+    """The checkpoints of a walk.
+
+    For each step k, (steps + 1,): whether it is a checkpoint, and how many steps the last one lies
+    back.
     """
 
     check: Tensor
@@ -228,8 +232,9 @@ def _height(logits: Tensor, *, loss: Loss | Objective, labels: Tensor, targets: 
 
 
 def _checked(walk: _Walk, value: Tensor, gradient: Tensor, first_size: Tensor, plan: _Plan) -> tuple[_Walk, Tensor]:
-    """Takes the loss at x_k into account, and at checkpoints halves the step size and goes back to
-    the best point, or not.
+    """Takes the loss at x_k into account.
+
+    At checkpoints it halves the step size and goes back to the best point, or not.
 
     Returns:
         The walk, and the gradient to follow.

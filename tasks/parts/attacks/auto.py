@@ -1,8 +1,10 @@
-"""An ensemble: the attacks that fit, in turn, each on the examples that are still standing (after
-AutoAttack: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
-diverse parameter-free attacks").
+"""An ensemble within a radius: several attacks in turn, each on the examples still standing.
 
-    L-inf, L2   Auto-PGD with the cross-entropy; Auto-PGD with the targeted DLR towards each of the most likely other classes;
+After AutoAttack (Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an
+ensemble of diverse parameter-free attacks").
+
+    L-inf, L2   Auto-PGD with the cross-entropy;
+                Auto-PGD with the targeted DLR towards each of the most likely other classes;
                 Square Attack on images, FMN on points of other spaces
     L1          PGD with the cross-entropy; PGD with the DLR, restarted; FMN
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -54,8 +56,9 @@ def auto(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each
-    image, with several attacks.
+    """Searches a misclassified point within `epsilon` of each image, with several attacks.
+
+    With `targets`, it searches a point that is given its target instead.
 
     Args:
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
@@ -101,7 +104,7 @@ def auto(
         if not len(left):
             break
         here, label, aims = images[left], labels[left], None if targets is None else targets[left]
-        how: dict[str, Any] = {"norm": norm, "targets": aims, "batch": batch}
+        how: dict[str, object] = {"norm": norm, "targets": aims, "batch": batch}
         if stage.func is not fmn:
             how |= {"epsilon": radius[left], "ids": [ids[row] for row in left.tolist()], "seed": seed}
         if stage.func is not square:

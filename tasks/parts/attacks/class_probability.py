@@ -1,12 +1,12 @@
-"""Maximises the probability of a class, with any optimiser of torch that treats each number on its
-own.
+"""Maximises the probability of a class, with an optimiser of torch.
 
     x <- clip(optimiser step(x, gradient of the objective at x), box)
 
-from the image, from noise or from zeros (Szegedy et al. 2014, "Intriguing properties of neural
-networks"; for images of a class from nothing, Simonyan, Vedaldi and Zisserman 2014, "Deep inside
-convolutional networks"). There is no ball: how far the walk goes is up to the optimiser. All its
-steps are taken, also beyond the decision boundary.
+The optimiser is any that treats each number on its own. The walk begins at the image, at noise or
+at zeros (Szegedy et al. 2014, "Intriguing properties of neural networks"; for images of a class
+from nothing, Simonyan, Vedaldi and Zisserman 2014, "Deep inside convolutional networks"). There is
+no ball: how far the walk goes is up to the optimiser. All its steps are taken, also beyond the
+decision boundary.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -51,8 +51,9 @@ LEARNING_RATES: dict[str, float] = {
     "Rprop": 0.01,
     "SGD": 1.0,
 }
-"""The element-wise optimisers of torch.optim, with their learning rates: for the next number they
-look at no other number.
+"""The element-wise optimisers of torch.optim, with their learning rates.
+
+For the next value of a number they look at no other number.
 """
 
 MIXING = {
@@ -75,7 +76,7 @@ def class_probability(
     targets: Tensor | None = None,
     optimiser: str = "adamw",
     learning_rate: float | None = None,
-    optimiser_options: Mapping[str, Any] | None = None,
+    optimiser_options: Mapping[str, object] | None = None,
     start: Start = "image",
     objective: Objective = "probability",
     steps: int = 100,
@@ -84,8 +85,9 @@ def class_probability(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Climbs from each image, or from noise or zeros, to a point that the model gives to a class
-    with high probability.
+    """Climbs from each image to a point that the model gives to a class with high probability.
+
+    It may begin at noise or zeros instead.
 
     Args:
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, over which the
@@ -160,8 +162,9 @@ def class_probability(
 
 
 def _aimed(logits: Tensor, *, aims: Tensor, rows: Tensor, labels: Tensor, objective: Objective, chosen: bool) -> Tensor:
-    """The objective of some rows at the start (B,); unless their classes are chosen, writes the
-    likeliest into `aims` (N,).
+    """The objective of some rows at the start (B,).
+
+    Unless their classes are chosen, it writes the likeliest into `aims` (N,).
     """
     if not chosen:
         aims[rows] = without(pooled(logits.detach()), labels[rows]).argmax(1)
@@ -171,8 +174,9 @@ def _aimed(logits: Tensor, *, aims: Tensor, rows: Tensor, labels: Tensor, object
 
 
 def height(logits: Tensor, classes: Tensor, objective: Objective) -> Tensor:
-    """The objective of each row at its class (B,), for logits (B, K), or (B, M, K) where it is the
-    mean over M networks.
+    """The objective of each row at its class (B,), for logits (B, K).
+
+    For logits (B, M, K) it is the mean over M networks.
 
     >>> height(torch.tensor([[0.0, 0.0]]), torch.tensor([1]), "probability")
     tensor([0.5000])
@@ -200,7 +204,7 @@ def _begin(start: Start, images: Tensor, box: Box, ids: Sequence[int], seed: int
 
 
 def _optimiser(
-    name: str, learning_rate: float | None, options: Mapping[str, Any]
+    name: str, learning_rate: float | None, options: Mapping[str, object]
 ) -> Callable[[Tensor], torch.optim.Optimizer]:
     """What makes the named optimiser of a tensor."""
     known = {each.lower(): each for each in [*LEARNING_RATES, *MIXING]}
@@ -221,7 +225,7 @@ def _optimiser(
         if option not in has:
             instead = "; the rate is learning_rate" if option == "lr" else did_you_mean(option, has)
             raise UserError(f"{proper} has no option '{option}'; it has {', '.join(has)}{instead}", "optimiser_options")
-    chosen: dict[str, Any] = {"lr": LEARNING_RATES[proper] if learning_rate is None else learning_rate}
+    chosen: dict[str, object] = {"lr": LEARNING_RATES[proper] if learning_rate is None else learning_rate}
     if "weight_decay" in has:
         chosen["weight_decay"] = 0.0
     chosen |= options

@@ -1,9 +1,11 @@
-"""Projected gradient descent in an L-inf, L2 or L1 ball, with restarts (Madry et al. 2018, "Towards
-deep learning models resistant to adversarial attacks"), momentum (Dong et al. 2018, "Boosting
-adversarial attacks with momentum") and a schedule of step sizes.
+"""PGD: projected gradient descent in an L-inf, L2 or L1 ball.
 
-    delta <- project(delta + step_size * direction(gradient of the loss)),  so that image + delta stays in the box
+    delta <- project(delta + step_size * direction(gradient of the loss))
     with momentum mu, the direction is that of  g <- mu g + gradient / |gradient|_1
+
+It may have restarts (Madry et al. 2018, "Towards deep learning models resistant to adversarial
+attacks"), momentum (Dong et al. 2018, "Boosting adversarial attacks with momentum") and a schedule
+of step sizes. The projection, see `inside`, keeps image + delta in the box too.
 
 In L1 the direction moves a share of the numbers, the steepest ones (Tramer and Boneh 2019), and the
 projection is onto ball and box at once (Croce and Hein 2021), see `geometry`.
@@ -72,8 +74,9 @@ def pgd(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each
-    image.
+    """Searches a misclassified point within `epsilon` of each image.
+
+    With `targets`, it searches a point that is given its target instead.
 
     Args:
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
