@@ -216,7 +216,7 @@ def _signs(numbers: Tensor) -> Tensor:
 def _corner(number: Tensor, side: Tensor, length: int) -> Tensor:
     """The first row (or column) of a square that lies in `length` pixels: (S,), (S,) -> (S,).
 
-    Any has the same probability.
+    All places have the same probability.
     """
     places = length - side + 1
     return torch.minimum((number * places).long(), places - 1)

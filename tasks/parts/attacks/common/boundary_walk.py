@@ -1,12 +1,11 @@
-"""Along the decision boundary to where it is nearest: the last steps of a search for the smallest
-perturbation, in L2 and L-inf.
+"""A walk along the decision boundary to where it is nearest, in L2 and L-inf.
 
-Each step takes the margin as linear at the place, where g is its gradient, so that it costs one
-forward and one backward pass:
+It makes the last steps of a search for the smallest perturbation. Each step takes the margin as
+linear at the place, where g is its gradient, so that it costs one forward and one backward pass:
 
     L2       minimise |x|^2 + stay |x - delta|^2
-    L-inf    minimise |x - delta|^2                  with |x|_inf <= (1 - shrink) times the shortest so far
-             both with  margin + <g, x - delta> >= beyond |g|_dual |delta|  and image + x in the box
+    L-inf    minimise |x - delta|^2      with |x|_inf <= (1 - shrink) times the shortest so far
+    both     with margin + <g, x - delta> >= beyond |g|_dual |delta|  and image + x in the box
 
 `stay` falls where the margin was about as linear as was taken, and is doubled where it was not;
 `shrink` falls from a tenth to half a thousandth, `beyond` in L2 from a hundredth to a thousandth.
@@ -33,8 +32,9 @@ BEYOND, LAST_BEYOND = 1e-2, 1e-3
 SHRINK, LAST_SHRINK = 0.1, 5e-4
 TINY = 1e-12
 NEWTON_STEPS = 40
-"""Newton's steps to a multiplier, at most: each passes at least one number that meets its wall, and
-most pass many.
+"""Newton's steps to a multiplier, at most.
+
+Each passes at least one number that meets its wall, and most pass many.
 """
 
 
@@ -50,6 +50,7 @@ class BoundaryWalk:
 
     @staticmethod
     def of(iterate: Iterate, norm: Ball, steps: int, box: Box) -> BoundaryWalk:
+        """The walk of the examples of an iterate, before its first step."""
         stay = torch.full_like(iterate.margin, FIRST_STAY)
         return BoundaryWalk(norm, steps, box, stay, torch.full_like(stay, torch.inf))
 
@@ -85,14 +86,18 @@ def project_onto_half_space(base: Tensor, gradient: Tensor, wanted: Tensor, low:
     at it.
 
     Args:
-        base, gradient, low, high: (B, ...), with low <= base <= high.
+        base: (B, ...), between `low` and `high`.
+        gradient: (B, ...).
         wanted: (B,).
+        low: (B, ...).
+        high: (B, ...).
 
     Returns:
         (B, ...); where no x fulfils the inequality, the one that comes nearest to it.
 
     >>> walls = torch.tensor([[[-2.0, -2.0]], [[2.0, 2.0]]])
-    >>> project_onto_half_space(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 1.0]]), torch.ones(1), *walls)
+    >>> zeros, ones = torch.zeros(1, 2), torch.ones(1, 2)
+    >>> project_onto_half_space(zeros, ones, torch.ones(1), *walls)
     tensor([[0.5000, 0.5000]])
     """
     flat, slope, low, high = (each.flatten(1) for each in (base, gradient, low, high))

@@ -40,8 +40,9 @@ class Capabilities:
 
 
 def capabilities_of(attack: Callable[..., object]) -> Capabilities:
-    """What is declared of an attack's function: by its file or, for an attack of a library, on the
-    function itself.
+    """What is declared of an attack's function.
+
+    Its file declares it or, for an attack of a library, the function itself.
 
     Raises:
         UserError: nothing is.

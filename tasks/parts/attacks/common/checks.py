@@ -1,5 +1,6 @@
-"""What every attack refuses at its door, before any work: arguments that make no sense, and
-networks that cannot be searched.
+"""What every attack refuses before any work.
+
+That is arguments that make no sense, and networks that cannot be searched.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ def check_arguments(
         attack: its name, for the message.
         images: (N, ...), all in the box.
         labels: (N,) classes.
-        epsilon: radius, one for all or (N,); unchecked where None, as the next two.
-        norm: one of `norms`.
-        targets: (N,) classes, none of them the label.
+        epsilon: radius, one for all or (N,); unchecked where None.
+        norm: one of `norms`; unchecked where None.
+        norms: those that the attack has.
+        targets: (N,) classes, none of them the label; unchecked where None.
         box: the least and the largest number a point may have.
 
     Raises:
@@ -81,6 +83,7 @@ def check_network(
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks.
         images: (N, ...) in the box.
         labels: (N,) classes.
+        box: the least and the largest number a point may have.
         follows: whether the search follows the gradient; else there need be none.
 
     Raises:
@@ -113,8 +116,9 @@ def check_network(
 
 
 def _probe(model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The logits, and the gradient of the margins' sum (B, ...), None where it does not reach the
-    points.
+    """The logits, and the gradient of the margins' sum (B, ...).
+
+    The gradient is None where it does not reach the points.
     """
     with torch.enable_grad():
         asked = padded(points, PROBES).detach().clone().requires_grad_(True)

@@ -1,5 +1,4 @@
-"""From an adversarial example back to the decision boundary, along the straight way to its image.
-"""
+"""The way back from an adversarial example to the boundary, straight towards its image."""
 
 from __future__ import annotations
 
@@ -33,12 +32,12 @@ def to_boundary(
     batch: int | None = None,
     targets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Shortens successful perturbations by bisection, with forward passes only; what comes out
-    succeeds and is never longer.
+    """Shortens successful perturbations by bisection, with forward passes only.
 
-    The share t of a perturbation that is kept lies between one that fails (0 at first) and one that
-    succeeds (1 at first); each pass halves what is between them. On the way there may be other
-    boundaries: the one found is as good as any, not always the nearest.
+    What comes out succeeds and is never longer. The share t of a perturbation that is kept lies
+    between one that fails (0 at first) and one that succeeds (1 at first); each pass halves what is
+    between them. On the way there may be other boundaries: the one found is as good as any, not
+    always the nearest.
 
     Args:
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, in evaluation mode.

@@ -1,4 +1,4 @@
-"""What searches for the smallest perturbation have in common.
+"""What searches for the smallest perturbation share: a walk of which the best point is kept.
 
 Such a search walks about the boundary: out while its point is on the image's side, in while it is
 beyond. The shortest perturbation that succeeded on the way is kept and at last shortened to the
@@ -84,20 +84,27 @@ def minimise(
     box: Box,
     batch: int | None,
 ) -> AttackResult:
-    """Walks `steps` steps from each image that is not misclassified and returns the shortest
-    perturbation that succeeded.
+    """Walks from each image, and returns the shortest perturbation that succeeded.
+
+    Images that are misclassified stay where they are.
 
     An example costs one forward pass to see whether its image itself succeeds; where not, a forward
     and a backward pass at each place, of which there are steps + 1; and `halvings` forward passes
     to the boundary where the search succeeded.
 
     Args:
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, in evaluation mode.
+        images: (N, ...) in the box.
+        labels: (N,) true classes.
         step: see `Step`.
         norm: in which the perturbation is to be small.
         loss: whose gradient the steps are given.
+        steps: of a walk.
         radius: of the ball before the first step, pixel units.
         halvings: of `to_boundary`.
-        model, images, labels, targets, box, batch: as for every attack.
+        targets: (N,) classes to reach; any other class than the label where None.
+        box: the least and the largest number that a point may have.
+        batch: images in one pass; chosen for the device where None.
     """
     batch = pass_size(images) if batch is None else batch
     already = reached(model, images, labels, targets, batch)
@@ -127,8 +134,9 @@ def _descend(
     radius: float,
     batch: int,
 ) -> tuple[Tensor, Tensor]:
-    """The shortest perturbation that succeeded (B, ...), else that of the largest margin, and
-    whether it succeeded (B,).
+    """The shortest perturbation that succeeded (B, ...), and whether there is one (B,).
+
+    Where there is none, it is that of the largest margin.
     """
     delta = best = torch.zeros_like(images)
     radii = images.new_full((len(images),), radius)

@@ -1,6 +1,7 @@
-"""A security curve: for each example the smallest radius of a ladder at which an attack succeeds
-(Biggio and Roli 2018, "Wild patterns: ten years after the rise of adversarial machine learning",
-who ask for the curve in place of one radius).
+"""A security curve: the smallest radius of a ladder at which an attack succeeds, by example.
+
+Biggio and Roli 2018, "Wild patterns: ten years after the rise of adversarial machine learning", ask
+for the curve in place of one radius.
 
 The largest radius comes first: where it fails, so will the smaller ones. What succeeds is projected
 onto the smaller balls, by bisection over the ladder and with forward passes alone, which often
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -119,7 +120,7 @@ def security_curve(
     return result, _radius(place, ladder)
 
 
-def _ladder(radii: Sequence[float], images: Tensor, arguments: dict[str, Any]) -> Tensor:
+def _ladder(radii: Sequence[float], images: Tensor, arguments: Mapping[str, object]) -> Tensor:
     for name in ("epsilon", "stop"):
         if name in arguments and arguments[name] != "first":
             raise UserError(f"a security curve takes no {name}: its ladder of radii decides", name)
@@ -130,8 +131,9 @@ def _ladder(radii: Sequence[float], images: Tensor, arguments: dict[str, Any]) -
 
 
 def _place(delta: Tensor, ladder: Tensor, norm: Norm) -> Tensor:
-    """The smallest place of the ladder whose ball holds each perturbation, up to rounding; the
-    ladder's length where none does.
+    """The smallest place of the ladder whose ball holds each perturbation, up to rounding.
+
+    It is the ladder's length where none does.
     """
     return torch.searchsorted(ladder * (1 + 1e-6) + 1e-9, norm_of(delta, norm).double())
 
@@ -158,8 +160,9 @@ def _lowered(
     box: Box,
     batch: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Projects perturbations that succeed at `place` onto smaller balls, by bisection of the places
-    above `failed`, each (B,).
+    """Projects perturbations that succeed at `place` (B,) onto smaller balls.
+
+    It bisects the places above `failed` (B,).
 
     Returns:
         The perturbations, the smallest places at which a projection was seen to succeed, and the

@@ -1,5 +1,7 @@
-"""Auto-PGD: the closed form on a linear model, a slow twin in float64, plain PGD, the ball and the
-box, and what it says it cost.
+"""Auto-PGD finds the closed form on a linear model, and what its slow twin finds.
+
+The twin is in float64; with the same steps it finds as many as plain PGD. It stays in the ball and
+the box, and counts what it costs.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def with_hopeless_classes(model: nn.Module, extra: int) -> nn.Module:
     return Widened()
 
 
-# ----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # closed form
 
 
@@ -150,7 +152,7 @@ def test_when_the_step_size_is_halved(rises: int, halved: bool, gained: bool, wa
     assert (after.rises.tolist(), after.halved.tolist(), after.best_then.tolist()) == ([0], [wanted], [5.0])
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # slow twin
 
 
@@ -256,7 +258,7 @@ def test_slow_twin(norm: str, epsilon: float, loss: str, how: str) -> None:
         assert torch.allclose(found.perturbation[i], delta, atol=1e-6)
 
 
-# -----------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # against plain PGD
 
 
@@ -306,7 +308,7 @@ def test_target_classes_find_what_the_nearest_class_hides() -> None:
     assert int(found.forwards) > 101  # the walk to the second class came first
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # properties
 
 

@@ -1,5 +1,6 @@
-"""Every attack on disk must find an adversarial example that is known to exist (Zimmermann et al.
-2022, "Increasing confidence in adversarial robustness evaluations").
+"""Every attack on disk must find an adversarial example that is known to exist.
+
+After Zimmermann et al. 2022, "Increasing confidence in adversarial robustness evaluations".
 
 For an image, points uniform in the ball are drawn, and one on its surface. On the features of a
 trained network a linear readout is fitted that gives the image and all inner points class 0 and the

@@ -1,5 +1,6 @@
-"""Bisection: the closed form on a linear model, bisected PGD and FMN on a network, and what it says
-it cost.
+"""The bisection finds the closed form on a linear model.
+
+It is compared with bisected PGD and FMN on a network, and counts what it costs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tasks.parts.settings import UserError
 NORMS = ["Linf", "L2"]
 
 
-# ----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # closed form
 
 
@@ -84,7 +85,7 @@ def test_a_space_without_a_box() -> None:
     assert (found.distance / exact).max() < 1.001
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # a network
 
 
@@ -123,7 +124,7 @@ def test_more_rounds_are_never_worse() -> None:
     assert (distances[-1] < distances[0]).any()
 
 
-# -----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # accounting
 
 

@@ -1,5 +1,7 @@
-"""DDN: the closed form on a linear model, a slow twin in float64, bisected PGD on a network, and
-what it says it cost.
+"""DDN finds the closed form on a linear model, and as much as its slow twin.
+
+It is compared with a twin in float64 and with bisected PGD on a network, and its count of passes
+with what it takes.
 
 The smallest L2 perturbation that moves a linear model of margin m and weight difference d across
 its boundary is m / |d|.
@@ -21,7 +23,7 @@ from tasks.parts.models.build import Classifier
 LOSSES = ["ce", "margin"]
 
 
-# ----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # closed form
 
 
@@ -41,7 +43,7 @@ def test_linear_model_has_its_exact_distance(batch: int, loss: str, targeted: bo
     assert torch.equal(predicted(model, points + found.perturbation), 1 - labels)
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # slow twin
 
 
@@ -88,7 +90,7 @@ def test_slow_twin(loss: str, targeted: bool) -> None:
     assert succeeded >= 5
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # a network
 
 
@@ -114,7 +116,7 @@ def test_the_line_search_shortens(convnet: Classifier, digits: tuple[Tensor, Ten
     assert float(with_search.distance.mean()) < 0.99 * float(without.distance.mean())
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # properties
 
 

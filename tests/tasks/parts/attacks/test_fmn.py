@@ -1,5 +1,7 @@
-"""FMN: the closed form on a linear model, a slow twin in float64, bisected PGD on a network, and
-what it says it cost.
+"""FMN finds the closed form on a linear model, and as much as its slow twin.
+
+It is compared with a twin in float64 and with bisected PGD on a network, and its count of passes
+with what it takes.
 
 The smallest perturbation that moves a linear model of margin m and weight difference d across its
 boundary is m over the dual norm of d: m / |d|_1 in L-inf, m / |d| in L2, m / |d|_inf in L1. In L0
@@ -23,7 +25,7 @@ from tasks.parts.models.build import Classifier
 NORMS = ["Linf", "L2", "L1", "L0"]
 
 
-# ----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # closed form
 
 
@@ -64,7 +66,7 @@ def test_linear_model_has_about_its_exact_count(batch: int) -> None:
     assert surplus.mean() < 0.15
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # slow twin
 
 
@@ -155,7 +157,7 @@ def test_slow_twin(norm: str, targeted: bool) -> None:
     assert succeeded >= 5
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # a network
 
 
@@ -199,7 +201,7 @@ def test_the_line_search_shortens(convnet: Classifier, digits: tuple[Tensor, Ten
     assert float(with_search.distance.mean()) < float(without.distance.mean())
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # properties
 
 

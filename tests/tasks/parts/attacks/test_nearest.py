@@ -1,5 +1,6 @@
-"""The ensemble for the smallest perturbation: closed form on linear models, never further than its
-parts, what it says it cost.
+"""The ensemble for the smallest perturbation is never further than its parts.
+
+It finds the closed form on linear models, and counts what it costs.
 """
 
 from __future__ import annotations

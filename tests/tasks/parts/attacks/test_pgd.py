@@ -1,5 +1,6 @@
-"""PGD: the closed form on a linear model, a slow twin in float64, the ball and the box, and what it
-says it cost.
+"""PGD finds the closed form on a linear model, and what its slow twin finds.
+
+The twin is in float64. PGD stays in the ball and the box, and counts what it costs.
 
 The smallest perturbation that moves a linear model of margin m and weight difference d across its
 boundary is m / |d| in L2 and m / |d|_1 in L-inf.
@@ -26,7 +27,7 @@ from tasks.parts.settings import UserError
 LOSSES = ["ce", "margin"]
 
 
-# ----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # closed form
 
 
@@ -58,8 +59,7 @@ def test_linear_model_is_fooled_just_above_the_distance_and_not_below(
 @pytest.mark.parametrize("batch", [1, 2, 5, 8, 100])
 @pytest.mark.parametrize("norm", NORMS)
 def test_linear_model_in_batches(norm: str, batch: int) -> None:
-    """One radius between the examples' distances: those nearer are fooled, those further are not.
-    """
+    """One radius between the examples' distances: nearer ones are fooled, further ones are not."""
     model, points, labels, distance = linear_with_distances(norm, 21)
     near = distance < distance.median() * 0.999
     found = pgd(
@@ -105,7 +105,7 @@ def test_the_best_try_is_not_the_last() -> None:
     assert not found.success
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # slow twin
 
 
@@ -180,7 +180,7 @@ def test_slow_twin(norm: str, epsilon: float, loss: str, targeted: bool) -> None
         assert torch.allclose(found.perturbation[i].double(), delta, atol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # properties
 
 

@@ -1,5 +1,6 @@
-"""Square Attack: the closed form on a linear model, slow twins, no gradient at all, the ball and
-the box, and what it says it cost.
+"""Square Attack finds the closed form on a linear model, without gradients.
+
+It is compared with slow twins; it stays in the ball and the box, and counts what it costs.
 """
 
 from __future__ import annotations
@@ -31,14 +32,13 @@ class NoWayBack(torch.autograd.Function):
         raise AssertionError("a gradient was asked for")
 
 
-# ----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # closed form
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_linear_model_is_fooled_just_above_the_distance_and_not_below(batch: int) -> None:
-    """In L-inf the nearest point is a corner of the ball, which squares of one pixel reach exactly.
-    """
+    """In L-inf the nearest point is a corner of the ball: squares of one pixel reach it exactly."""
     model, points, labels, distance = linear_with_distances("Linf", 8)
     for factor in (1.003, 0.997):
         for i in (0, 5):
@@ -78,7 +78,7 @@ def test_linear_model_in_l2(targeted: bool) -> None:
             assert bool(found.success) == (factor > 1)
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # slow twins
 
 
@@ -228,7 +228,7 @@ def test_a_model_that_hides_its_gradient_is_seen_through() -> None:
     assert square(rounded, points, labels, **how, queries=1000).success.all()
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # properties
 
 

@@ -1,5 +1,6 @@
-"""Norms, balls and directions: against NumPy in float64, against what defines them, and inside the
-ball and the box.
+"""Norms, balls and directions are what defines them.
+
+They are compared with NumPy in float64, and points stay inside the ball and the box.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Norms and projections in L1 and L0: against bisection and brute force in float64, and against
-what defines them.
+"""Norms and projections in L1 and L0 are what defines them.
+
+They are compared with bisection and brute force in float64.
 """
 
 from __future__ import annotations
@@ -156,8 +157,7 @@ def test_the_steepest_that_have_room_move_equally() -> None:
 
 
 def test_random_points_of_the_l1_ball_are_uniform() -> None:
-    """The share within radius r is r^n, the signs are fair, and the sizes of all numbers are alike.
-    """
+    """The share within radius r is r^n, the signs are fair, the sizes of all numbers alike."""
     points = torch.cat([random_in_ball("L1", (3,), seed=0, purpose="test", ids=range(4000))])
     lengths = norm_of(points, "L1")
     assert lengths.max() <= 1 + 1e-6

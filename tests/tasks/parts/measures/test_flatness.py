@@ -1,10 +1,11 @@
-"""Statistics in noise balls: a linear model's closed forms, a slow twin in float64, and what
-adaptive sampling promises.
+"""Statistics in noise balls have their closed forms, and adaptive sampling keeps its promises.
 
-A linear model of two classes with margin m and weight difference d keeps its class under
+There is a slow twin in float64 too. A linear model of two classes with margin m and weight
+difference d keeps its class under
   additive noise N(0, s^2)     with probability Phi(m / (s |d|)),
   multiplicative noise         with probability Phi(m / (s |d * x|)),
-  a point on the sphere of r   with probability P(B < (1 + m / (r |d|)) / 2), B ~ Beta((D - 1) / 2, (D - 1) / 2), in D dimensions,
+  a point on the sphere of r   with probability P(B < (1 + m / (r |d|)) / 2),
+                               B ~ Beta((D - 1) / 2, (D - 1) / 2), in D dimensions,
 and its probability of the true class is the sigmoid of the noisy margin.
 """
 
@@ -76,7 +77,7 @@ def some_cells(centres: int, radii: Sequence[float] = (0.1, 0.5), kinds: Sequenc
     return [Cell(row, kind, radius) for row in range(centres) for kind in kinds for radius in radii]
 
 
-# ----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # closed forms
 
 
@@ -145,7 +146,7 @@ def test_the_true_class_and_the_class_at_the_centre_are_told_apart() -> None:
     assert found.mean[0, 2] == found.mean[0, 1]
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # slow twin
 
 
@@ -241,7 +242,7 @@ def test_seeds_and_examples_have_noise_of_their_own() -> None:
     assert len({other.numpy().tobytes() for other in others}) == 4
 
 
-# ---------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # in any company
 
 
@@ -283,7 +284,7 @@ def test_a_cell_is_the_same_in_any_company_and_batch(tolerance: float | None) ->
             assert torch.allclose(getattr(found, field).double(), wanted.double(), rtol=1e-5), field
 
 
-# ------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # adaptive sampling
 
 

@@ -1,5 +1,6 @@
-"""Adversarial augmentation against a twin that moves one example at a time in float64; and that it
-leaves no trace.
+"""Adversarial augmentation moves examples as a slow twin does, and leaves no trace.
+
+The twin moves one example at a time in float64.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def numbers() -> Random:
     return random_numbers(5, 0, "test")
 
 
-# --------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # slow twin
 
 
@@ -283,7 +284,7 @@ def test_random_classes_are_uniform_over_the_others() -> None:
     assert (counts + 250 * torch.eye(CLASSES) > 190).all()  # 250 expected of each
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # no trace
 
 
@@ -340,7 +341,7 @@ def test_an_error_in_the_network_leaves_its_modes() -> None:
 
 @pytest.mark.parametrize("space", ["pixel", "hidden:2"])
 def test_the_perturbation_is_a_constant_for_the_gradients(space: str) -> None:
-    """The parameters' gradients are those of a network that is given the moved points as they are."""
+    """The parameters' gradients are those of a network that is given the moved points."""
     settings = AdversarialAugmentation(epsilon=0.1, probability=1, space=space)
     images, labels = batch()
     model, other = network(), network()
@@ -379,7 +380,7 @@ def test_batch_statistics_are_those_of_the_training_pass_alone() -> None:
         assert torch.allclose(getattr(model.network[1], name), getattr(other.network[1], name), atol=1e-6)
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # training
 
 
@@ -502,7 +503,7 @@ def test_schedule(schedule: str, radii: list[float], monkeypatch: pytest.MonkeyP
     assert used == pytest.approx([0.1 * r for r in radii])
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # settings
 
 
@@ -551,7 +552,7 @@ def test_a_layer_that_does_not_exist_is_refused_before_any_training() -> None:
         check(recipe, nn.Sequential())
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # examples
 
 

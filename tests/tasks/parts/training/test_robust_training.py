@@ -1,5 +1,6 @@
-"""Adversarial training and TRADES: the paper's formulas written out, one example at a time, and a
-network that gets more robust.
+"""Adversarial training and TRADES are the papers' formulas, one example at a time.
+
+A network gets more robust by them.
 """
 
 from __future__ import annotations

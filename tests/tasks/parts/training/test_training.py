@@ -1,5 +1,6 @@
-"""Training: a slow twin of softmax regression, bit for bit repeatable, and noise of strength zero
-is no noise.
+"""Training is that of a slow twin, repeatable bit for bit.
+
+The twin is softmax regression. Noise of strength zero is no noise.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def alike(model: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-# --------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # slow twin
 
 
@@ -146,7 +147,7 @@ def test_adam_moves_every_weight_by_the_rate_in_its_first_step(optimiser: str) -
     assert torch.allclose(step, torch.full_like(step, recipe.learning_rate), rtol=1e-3)
 
 
-# -------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # repeatable
 
 
@@ -250,7 +251,7 @@ def test_no_two_draws_have_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None
     assert len({torch_generator(*key).initial_seed() for key in keys}) == len(keys)
 
 
-# ------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # input noise
 
 
@@ -283,7 +284,7 @@ def test_input_noise_moves_each_example_by_itself_with_its_probability(kind: str
     assert wild.max() == 1 if kind != "sphere" else wild.max() <= 1
 
 
-# -------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # what is trained on
 
 
@@ -386,7 +387,7 @@ def test_normalisation() -> None:
     assert std == pytest.approx([0.229, 0.224, 0.225])
 
 
-# -----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # what it reports
 
 
@@ -435,7 +436,7 @@ def test_the_default_recipe_reads_digits() -> None:
     assert training.score(model, data.load("digits", "test"))[1] >= 0.97
 
 
-# -------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # finetuning
 
 

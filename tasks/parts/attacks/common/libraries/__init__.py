@@ -1,5 +1,7 @@
-"""The attacks of other packages as attacks of ours: `foolbox:<class>` (foolbox 3: Rauber, Brendel
-and Bethge 2017) and `art:<class>` (adversarial-robustness-toolbox: Nicolae et al. 2018).
+"""The attacks of other packages as attacks of ours.
+
+There are `foolbox:<class>` (foolbox 3: Rauber, Brendel and Bethge 2017) and `art:<class>`
+(adversarial-robustness-toolbox: Nicolae et al. 2018).
 
 They run on our network and our images. What they return is projected into the ball that was asked
 for, clipped into [0, 1], shown to the network once more, and measured by us. Neither package is a

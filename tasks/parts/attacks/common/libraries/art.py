@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from typing import Any
+from collections.abc import Mapping
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def described(name: str, kind: type) -> LibraryAttack:
     return LibraryAttack(name, kind, capabilities, options, names)
 
 
-def prepare(attack: LibraryAttack, norm: Norm, arguments: dict[str, Any], batch: int) -> Run:
+def prepare(attack: LibraryAttack, norm: Norm, arguments: Mapping[str, object], batch: int) -> Run:
     """What runs the attack."""
     classification = _module("art.estimators.classification")
     theirs, there = attack.names, inspect.signature(attack.type).parameters
@@ -105,5 +106,5 @@ def prepare(attack: LibraryAttack, norm: Norm, arguments: dict[str, Any], batch:
     return run
 
 
-def _module(name: str) -> Any:
+def _module(name: str) -> ModuleType:
     return imported(name, "art", "adversarial-robustness-toolbox")

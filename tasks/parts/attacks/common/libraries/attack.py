@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def find(name: str) -> LibraryAttack:
     return library.described(name, known[wanted])
 
 
-def check(name: str, options: Mapping[str, Any] | None = None) -> None:
+def check(name: str, options: Mapping[str, object] | None = None) -> None:
     """Refuses an attack that is not there, and options that it does not have.
 
     Raises:
@@ -61,7 +61,7 @@ def check(name: str, options: Mapping[str, Any] | None = None) -> None:
         raise UserError(f"{name} has no option {option}; it has {known}{hint}", f"options.{option}")
 
 
-def library_attack(name: str, options: Mapping[str, Any] | None = None) -> Callable[..., AttackResult]:
+def library_attack(name: str, options: Mapping[str, object] | None = None) -> Callable[..., AttackResult]:
     """An attack of another package as a function like those in `attacks`.
 
     The function is called with (model, images, labels, *, norm, targets, ids, seed, batch),
@@ -98,7 +98,7 @@ def library_attack(name: str, options: Mapping[str, Any] | None = None) -> Calla
         epsilon: float | Tensor | None = None,
         steps: int | None = None,
         step_size: float | None = None,
-        **further: Any,
+        **further: object,
     ) -> AttackResult:
         arguments = _arguments(found, fixed | further, {"steps": steps, "step_size": step_size})
         norms = found.capabilities.norms
@@ -122,11 +122,12 @@ def library_attack(name: str, options: Mapping[str, Any] | None = None) -> Calla
     return attack
 
 
-def _signature(signature: inspect.Signature, found: LibraryAttack, fixed: Mapping[str, Any]) -> inspect.Signature:
-    """What a user may set: of our arguments those that the attack has, then the options of its
-    class.
+def _signature(signature: inspect.Signature, found: LibraryAttack, fixed: Mapping[str, object]) -> inspect.Signature:
+    """What a user may set.
+
+    That is of our arguments those that the attack has, then the options of its class.
     """
-    kinds: dict[str, Any] = {
+    kinds: dict[str, object] = {
         "norm": Literal[found.capabilities.norms],
         "steps": int | None,
         "step_size": float | None,
@@ -147,12 +148,10 @@ def _signature(signature: inspect.Signature, found: LibraryAttack, fixed: Mappin
     return signature.replace(parameters=shown)
 
 
-def _arguments(found: LibraryAttack, options: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(found: LibraryAttack, options: Mapping[str, object], ours: Mapping[str, object]) -> dict[str, object]:
     """The arguments of the constructor that the user has set, by its names.
 
-    Args:
-        options: by the names of the constructor.
-        ours: by our names.
+    The `options` are by the names of the constructor too, `ours` by our names.
     """
     check(found.name, options)
     arguments = {option: value for option, value in options.items() if value is not None}

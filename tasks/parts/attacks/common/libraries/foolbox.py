@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any, get_args
+from collections.abc import Mapping
+from types import ModuleType
+from typing import get_args
 
 from torch import Tensor, nn
 
@@ -45,12 +47,12 @@ def described(name: str, kind: type) -> LibraryAttack:
     return LibraryAttack(name, kind, capabilities, options, names)
 
 
-def prepare(attack: LibraryAttack, norm: Norm, arguments: dict[str, Any], batch: int) -> Run:
+def prepare(attack: LibraryAttack, norm: Norm, arguments: Mapping[str, object], batch: int) -> Run:
     """What runs the attack; foolbox takes a batch as it is given."""
     foolbox = _module("foolbox")
     if "norm" in attack.names:
         order = next(order for order, each in ORDERS.items() if each == norm)
-        arguments = arguments | {"distance": foolbox.distances.LpDistance(order)}
+        arguments = {**arguments, "distance": foolbox.distances.LpDistance(order)}
     with refusing(attack.name):
         made = attack.type(**arguments)
 
@@ -72,5 +74,5 @@ def prepare(attack: LibraryAttack, norm: Norm, arguments: dict[str, Any], batch:
     return run
 
 
-def _module(name: str) -> Any:
+def _module(name: str) -> ModuleType:
     return imported(name, "foolbox", "foolbox")

@@ -1,5 +1,6 @@
-"""The step along the boundary is the exact minimiser of its problem, and the walk ends where the
-boundary is nearest.
+"""The walk along the boundary ends where the boundary is nearest.
+
+Its step is the exact minimiser of its problem.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ NUMBERS = 50
 
 
 def problem(wanted: float) -> tuple[Tensor, ...]:
-    """Twenty boxes of fifty numbers in double precision, about half of whose walls are in the way.
-    """
+    """Twenty boxes of fifty numbers in double precision; about half of the walls are in the way."""
     draw = torch.Generator().manual_seed(7)
     base, gradient = torch.randn(2, 20, NUMBERS, generator=draw, dtype=torch.float64)
     low, high = -torch.rand(2, 20, NUMBERS, generator=draw, dtype=torch.float64)
@@ -29,8 +29,7 @@ def problem(wanted: float) -> tuple[Tensor, ...]:
 
 
 def slow(base: Tensor, gradient: Tensor, wanted: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """By bisection of the multiplier: the nearest points, and which of them fulfil the inequality.
-    """
+    """By bisection of the multiplier: the nearest points, and which fulfil the inequality."""
 
     def at(multiplier: Tensor) -> Tensor:
         return (base + multiplier[:, None] * gradient).clamp(low, high)

@@ -1,5 +1,6 @@
-"""Searches of other packages: closed forms on a linear model, what they are held to, and what is
-refused.
+"""Attacks of other packages find closed forms on a linear model.
+
+Also what they are held to, and what is refused.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def linear(norm: str, count: int = 6) -> tuple[nn.Module, Tensor, Tensor, Tensor
     return model, images[chosen], logits.argmax(1)[chosen], distance[chosen]
 
 
-# ----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # closed form
 
 
@@ -250,7 +251,7 @@ def test_the_signature_says_what_can_be_set() -> None:
     assert {"steps", "max_iter"} <= set(inspect.signature(library_attack("art:SquareAttack")).parameters)
 
 
-# --------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # refused
 
 

@@ -1,5 +1,6 @@
-"""The line search to the boundary: where it ends is known, it never loses a success, and it costs
-what it says.
+"""The line search to the boundary ends where it must and never loses a success.
+
+It costs what it says.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Security curves: the closed form on a linear model, plain runs at each radius as the slow twin,
-and what they cost.
+"""Security curves agree with the closed form on a linear model and with plain runs.
+
+The slow twin is a plain run at each radius. Also what they cost.
 """
 
 from __future__ import annotations

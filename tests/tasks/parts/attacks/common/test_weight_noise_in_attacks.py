@@ -1,5 +1,6 @@
-"""Weight noise in the loop of a search: which networks are faced, that company does not matter,
-closed forms, and what is counted.
+"""An attack with weight noise faces the networks that it should.
+
+Also that company does not matter, closed forms, and what is counted.
 
 Of a linear model of two classes, with each weight times 1 + sigma n, the margin at x is normal: its
 mean is the reference's, its variance sigma^2 (sum_ij W_ij^2 x_j^2 + sum_i b_i^2).
@@ -117,7 +118,7 @@ def at_drawn_weights(model: nn.Module, sigma: float, generator: torch.Generator,
         return twin(x).detach()
 
 
-# --------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # noisy networks
 
 
@@ -187,7 +188,7 @@ def test_the_margin_of_a_linear_model_is_normal() -> None:
     assert torch.equal(aimed, share)
 
 
-# -------------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # searches
 
 
