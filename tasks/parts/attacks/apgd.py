@@ -207,7 +207,7 @@ class _Plan(NamedTuple):
 
 
 def checkpoints(steps: int) -> list[int]:
-    """The steps at which the step size is thought over.
+    """The steps after which the step size may be halved.
 
     They are ceil(p_j steps) with p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03,
     0.06), the first left out.

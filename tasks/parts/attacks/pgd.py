@@ -8,7 +8,7 @@ attacks"), momentum (Dong et al. 2018, "Boosting adversarial attacks with moment
 of step sizes. The projection, see `inside`, keeps image + delta in the box too.
 
 In L1 the direction moves a share of the numbers, the steepest ones (Tramer and Boneh 2019), and the
-projection is onto ball and box at once (Croce and Hein 2021), see `geometry`.
+projection is onto ball and box at once (Croce and Hein 2021).
 
 An example leaves the batch as soon as it is fooled, or when its restarts are used up, and the next
 one takes its place (`active_batch`).

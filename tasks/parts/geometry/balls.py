@@ -92,7 +92,7 @@ def clipped(images: Tensor, delta: Tensor, box: Box) -> Tensor:
 
 
 def inside(images: Tensor, delta: Tensor, epsilon: Tensor, norm: Convex, box: Box) -> Tensor:
-    """A point of both the ball around each image and the box, near `delta`.
+    """A perturbation near `delta` that stays in the ball around each image and in the box.
 
     In L-inf and L1 it is the nearest one in L2. In L2 it is the nearest of the ball, cut off where
     it leaves the box, which is not always the nearest of both. In L1 that would not do: what the

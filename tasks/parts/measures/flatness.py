@@ -26,7 +26,7 @@ ROUND = 16
 
 
 class Cell(NamedTuple):
-    """One centre (its row), one kind of noise, one radius."""
+    """What is sampled together: one kind of noise of one radius around one centre (its row)."""
 
     centre: int
     kind: Kind
@@ -52,7 +52,10 @@ class Statistics:
 
     @staticmethod
     def empty(cells: int, device: torch.device, *, confidence: bool = False) -> Statistics:
-        """Those of K cells without samples yet; with `confidence`, its sums are kept as well."""
+        """The statistics of K cells that have no samples yet.
+
+        With `confidence`, the sums of the largest probability are kept as well.
+        """
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64, device=device)

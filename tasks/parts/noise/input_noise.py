@@ -21,9 +21,9 @@ Kind = Literal["additive", "multiplicative", "sphere"]
 
 
 def direction(normal: Tensor, kind: Kind) -> Tensor:
-    """The normal numbers (..., C, H, W) as `moved` wants them.
+    """The direction of the noise, from normal numbers (..., C, H, W).
 
-    For the sphere they are of unit L2 length over (C, H, W), else unchanged.
+    For the sphere it has unit L2 length over (C, H, W), else it is the numbers themselves.
     """
     if kind != "sphere":
         return normal
@@ -33,7 +33,7 @@ def direction(normal: Tensor, kind: Kind) -> Tensor:
 def moved(
     images: Tensor, radius: Tensor | float, along: Tensor, kind: Kind, *, clip: bool, out: Tensor | None = None
 ) -> Tensor:
-    """The perturbed images.
+    """The images with noise of a given radius.
 
     Args:
         images: (..., C, H, W).

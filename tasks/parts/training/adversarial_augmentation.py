@@ -102,7 +102,7 @@ def check(recipe: Recipe, model: nn.Module) -> None:
 
 
 def stage(settings: AdversarialAugmentation, model: nn.Module) -> int:
-    """How many stages lie before what is moved.
+    """How many stages of the network come before the values that are moved.
 
     Raises:
         UserError: the network has no such stage, or no stages at all.
@@ -115,7 +115,7 @@ def stage(settings: AdversarialAugmentation, model: nn.Module) -> int:
 
 
 def radius_in(settings: AdversarialAugmentation, epoch: int, epochs: int) -> float:
-    """Epsilon in an epoch, counted from 0, of so many.
+    """The radius of the moves in an epoch, counted from 0, of so many.
 
     >>> rising = AdversarialAugmentation(epsilon=1, schedule="rising")
     >>> [radius_in(rising, epoch, 4) for epoch in range(4)]

@@ -31,7 +31,7 @@ class Epoch(TypedDict, total=False):
 
 
 class Tally(NamedTuple):
-    """What is told of the adversarial augmentation of a batch.
+    """What adversarial augmentation did to a batch.
 
     Attributes:
         moved: how many examples are moved.
@@ -45,7 +45,7 @@ class Tally(NamedTuple):
 
 
 def epoch_report(tallies: list[Tally], examples: int) -> Epoch:
-    """What the tallies of an epoch, of so many examples, say as shares and means."""
+    """What adversarial augmentation did in an epoch of so many examples, as shares and means."""
     report = Epoch(augmented=float(sum(tally.moved for tally in tallies)) / examples)
     looks = [tally.looked for tally in tallies if tally.looked is not None]
     looked, changed, before, after = torch.stack(looks).sum(0).tolist() if looks else [0.0] * 4

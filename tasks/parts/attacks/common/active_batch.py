@@ -115,7 +115,7 @@ class ActiveBatch:
 def keyed_draws(
     draw: Callable[[list[int], int], Tensor], ids: Sequence[int], examples: Tensor, blocks: Tensor
 ) -> Tensor:
-    """Keyed random numbers for examples that are at different blocks.
+    """Keyed random numbers for examples, each at a block of its own.
 
     Args:
         draw: the ids of some examples and a block to random numbers (rows, ...).

@@ -40,7 +40,7 @@ class Capabilities:
 
 
 def capabilities_of(attack: Callable[..., object]) -> Capabilities:
-    """What is declared of an attack's function.
+    """What an attack can do, as it is declared.
 
     Its file declares it or, for an attack of a library, the function itself.
 

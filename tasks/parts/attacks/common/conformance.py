@@ -55,7 +55,7 @@ def conform(attack: Attack, **arguments: object) -> None:
 
 
 def cases(attack: Attack, **arguments: object) -> Iterator[Arguments]:
-    """What to call an attack with: each of its norms, a radius where it wants one."""
+    """The arguments to call an attack with: for each of its norms, a radius if it wants one."""
     there = inspect.signature(attack).parameters
     declared = capabilities_of(attack)
     quick = {**{name: value for name, value in QUICK.items() if name in there}, **arguments}
@@ -171,7 +171,7 @@ def leaves_everything_as_it_was(attack: Attack, arguments: Arguments) -> None:
 
 
 def reaches_targets(attack: Attack, arguments: Arguments) -> None:
-    """Success is the target.
+    """An attack with targets succeeds where it reaches them.
 
     An image that is there already stays where it is, away from another start.
     """
@@ -279,7 +279,7 @@ def _run(
 
 def _norm(attack: Attack, arguments: Arguments) -> Norm:
     norms = capabilities_of(attack).norms
-    return next(norm for norm in norms if norm == arguments.get("norm", norms[0]))
+    return next((norm for norm in norms if norm == arguments.get("norm")), norms[0])
 
 
 def _classes(model: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from tasks.parts.losses import Loss, Objective, objective, value_and_gradient, v
 
 @dataclass(frozen=True)
 class Iterate:
-    """Where B walks are.
+    """Where B walks are at one of their steps.
 
     Attributes:
         number: of the step that comes next: 0, 1, ...

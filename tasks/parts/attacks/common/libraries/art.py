@@ -40,7 +40,7 @@ NAMES = {
 
 
 def classes() -> dict[str, type]:
-    """The attacks by name."""
+    """The classes of ART's attacks, by name."""
     quiet = logging.getLogger("art")
     evasion, base = _module("art.attacks.evasion"), _module("art.attacks.attack")
     if quiet.level in (logging.NOTSET, logging.INFO):
@@ -53,7 +53,7 @@ def classes() -> dict[str, type]:
 
 
 def described(name: str, kind: type) -> LibraryAttack:
-    """What an attack is like."""
+    """What an attack is like, from the signature of its class."""
     defaults = {
         each.name: None if each.default is each.empty else each.default
         for each in list(inspect.signature(kind).parameters.values())[1:]  # the first is the classifier
@@ -71,7 +71,7 @@ def described(name: str, kind: type) -> LibraryAttack:
 
 
 def prepare(attack: LibraryAttack, norm: Norm, arguments: Mapping[str, object], batch: int) -> Run:
-    """What runs the attack."""
+    """The function that runs the attack on a batch."""
     classification = _module("art.estimators.classification")
     theirs, there = attack.names, inspect.signature(attack.type).parameters
 

@@ -21,7 +21,7 @@ NAMES = {"norm": "distance", "steps": "steps", "step_size": "abs_stepsize", "eps
 
 
 def classes() -> dict[str, type]:
-    """The attacks by name."""
+    """The classes of foolbox's attacks, by name."""
     attacks, base = _module("foolbox.attacks"), _module("foolbox.attacks.base")
     kinds = (base.FixedEpsilonAttack, base.MinimizationAttack)
     return {
@@ -32,7 +32,7 @@ def classes() -> dict[str, type]:
 
 
 def described(name: str, kind: type) -> LibraryAttack:
-    """What an attack is like."""
+    """What an attack is like, from the signature of its class."""
     defaults = {
         each.name: None if each.default is each.empty else each.default
         for each in inspect.signature(kind).parameters.values()
@@ -48,7 +48,7 @@ def described(name: str, kind: type) -> LibraryAttack:
 
 
 def prepare(attack: LibraryAttack, norm: Norm, arguments: Mapping[str, object], batch: int) -> Run:
-    """What runs the attack; foolbox takes a batch as it is given."""
+    """The function that runs the attack on a batch, which foolbox takes as it is given."""
     foolbox = _module("foolbox")
     if "norm" in attack.names:
         order = next(order for order, each in ORDERS.items() if each == norm)
