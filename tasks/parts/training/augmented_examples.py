@@ -16,7 +16,7 @@ from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.data import load as data
 from tasks.parts.losses import margin
 from tasks.parts.models.classifier import Classifier
-from tasks.parts.models.stages import evaluating
+from tasks.parts.models.modes import evaluating
 from tasks.parts.training.adversarial_augmentation import moved, random_numbers, stage, tail
 from tasks.parts.training.recipes import Recipe
 

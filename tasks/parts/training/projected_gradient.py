@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.parts.geometry.balls import Ball, Box, ascent_step
-from tasks.parts.models.stages import walk
+from tasks.parts.models.modes import all_modules
 
 Classify = Callable[[Tensor], Tensor]
 """Points (B, ...) to logits (B, K)."""
@@ -34,7 +34,7 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
     and past `nn.Module.__setattr__`, at a tenth of the cost of `model.eval()`: that counts where a
     step takes a millisecond.
     """
-    training = [module for module in walk(model) if module.training]
+    training = [module for module in all_modules(model) if module.training]
     state = torch.get_rng_state()
     state_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     for module in training:

@@ -1,4 +1,7 @@
-"""Settings of a search, and what it leaves: distances known in closed form, of one network or several, in pixels and hidden spaces."""
+"""Settings of an attack, and what it leaves.
+
+Its distances have closed forms, for one network or several, in pixels and in hidden spaces.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ def gaussian(seed: int, *shape: int) -> Tensor:
 
 
 def plane(direction: Tensor, offset: float = 0.0) -> nn.Module:
-    """Two classes; the logits differ by direction * (x - 1/2) + offset, the second class where that is positive."""
+    """Two classes, whose logits differ by direction * (x - 1/2) + offset.
+
+    The second class is where that is positive.
+    """
     model = nn.Sequential(nn.Flatten(), nn.Linear(direction.numel(), 2)).requires_grad_(False)
     model[1].weight.copy_(torch.stack([-direction / 2, direction / 2]))
     model[1].bias.copy_(torch.tensor([-1.0, 1.0]) * (offset - float(direction.sum()) / 2) / 2)
@@ -68,7 +74,7 @@ def searched(
     return search(attack, networks, given.pop("images"), given.pop("labels"), given.pop("ids"), **given)
 
 
-# --------------------------------------------------------------------------------------------------------------- settings
+# --- settings
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt attack": ({"name": "pdg"}, "name: ...unknown attack pdg; there are alma, ...did you mean pgd?"),
@@ -213,7 +219,7 @@ def test_options_are_tried_before_the_work() -> None:
         assert error.value.field == field
 
 
-# ------------------------------------------------------------------------------------------------------------ closed form
+# --- closed form
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
@@ -254,7 +260,10 @@ def test_a_fixed_radius() -> None:
 
 
 def test_several_networks_are_fooled_where_their_half_spaces_meet() -> None:
-    """Orthogonal planes at h1 / |w1| and h2 / |w2|: both are crossed at the root of the sum of squares, the nearest corner."""
+    """Orthogonal planes at distances h1 / |w1| and h2 / |w2|.
+
+    The nearest point beyond both is their corner, at the root of the sum of squares.
+    """
     other = gaussian(2, PIXELS)
     other -= DIRECTION * (other @ DIRECTION) / (DIRECTION @ DIRECTION)
     second = plane(other, -0.7)
@@ -307,7 +316,7 @@ def test_a_hidden_space_has_distances_of_its_own() -> None:
     assert (found.points - begin).norm(dim=1).numpy() == pytest.approx(found.distance.numpy(), rel=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------------- properties
+# --- properties
 
 
 @pytest.mark.parametrize("name", ["pgd", "fmn", "square"])

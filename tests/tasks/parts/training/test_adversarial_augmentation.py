@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tasks.parts.data import load as data
 from tasks.parts.geometry.balls import norm_of
 from tasks.parts.models.build import Classifier, build
-from tasks.parts.models.stages import evaluating
+from tasks.parts.models.modes import evaluating
 from tasks.parts.settings import UserError
 from tasks.parts.training import training
 from tasks.parts.training.adversarial_augmentation import (
