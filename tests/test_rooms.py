@@ -55,6 +55,7 @@ SHARED = (
     "tasks.parts.columns",
     "tasks.parts.measures.calibration",
     "tasks.parts.measures.ladder",
+    "tasks.parts.measures.wilson",
     "tasks.parts.members",
     "tasks.parts.messages",
     "tasks.parts.settings",
