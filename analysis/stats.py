@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from tasks.parts.measures.wilson import wilson as score_interval
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bounds = tuple[float, float] | None
@@ -204,12 +206,15 @@ def _ends(mean: Floats, half: Floats, n: Ints, level: float, bounds: Bounds) -> 
 
 
 def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-    """The score interval of a proportion (Wilson, 1927).
+    """The ends of the score interval of a proportion (Wilson, 1927), NaN where there are no trials.
 
-    `(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`.
+    Args:
+        successes: how many, at least 0 and at most as many as the trials.
+        trials: how many.
+        level: of the interval.
 
     Raises:
-        ValueError: successes below 0, or more than there were trials.
+        ValueError: more successes than trials, or fewer than none.
 
     >>> low, high = wilson(9, 10)
     >>> round(float(low), 3), round(float(high), 3)
@@ -218,11 +223,9 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
     k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(trials, float))
     if np.any((k < 0) | (k > n)):
         raise ValueError("successes must lie between 0 and the number of trials")
-    z = special.ndtri(0.5 + level / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / n
-        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        centre, half = score_interval(k, n, p * (1 - p), float(special.ndtri(0.5 + level / 2)))
     low = np.where(k == 0, 0.0, centre - half)  # exact at the ends, where rounding would leave 1e-17
     high = np.where(k == n, 1.0, centre + half)
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)

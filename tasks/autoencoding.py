@@ -21,20 +21,18 @@ from torch import Tensor
 from tasks.parts.artifacts import representations
 from tasks.parts.artifacts.autoencoder import Request
 from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
-from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.batching import in_batches
+from tasks.parts.columns import EXAMPLE
 from tasks.parts.contract import Batch, Needs, TaskConfig
 from tasks.parts.measures import quality
 from tasks.parts.measures.neighbors import nearest
-from tasks.parts.rows import spread
+from tasks.parts.rows import example_columns, means, spread
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
 
 COLUMNS = {
-    "id": "example (index in the split)",
-    "label": "true class",
-    "predicted": "class predicted behind the representation",
-    "correct": "image is classified correctly",
+    **EXAMPLE,
     "error_over_magnitude": "error (share of the typical norm of a representation)",
     "error_over_variation": "squared error (share of the mean squared distance from the mean representation)",
     "error_over_neighbor": "error (share of the distance to the nearest training representation)",
@@ -98,8 +96,7 @@ def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str,
         Columns, NumPy arrays of one length, as `COLUMNS` names them.
     """
     how, model, coder = config.autoencoder, given["classifier"], given["autoencoder"]
-    images, labels = batch.images, batch.labels
-    size = config.batch or batch_size(images[0].numel(), images.device)
+    images, labels, size = batch.images, batch.labels, config.batch_for(batch.images)
     whole = in_batches(lambda x: model.head(x, how.stage), images, size)
     h = whole.flatten(2).mean(2) if how.pooled else whole
     again = in_batches(coder, h, size)
@@ -128,10 +125,10 @@ def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str,
         columns["agrees"] = (found.predicted_reconstructed == found.predicted).double()
     with torch.no_grad():
         columns |= coder.coder.details(coder.standardised(h), list(batch.ids), config.seed)
-    columns |= {"id": np.asarray(batch.ids), "label": labels, "correct": columns["predicted"] == labels}
+    known = example_columns(batch, columns.pop("predicted"))
     missing = np.full(len(labels), np.nan)
-    named = {name: (columns.get(name, missing), "example") for name in COLUMNS}
-    return spread({"example": len(labels)}, named)
+    of_this = {name: (columns.get(name, missing), "example") for name in COLUMNS if name not in known}
+    return spread({"example": len(labels)}, {**known, **of_this})
 
 
 def _own(config: Config, bank: representations.Representations, batch: Batch) -> Tensor | None:
@@ -150,11 +147,11 @@ def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
     behind the reconstruction is that behind the representation, and 0 where it is that behind the
     mean one.
     """
-    means = {name: float(values.mean()) for name, values in scores(config, rows).items()}
+    scalars = means(scores(config, rows))
     if rows["loss_mean"].notna().any():
         losses = (float(rows[name].mean()) for name in ("loss", "loss_reconstructed", "loss_mean"))
-        means["recovered_loss"] = quality.recovered_loss(*losses)
-    return means
+        scalars["recovered_loss"] = quality.recovered_loss(*losses)
+    return scalars
 
 
 def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 
 from tasks.parts.artifacts import classifier, representations
 from tasks.parts.artifacts.common.kind import Attachment, Given, Product, Progress, Saved
@@ -21,7 +22,7 @@ from tasks.parts.autoencoders.common.autoencoder import Autoencoder
 from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
 from tasks.parts.finite import NotFinite, all_finite
 from tasks.parts.randomness import generator
-from tasks.parts.settings import Settings, UserError
+from tasks.parts.settings import Settings, UserError, below
 from tasks.parts.training.recipes import Recipe
 
 PER_EXAMPLE = False
@@ -51,6 +52,21 @@ class Request(Settings):
         return representations.Request(recipe=self.recipe, stage=how.stage, pooled=how.pooled, dtype=how.dtype)
 
 
+class Facts(BaseModel):
+    """What is kept of an autoencoder beside its weights.
+
+    Attributes:
+        shape: of a representation.
+        training: numbers of the kind over the training representations, such as the perplexity of a
+            codebook.
+        explained_variance_by_channel: over the representations that were held out.
+    """
+
+    shape: tuple[int, ...]
+    training: dict[str, float]
+    explained_variance_by_channel: list[float]
+
+
 def needs(request: Request) -> dict[str, Settings]:
     """The bank; and the classifier, where the logits count."""
     found: dict[str, Settings] = {"representations": request.bank}
@@ -69,15 +85,13 @@ def check(request: Request, root: str | None) -> None:
         UserError: one of these, with its field.
     """
     how = request.autoencoder
-    try:
+    with below("autoencoder"):
         build.options_of(how)
         representations.check(request.bank, root)
         if how.pooled and how.logits_weight:
             said = "a pooled representation has no logits behind it; set pooled: false, or this to 0"
             raise UserError(said, "logits_weight")
         build.fits(how, shape(request, root))
-    except UserError as error:
-        raise error.below("autoencoder") from None
 
 
 def cost(request: Request) -> Mapping[str, int]:
@@ -104,20 +118,20 @@ def make(request: Request, given: Given, root: str | None, device: str) -> Itera
     if not all_finite(list(weights.values())):
         raise NotFinite("the weights of the autoencoder are not finite any more; take a smaller learning rate")
     judged = held_out if len(held_out) else rows
-    facts = {
-        "shape": list(bank.shape),
-        "training": training.facts(autoencoder, bank, rows, device),
-        "explained_variance_by_channel": training.explained_by_channel(autoencoder, bank, judged, device),
-    }
+    facts = Facts(
+        shape=bank.shape,
+        training=training.facts(autoencoder, bank, rows, device),
+        explained_variance_by_channel=training.explained_by_channel(autoencoder, bank, judged, device),
+    )
     attachments = {}
     if how.stage == 0 and len(bank.shape) == 3:
         attachments["reconstructions"] = _shown(autoencoder, bank, judged, device)
-    yield Product({name: value.numpy() for name, value in weights.items()}, facts, attachments)
+    yield Product({name: value.numpy() for name, value in weights.items()}, facts.model_dump(), attachments)
 
 
 def load(request: Request, saved: Saved, device: str) -> Autoencoder:
     """The autoencoder in evaluation mode, without gradients of its parameters."""
-    autoencoder = build.build(request.autoencoder, tuple(saved.facts["shape"]))
+    autoencoder = build.build(request.autoencoder, Facts.model_validate(saved.facts).shape)
     autoencoder.load_state_dict({name: torch.tensor(value) for name, value in saved.arrays.items()})
     return autoencoder.to(device).eval().requires_grad_(False)
 

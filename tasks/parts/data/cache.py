@@ -190,7 +190,7 @@ def _write(folder: Path, decided: Identity, raw: Raw, image_size: int | None) ->
                 if image.shape != out.shape[1:]:
                     (_, h0, w0), (_, h, w) = out.shape[1:], image.shape
                     sizes = f"{images[0]} {w0} x {h0}, {images[i]} {w} x {h}"
-                    raise UserError(f"the images differ in size ({sizes}): image_size is needed", "recipe.image_size")
+                    raise UserError(f"the images differ in size ({sizes}): image_size is needed", "image_size")
                 out[i] = image
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -221,7 +221,7 @@ def _decoded(path: Path, image_size: int | None) -> np.ndarray:
     try:
         image = default_loader(str(path))
     except Exception as error:  # for a damaged file Pillow raises OSError, SyntaxError and others
-        raise UserError(f"{path} cannot be read as an image: {error}", "recipe.dataset") from error
+        raise UserError(f"{path} cannot be read as an image: {error}", "dataset") from error
     image = fit(image, image_size) if image_size else image
     return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)  # (3, H, W)
 
@@ -265,4 +265,4 @@ def _checked(raw: Raw) -> tuple[np.ndarray | list[Path], np.ndarray, tuple[str, 
 
 
 def _broken(what: str) -> UserError:
-    return UserError(f"the data set breaks its contract: {what}", "recipe.dataset")
+    return UserError(f"the data set breaks its contract: {what}", "dataset")

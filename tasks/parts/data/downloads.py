@@ -79,7 +79,7 @@ def missing(name: str, expected: Sequence[str], reason: str = "") -> UserError:
         reason: why they were not downloaded, if that was tried.
     """
     tail = f"; not downloaded: {reason}" if reason else ""
-    return UserError(f"{name}: files not found, expected {', or '.join(expected)}{tail}", "recipe.dataset")
+    return UserError(f"{name}: files not found, expected {', or '.join(expected)}{tail}", "dataset")
 
 
 def unreachable(urls: Sequence[str]) -> str:
@@ -187,7 +187,5 @@ def read_batches(
         read = dataset(str(place), train=split == "train", download=False)
     except (RuntimeError, OSError) as error:
         folder = place / dataset.base_folder
-        raise UserError(
-            f"{name}: {folder} is damaged, a file's checksum is not the original's", "recipe.dataset"
-        ) from error
+        raise UserError(f"{name}: {folder} is damaged, a file's checksum is not the original's", "dataset") from error
     return read.data.transpose(0, 3, 1, 2), read.targets, read.classes

@@ -84,4 +84,4 @@ def _hash_of(path: Path) -> bytes:
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", "recipe.dataset") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}", "dataset") from error

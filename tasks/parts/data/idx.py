@@ -124,7 +124,7 @@ def read_idx(path: Path) -> np.ndarray:
         shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
         return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        raise UserError(f"{path} is damaged: {error}", "recipe.dataset") from error
+        raise UserError(f"{path} is damaged: {error}", "dataset") from error
 
 
 def _crc(path: Path) -> tuple[int, int]:

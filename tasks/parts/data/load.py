@@ -132,11 +132,11 @@ def load(
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}; allowed: train, test", "split")
     if image_size is not None and image_size < 1:
-        raise UserError(f"image_size must be at least 1 pixel, got {image_size}", "recipe.image_size")
+        raise UserError(f"image_size must be at least 1 pixel, got {image_size}", "image_size")
     whole = _load(name, split, default_root(root), image_size)
     if classes is None:
         return whole
-    wanted = class_indices(whole.classes, classes, "recipe.classes")
+    wanted = class_indices(whole.classes, classes, "classes")
     number = np.full(len(whole.classes), -1, np.int64)
     number[wanted] = np.arange(len(wanted))
     part = subset(whole, whole.ids[number[whole.labels] >= 0])
@@ -151,7 +151,7 @@ def _load(name: str, split: str, root: Path, image_size: int | None) -> Split:
     def read() -> Raw:
         raw = data.read(split, data.root)
         if data.fingerprint(data.root) != identity:
-            raise UserError(f"{name} changed while this process was running: start again", "recipe.dataset")
+            raise UserError(f"{name} changed while this process was running: start again", "dataset")
         return raw
 
     if data.embedded:
@@ -214,7 +214,7 @@ def _find(name: str, root: Path) -> DataSet:
     if not rest or not _is_module(stem):
         plain = ", ".join(one for one in known if one != "imagefolder")
         forms = f"{plain}, imagefolder:<folder> or package.module:function"
-        raise UserError(f"unknown data set {name!r}; allowed: {forms}{did_you_mean(stem, known)}", "recipe.dataset")
+        raise UserError(f"unknown data set {name!r}; allowed: {forms}{did_you_mean(stem, known)}", "dataset")
 
     def check_function(_: Path) -> None:
         _function(name)
@@ -238,7 +238,7 @@ def _is_module(name: str) -> bool:
     except (ImportError, ValueError, AttributeError):
         return False
     except Exception as error:
-        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}", "recipe.dataset") from error
+        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}", "dataset") from error
     return spec is not None and os.path.isfile(spec.origin or "")
 
 
@@ -247,4 +247,4 @@ def _function(name: str) -> Callable[[str, Path], Raw]:
     try:
         return function_of(name)
     except UserError as error:
-        raise error.below("recipe.dataset") from None
+        raise error.below("dataset") from None

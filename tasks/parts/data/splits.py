@@ -218,7 +218,7 @@ def divide(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
         UserError: the fraction is not in [0, 1].
     """
     if not 0 <= fraction <= 1:
-        raise UserError(f"the fraction for validation must lie in [0, 1], got {fraction}", "recipe.validation")
+        raise UserError(f"the fraction for validation must lie in [0, 1], got {fraction}", "validation")
     if fraction == 0:
         return split, _part(split, np.empty(0, np.int64))
     sizes = np.bincount(split.labels, minlength=len(split.classes))

@@ -63,13 +63,9 @@ def check(name: str, *, weights: str = "none", options: Mapping[str, object] | N
     kind, function = _find(name)
     _check_options(name, kind, function, options or {})
     if weights == "DEFAULT" and kind != "torchvision":
-        raise UserError(
-            f"{name} has no weights DEFAULT, only torchvision's networks have; none or a file", "recipe.weights"
-        )
+        raise UserError(f"{name} has no weights DEFAULT, only torchvision's networks have; none or a file", "weights")
     if weights not in ("none", "DEFAULT") and not Path(weights).expanduser().is_file():
-        raise UserError(
-            f"no such weights file: '{weights}'; none, DEFAULT (torchvision's own) or a file", "recipe.weights"
-        )
+        raise UserError(f"no such weights file: '{weights}'; none, DEFAULT (torchvision's own) or a file", "weights")
 
 
 def build(
@@ -125,12 +121,10 @@ def build(
             raise
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             wanted = f"{shape[0]}x{shape[1]}x{shape[2]} images, {classes} classes" + (f" and {given}" if given else "")
-            raise UserError(
-                f"network '{name}' cannot be had for {wanted}: {first_line(error)}", "recipe.network"
-            ) from error
+            raise UserError(f"network '{name}' cannot be had for {wanted}: {first_line(error)}", "network") from error
     mean, std = (tuple(values) * (colours if len(values) == 1 else 1) for values in (mean, std))
     if len(mean) != colours or len(std) != colours:
-        raise UserError(f"normalisation with {len(mean)} channels for images with {colours}", "recipe.normalisation")
+        raise UserError(f"normalisation with {len(mean)} channels for images with {colours}", "normalisation")
     model = Classifier(network, shape, classes, mean=mean, std=std, freeze_backbone=freeze_backbone)
     if weights not in ("none", "DEFAULT"):
         load_weights(model, weights)
@@ -153,17 +147,17 @@ def _find(name: str) -> tuple[Kind, Callable[..., nn.Module]]:
         raise UserError(
             f"unknown network '{name}'; there are {', '.join(names())}, the classification networks of torchvision, "
             f"and package.module:function of your own{hint}",
-            "recipe.network",
+            "network",
         )
     try:
         return "user", function_of(name)
     except UserError as error:
-        raise error.below("recipe.network") from None
+        raise error.below("network") from None
 
 
 def _check_options(name: str, kind: Kind, function: Callable[..., nn.Module], options: Mapping[str, object]) -> None:
     """Checks names by the function's signature; for a network of `networks/` also the values."""
-    field = "recipe.network_options"
+    field = "network_options"
     signature = inspect.signature(function)
     if kind == "torchvision":
         allowed, anything = _torchvision().options(name), False

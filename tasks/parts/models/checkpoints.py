@@ -58,28 +58,28 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         ),
     ]
     if any(wrong):
-        raise UserError(f"{path} does not match the network: {'; '.join(filter(None, wrong))}", "recipe.weights")
+        raise UserError(f"{path} does not match the network: {'; '.join(filter(None, wrong))}", "weights")
     if unsound := [key for key, value in stored.items() if not _sound(value, wanted[key])]:
         listed = _listed("not finite (NaN or infinite):", unsound)
-        raise UserError(f"{path} has numbers that are {listed}", "recipe.weights")
+        raise UserError(f"{path} has numbers that are {listed}", "weights")
     model.load_state_dict({key: wanted[key] for key in optional} | stored)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The state dict in a file, without running any code that the file may hold."""
     if not path.is_file():
-        raise UserError(f"no such weights file: '{path}'", "recipe.weights")
+        raise UserError(f"no such weights file: '{path}'", "weights")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is no checkpoint can fail in any way
-        raise UserError(f"{path} is not a checkpoint of tensors alone that torch can read", "recipe.weights") from error
+        raise UserError(f"{path} is not a checkpoint of tensors alone that torch can read", "weights") from error
     for wrapper in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
     if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise UserError(
             f"{path} holds no state dict (names to tensors), neither itself nor under {', '.join(_WRAPPERS)}",
-            "recipe.weights",
+            "weights",
         )
     return {str(key): value for key, value in found.items()}
 
@@ -117,4 +117,4 @@ def last_layer(network: nn.Module, classes: int) -> str:
     for path, module in reversed(list(network.named_modules())):
         if getattr(module, "out_features", getattr(module, "out_channels", None)) == classes:
             return path
-    raise UserError(f"the network has no linear layer or convolution with {classes} outputs", "recipe.freeze_backbone")
+    raise UserError(f"the network has no linear layer or convolution with {classes} outputs", "freeze_backbone")

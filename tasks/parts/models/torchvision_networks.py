@@ -67,10 +67,10 @@ def build(
             could not be downloaded.
     """
     if shape[0] not in (1, 3):
-        raise UserError(f"{name} takes images with 1 or 3 channels, not {shape[0]}", "recipe.network")
+        raise UserError(f"{name} takes images with 1 or 3 channels, not {shape[0]}", "network")
     if name.startswith("vit_"):
         if shape[1] != shape[2]:
-            raise UserError(f"{name} takes square images, not {shape[1]}x{shape[2]}", "recipe.network")
+            raise UserError(f"{name} takes square images, not {shape[1]}x{shape[2]}", "network")
         kwargs["image_size"] = shape[1]
     if name.startswith("maxvit"):
         kwargs["input_size"] = shape[1:]
@@ -84,7 +84,7 @@ def build(
         raise UserError(
             f"the weights of {name} could not be downloaded ({error}); put the file into torch's cache "
             "($TORCH_HOME/hub/checkpoints), or name the file instead of DEFAULT",
-            "recipe.weights",
+            "weights",
         ) from error
     for attribute, off in (("aux1", None), ("aux2", None), ("AuxLogits", None), ("aux_logits", False)):
         if hasattr(network, attribute):  # heads that return their own logits in training

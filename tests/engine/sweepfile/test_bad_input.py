@@ -105,7 +105,7 @@ FILES = {
     "setting at the top": ("radii: [0.1] #!", "radii: unknown field; a sweep has task, ..."),
     "unknown setting": (
         "fixed:\n  samples: 3\n  radiii: [0.1] #!",
-        "fixed.radiii: unknown field; input_flatness has recipe, ..., only_correct, attack; did you mean radii?",
+        "fixed.radiii: unknown field; input_flatness has recipe, ..., only_correct; did you mean radii?",
     ),
     "recipe forgotten": (
         "fixed: {epochs: 3} #!",
@@ -751,7 +751,7 @@ SEARCHES = {
     ),
     "stages of pixels only": (
         "attack:\n    name: square\n    space: hidden:1 #!",
-        "fixed.attack.space: square searches among pixels only",
+        "fixed.attack.space: square attacks pixels only",
     ),
     "negative weight noise": (
         "attack:\n    weight_noise: {draws: 2,\n      sigma: -1} #!",

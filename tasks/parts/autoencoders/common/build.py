@@ -12,7 +12,7 @@ from tasks.parts.autoencoders.common.autoencoder import Autoencoder
 from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
 from tasks.parts.members import Members
 from tasks.parts.messages import did_you_mean, validated
-from tasks.parts.settings import Settings, UserError
+from tasks.parts.settings import Settings, UserError, below
 
 AUTOENCODERS = Members(
     "tasks.parts.autoencoders", "autoencoder", ("Options", "build", "VERSION"), "tasks/parts/autoencoders/__init__.py"
@@ -47,10 +47,8 @@ def options_of(recipe: AutoencoderRecipe) -> Settings:
         UserError: as `member`; or the kind has no such option, or it cannot have such a value.
     """
     options = member(recipe.kind).Options
-    try:
+    with below("options"):
         return validated(options, recipe.options, recipe.kind)
-    except UserError as error:
-        raise error.below("options") from None
 
 
 def identity(recipe: AutoencoderRecipe) -> Mapping[str, object]:

@@ -36,7 +36,7 @@ def check(root: Path) -> None:
     if not (train.is_dir() and test.is_dir() and class_folders(train)):
         raise missing("imagefolder", [f"{root}/train/<class>/ with {root}/test/<class>/", f"{root}/val/<class>/"])
     if extra := sorted(set(class_folders(test)) - set(class_folders(train))):
-        raise UserError(f"imagefolder: {test} has the class {extra[0]!r}, {train} has not", "recipe.dataset")
+        raise UserError(f"imagefolder: {test} has the class {extra[0]!r}, {train} has not", "dataset")
 
 
 def _split(root: Path, split: str) -> Path:

@@ -34,7 +34,7 @@ def read(split: str, root: Path) -> tuple[list[Path], np.ndarray, list[str]]:
     annotations = folder / "val" / "val_annotations.txt"
     lines = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.strip()]
     if wrong := next((line for line in lines if len(line) < 2 or line[1] not in number), None):
-        raise UserError(f"{annotations} has a line with no class of wnids.txt: {' '.join(wrong)}", "recipe.dataset")
+        raise UserError(f"{annotations} has a line with no class of wnids.txt: {' '.join(wrong)}", "dataset")
     paths = [folder / "val" / "images" / name for name, _ in lines]
     return paths, np.array([number[wnid] for _, wnid in lines]), _names(folder, wnids)
 

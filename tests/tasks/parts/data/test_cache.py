@@ -54,7 +54,7 @@ def test_a_corrupt_image_is_named_and_nothing_is_left(
     bad.write_bytes(damage(bad.read_bytes()))
     with pytest.raises(UserError, match=r"train/b/1\.png cannot be read as an image") as caught:
         data.load(f"imagefolder:{tmp_path}", "train")
-    assert caught.value.field == "recipe.dataset"
+    assert caught.value.field == "dataset"
     assert "\n" not in caught.value.message
     assert not [path for path in cache.iterdir() if path.suffix != ".lock"]
     data.load(f"imagefolder:{tmp_path}", "test")  # the other split is none the worse
@@ -70,7 +70,7 @@ def test_images_of_different_sizes_need_image_size(tmp_path: Path) -> None:
     name = f"imagefolder:{tmp_path}"
     with pytest.raises(UserError, match=r"0\.png 4 x 6, .*1\.png 9 x 4\): image_size is needed") as caught:
         data.load(name, "train")
-    assert caught.value.field == "recipe.image_size"
+    assert caught.value.field == "image_size"
     assert data.load(name, "train", image_size=4).shape == (3, 4, 4)
 
 

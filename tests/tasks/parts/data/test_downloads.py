@@ -57,7 +57,7 @@ def test_missing_files_are_one_line_that_says_where_they_belong(tmp_path: Path, 
         assert str(root) in caught.value.message
         assert expected in caught.value.message
         assert "\n" not in caught.value.message
-        assert caught.value.field == "recipe.dataset"
+        assert caught.value.field == "dataset"
     assert time.monotonic() - start < 8
     assert not root.exists(), "nothing is left behind"
 

@@ -35,7 +35,7 @@ def test_an_unknown_name_is_told_with_what_is_allowed(name: str, meant: str | No
     for ask in (data.check, data.fingerprint, lambda name: data.load(name, "train")):
         with pytest.raises(UserError, match=r"unknown data set .*; allowed: blobs, cifar10") as caught:
             ask(name)
-        assert caught.value.field == "recipe.dataset"
+        assert caught.value.field == "dataset"
         assert meant is None or caught.value.message.endswith(f"did you mean {meant}?")
 
 
@@ -56,7 +56,7 @@ def test_other_mistakes_are_told() -> None:
     for classes, line in mistakes:
         with pytest.raises(UserError, match=line) as caught:
             data.load("blobs", "test", classes=classes)
-        assert caught.value.field == "recipe.classes"
+        assert caught.value.field == "classes"
 
 
 def test_a_class_filter_renumbers_labels_and_keeps_ids() -> None:

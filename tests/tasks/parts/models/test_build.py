@@ -31,7 +31,7 @@ def test_names() -> None:
     for wrong, hint in [("resnett20", "resnet20"), ("resnet_18", "resnet18"), ("convnett", "convnet")]:
         with pytest.raises(UserError, match=rf"unknown network '{wrong}'.*did you mean {hint}\?") as caught:
             models.check(wrong)
-        assert caught.value.field == "recipe.network"
+        assert caught.value.field == "network"
     with pytest.raises(UserError, match="unknown network 'fasterrcnn_resnet50_fpn'"):
         models.check("fasterrcnn_resnet50_fpn")  # detection
 
@@ -53,7 +53,7 @@ def test_names() -> None:
 def test_options(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         models.check(name, options=options)
-    assert caught.value.field == f"recipe.network_options.{next(iter(options))}"
+    assert caught.value.field == f"network_options.{next(iter(options))}"
 
 
 def test_options_decide_the_network() -> None:
@@ -71,7 +71,7 @@ def test_images_that_a_network_cannot_take() -> None:
     ]:
         with pytest.raises(UserError, match=message) as caught:
             models.build(name, shape, 10)
-        assert caught.value.field == "recipe.network"
+        assert caught.value.field == "network"
     with pytest.raises(UserError, match="normalisation with 3 channels for images with 1"):
         models.build("convnet", (1, 8, 8), 10, **IMAGENET)
 
@@ -86,7 +86,7 @@ def test_mistakes_in_a_users_own_network(users: str) -> None:
     ]:
         with pytest.raises(UserError, match=message) as caught:
             models.build(name, (1, 8, 8), 4)
-        assert caught.value.field == "recipe.network"
+        assert caught.value.field == "network"
     with pytest.raises(UserError, match=r"unknown option; .* has width; did you mean width\?"):
         models.check(f"{users}:branches", options={"witdh": 3})
 
@@ -95,7 +95,7 @@ def test_weights_are_checked_before_building(tmp_path: Path) -> None:
     for weights, message in [("DEFAULT", "mlp has no weights DEFAULT"), (str(tmp_path), "no such weights file")]:
         with pytest.raises(UserError, match=message) as caught:
             models.check("mlp", weights=weights)
-        assert caught.value.field == "recipe.weights"
+        assert caught.value.field == "weights"
 
 
 def test_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         UserError, match=r"weights of squeezenet1_1 could not be downloaded .*no route to host"
     ) as caught:
         models.build("squeezenet1_1", (3, 32, 32), 10, weights="DEFAULT")
-    assert caught.value.field == "recipe.weights"
+    assert caught.value.field == "weights"
     for name, last in [("squeezenet1_1", "classifier.1"), ("shufflenet_v2_x0_5", "fc"), ("googlenet", "fc")]:
         options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
         theirs = torchvision_networks.builder(name)(**options).state_dict()

@@ -74,7 +74,7 @@ def test_weights_that_do_not_match(source: models.Classifier, tmp_path: Path) ->
         models.load_weights(model, path)
     assert "missing network.conv1.weight, network.layer3.2.bn1.bias, " in caught.value.message
     assert " and 6 more; unexpected network.extra.bias" in caught.value.message  # 11 in all: 1 + 2 + 2 * 4
-    assert caught.value.field == "recipe.weights"
+    assert caught.value.field == "weights"
     torch.save(state, path)
     with pytest.raises(
         UserError, match=r"wrong shape network.linear.weight \(10x64, not 7x64\), network.linear.bias \(10, not 7\)$"
@@ -97,7 +97,7 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
         spoil()
         with pytest.raises(UserError, match="is not a checkpoint of tensors alone") as caught:
             models.load_weights(model, path)
-        assert caught.value.field == "recipe.weights"
+        assert caught.value.field == "weights"
     for content in ([1, 2], {}, {"state_dict": 3}, {"epoch": 3, "lr": 0.1}, torch.zeros(3)):
         torch.save(content, path)
         with pytest.raises(UserError, match="holds no state dict"):

@@ -85,4 +85,4 @@ def test_freeze_backbone_needs_a_last_layer() -> None:
         models.Classifier(
             nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.ConstantPad1d(1, 0.0)), (1, 8, 8), 10, freeze_backbone=True
         )
-    assert caught.value.field == "recipe.freeze_backbone"
+    assert caught.value.field == "freeze_backbone"
