@@ -8,15 +8,11 @@ tiles in `attachments/augmentation.png`.
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
-from PIL import Image
-
-from analysis.results import Results, Value, plain
+from analysis.galleries import PICTURES, by_recipe, framed, seed_of
+from analysis.results import Results, Value
 from analysis.stats import SHARE, over_seeds
 from engine.store.records import Augmentation, TrialRecord
 
@@ -28,18 +24,6 @@ MEASURES = {
 }
 """What an epoch says of the augmentation, in words."""
 Records = Mapping[str, TrialRecord]
-
-TILE = 96
-"""Images are magnified, by a whole number, up to so many pixels; wider ones stay as they are."""
-FRAME, GAP = 4, 4
-"""Widths in pixels of the frame of an image and of the white around it."""
-FRAMES = {None: (255, 255, 255), "own": (0, 114, 178), "changed": (213, 94, 0)}
-"""Orange for another class, blue for the image itself: the colour-blind tell them apart.
-
-The colours are those of Okabe and Ito (2008).
-"""
-PICTURES = 12
-"""More of them make the page long and tell little; those of all trials are in their folders."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +65,7 @@ def effects(results: Results, records: Records) -> list[dict[str, str | float]]:
     no seed has is NaN.
     """
     found = []
-    for recipe, trials in _recipes(results):
+    for recipe, trials in by_recipe(results):
         last = [records[trial].epochs[-1] for trial in trials["trial"] if trial in records and records[trial].epochs]
         last = [epoch for epoch in last if "augmented" in epoch]
         if not last:
@@ -101,15 +85,12 @@ def pictures(results: Results, records: Records, read: Callable[[str, str], byte
     `read` gives a file of a trial by its name, None where there is none.
     """
     found = []
-    for recipe, trials in _recipes(results):
+    for recipe, trials in by_recipe(results):
         for trial in trials["trial"]:
             shown = records[trial].augmentation if trial in records else None
             image = _picture_of(shown, trial, read) if shown is not None else None
             if shown is not None and image is not None:
-                seed = None
-                if results.replicates:
-                    seed = plain(trials.loc[trials["trial"] == trial, f"config.{results.replicates}"].iloc[0])
-                found.append(_picture(results, recipe, seed, shown, image))
+                found.append(_picture(results, recipe, seed_of(results, trials, trial), shown, image))
                 break
         if len(found) == PICTURES:
             break
@@ -122,42 +103,6 @@ def _picture_of(shown: Augmentation, trial: str, read: Callable[[str, str], byte
         return read(trial, "augmented.png")
     sheet = read(trial, "attachments/augmentation.png")
     return None if sheet is None else framed(sheet, shown.marks)
-
-
-def framed(sheet: bytes, marks: Sequence[Sequence[str | None]]) -> bytes:
-    """The tiles of a sheet, magnified, each in the frame of its mark (`FRAMES`) amid white.
-
-    Args:
-        sheet: a PNG file of R rows of n tiles of one size, without gaps.
-        marks: (R, n).
-    """
-    pixels = np.asarray(Image.open(io.BytesIO(sheet)).convert("RGB"))
-    height, width = pixels.shape[0] // len(marks), pixels.shape[1] // len(marks[0])
-    times = max(1, TILE // max(height, width))
-    edge = FRAME + GAP
-    tall, wide = times * height + 2 * edge, times * width + 2 * edge
-    drawn = np.full((tall * len(marks), wide * len(marks[0]), 3), 255, np.uint8)
-    for row, line in enumerate(marks):
-        for column, mark in enumerate(line):
-            tile = pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
-            place = drawn[row * tall : (row + 1) * tall, column * wide : (column + 1) * wide]
-            place[GAP:-GAP, GAP:-GAP] = FRAMES[mark]
-            place[edge:-edge, edge:-edge] = tile.repeat(times, axis=0).repeat(times, axis=1)
-    buffer = io.BytesIO()
-    Image.fromarray(drawn).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _recipes(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each recipe with its trials that are done, first seeds first.
-
-    The last epoch of a trial that was stopped is not the recipe's.
-    """
-    trials = results.trials[results.trials["status"] == "done"]
-    if results.replicates:
-        trials = trials.sort_values(f"config.{results.replicates}", kind="stable")
-    for recipe in trials["recipe"].cat.categories:
-        yield str(recipe), trials[trials["recipe"] == recipe]
 
 
 def _picture(results: Results, recipe: str, seed: Value, shown: Augmentation, image: bytes) -> Picture:

@@ -143,6 +143,8 @@ def fitting(columns: Iterable[str], sweep: SweepRecord | None = None) -> list[Fi
     there = set(columns)
     every = [parse(name) for name in names()]
     every = [chosen for chosen in every if there.issuperset(chosen.needs) and chosen.why_not_rows(there) is None]
+    if any(chosen.needs for chosen in every):
+        every = [chosen for chosen in every if not getattr(chosen.module, "INSTEAD", False)]
     if sweep is None:
         return [chosen for chosen in every if not hasattr(chosen.module, "why_not_sweep")]
     return [chosen for chosen in every if chosen.why_not_sweep(sweep) is None]

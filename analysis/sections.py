@@ -23,6 +23,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis import augmented, style
 from analysis.arrays import conditions, counted
 from analysis.drawing import FigureResult
+from analysis.galleries import galleries
 from analysis.results import Results, epoch_metric, epochs_of, in_order, is_number, show
 from analysis.summary import scalars
 from engine.store.records import Epoch, TrialRecord
@@ -130,6 +131,7 @@ def render(
         figures=[_figure(one) for one in drawn],
         augmented=_augmented(results, records),
         augmentations=augmented.pictures(results, records, picture),
+        galleries=galleries(results, records, picture),
         failed=_failed(results, records),
         stopped=_stopped(results),
         missing=int((results.trials["status"] == "missing").sum()),

@@ -12,11 +12,14 @@ from analysis.arrays import caption
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, sentence, show
 
+from engine.store.records import SweepRecord
+
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+INSTEAD = True
 MANY = 6
 """More panels side by side than this are too narrow."""
 
@@ -45,6 +48,11 @@ class Options(FigureOptions):
     reference: str | float | bool | None = Field(
         default=None, description="value of `by` that the others are compared with, drawn in grey"
     )
+
+
+def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
+    """Why a sweep cannot be drawn, or None."""
+    return "needs a setting that varies, and none does" if sweep.varied == () else None
 
 
 def needs(options: Options) -> list[str]:

@@ -99,6 +99,25 @@ class Augmentation(Record):
     """The largest change of a pixel, for images that are moved in pixel space."""
 
 
+class Pictures(Record):
+    """What the tiles of a picture of examples show (`artifacts.common.pictures`).
+
+    Attributes:
+        rows: the name of each row of tiles.
+        columns: the words and numbers below each example, by name.
+        classes: names of those that are numbers of classes.
+        caption: what is shown, in whole sentences.
+        marks: of each tile, in rows: "changed" for another class than the image's, "own" for the
+            image itself.
+    """
+
+    rows: tuple[str, ...] = ()
+    columns: tuple[Mapping[str, str | int | float], ...] = ()
+    classes: tuple[str, ...] = ()
+    caption: str = ""
+    marks: tuple[tuple[str | None, ...], ...] = ()
+
+
 class TrialRecord(Record):
     """The record of a trial that has ended: which it is, how it went, and its results.
 
@@ -147,6 +166,12 @@ class TrialRecord(Record):
         """What adversarial augmentation does to some training images; None without augmentation."""
         notes = self.attachments.get("augmentation")
         return self.augmented if notes is None else Augmentation.read(notes)
+
+    @property
+    def pictures(self) -> dict[str, Pictures]:
+        """The other pictures of examples that it has left, by name."""
+        read = {name: Pictures.read(notes) for name, notes in self.attachments.items() if name != "augmentation"}
+        return {name: one for name, one in read.items() if one.rows and one.columns}
 
     @property
     def scalars(self) -> dict[str, float | None]:

@@ -244,12 +244,19 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
 
 def test_scalars_without_any_fitting_figure(tmp_path: Path) -> None:
     """Rows of another task: no figure of ours fits, the table of scalars and the page are there."""
-    folder = write(tmp_path, GRID, examples=10)
+    folder = write(tmp_path, grid(recipe__seed=[0]), examples=10)
     for trial in load(folder).trials["trial"]:
         shutil.rmtree(folder / "trials" / trial / "rows")
     files = report.build(folder)
     assert [Path(file).name for file in files] == ["summary.csv", "report.html"]
     assert "No figure fits the rows of this task." in page_of(folder).text
+
+
+def test_scalars_are_drawn_where_no_other_figure_fits(tmp_path: Path) -> None:
+    folder = write(tmp_path, GRID, examples=10)
+    for trial in load(folder).trials["trial"]:
+        shutil.rmtree(folder / "trials" / trial / "rows")
+    assert "scalar_curves.png" in {Path(file).name for file in report.build(folder)}
 
 
 @pytest.mark.parametrize(
@@ -392,6 +399,39 @@ def test_what_augmentation_does_is_told_and_shown(tmp_path: Path) -> None:
     assert [attributes["class"] for tag, attributes in page.tags if "differs" in (attributes.get("class") or "")] == [
         "word differs"
     ] * 2
+
+
+def test_pictures_of_examples_are_shown_with_words_below_each(tmp_path: Path) -> None:
+    write(tmp_path, grid(**{SHARE: [0.0, 0.5], "recipe.seed": [1, 0]}), examples=10)
+    images = torch.linspace(0, 1, 2 * 16).reshape(2, 1, 4, 4)
+    left = pictures(
+        {"image": images, "moved": 1 - images},
+        [{"example": 7, "true class": 3, "loss": 0.25}, {"example": 9, "true class": 5, "loss": 1.5}],
+        caption="Two images & what became of them.",
+        classes=["true class"],
+        marks={"moved": ["changed", None]},
+    )
+    assert left.tiles is not None
+    for _, line in load(tmp_path).trials.iterrows():
+        place = tmp_path / "trials" / line["trial"]
+        record = json.loads((place / "trial.json").read_text())
+        record["attachments"] = {"moved_images": left.notes}
+        (place / "trial.json").write_text(json.dumps(record))
+        (place / "attachments").mkdir()
+        (place / "attachments/moved_images.png").write_bytes(as_sheet(left))
+    report.build(tmp_path, figures=["effects"])
+    html = (tmp_path / "report.html").read_text()
+    start = html.index('<section id="examples">')
+    page = Page(html[start : html.index("</section>", start)])
+    text = re.sub(r"\s+", " ", page.text)
+    assert text.count("Moved images: ") == 2  # one a recipe, of the first seed
+    assert text.count(", seed 0 ") == 2
+    assert "image moved example 7 9 true class cat dog loss 0.25 1.5" in text
+    assert "Two images & what became of them." in text
+    sources = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2]))))
+    corners = drawn[galleries.GAP, galleries.GAP], drawn[drawn.shape[0] // 2 + galleries.GAP, galleries.GAP]
+    assert [tuple(corner) for corner in corners] == [galleries.FRAMES[None], galleries.FRAMES["changed"]]
 
 
 def test_what_augmentation_does_is_of_the_trials_that_are_done(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from tasks.parts.artifacts import classifier, representations
 from tasks.parts.artifacts.common.kind import Attachment, Given, Product, Progress, Saved
+from tasks.parts.artifacts.common.pictures import difference, pictures, scale
 from tasks.parts.artifacts.representations import Representations
 from tasks.parts.autoencoders.common import build, training
 from tasks.parts.autoencoders.common.autoencoder import Autoencoder
@@ -162,15 +163,8 @@ def _shown(autoencoder: Autoencoder, bank: Representations, rows: np.ndarray, de
     images = bank.take(rows, device)
     with torch.no_grad():
         again = autoencoder(images).clamp(0, 1)
-    difference = again - images
-    largest = float(difference.abs().max())
-    tiles = torch.stack([images, again, 0.5 + difference / (2 * largest or 1.0)])  # (3, n, C, H, W)
-    colours = tiles.mul(255).round().byte().permute(0, 1, 3, 4, 2)
-    if colours.shape[-1] != 3:
-        colours = colours.float().mean(-1, keepdim=True).round().byte().expand(*colours.shape[:-1], 3)
-    notes = {
-        "rows": ["image", "reconstruction", "difference"],
-        "columns": [{"id": int(bank.ids[row]), "label": int(bank.labels[row])} for row in rows],
-        "largest": largest,
-    }
-    return Attachment(colours.cpu().numpy(), notes)
+    apart, largest = difference(again, images)
+    columns = [{"example": int(bank.ids[row]), "true class": int(bank.labels[row])} for row in rows]
+    caption = f"Training images that were held out, and their reconstructions. {scale(largest)}"
+    shown = {"image": images, "reconstruction": again, "difference": apart}
+    return pictures(shown, columns, caption=caption, classes=["true class"])
