@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
+import pyarrow as pa
+
+from engine.execution.events import Event, Report, StepEnded
 from engine.execution.executors import LocalExecutor, RayExecutor, chunks
 from engine.execution.workers import RunContext
 from engine.plan.plan import Planned, missing
+from engine.store.records import Epoch
 from engine.store.row_parts import parts_of
 from engine.store.store import Store
 from engine.sweepfile.load import Spec
 
-Log = Callable[[Mapping[str, float]], None]
+Log = Callable[[Epoch], None]
 """Takes the metrics of an epoch."""
-Report = Callable[[dict[str, Any]], None]
-"""Takes what a trial says of its progress: `phase`, `done`, `of`; of a step of making an `artifact`, its key, the step's numbers,
-and whether it was made `before`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Job:
 class Stopped(Exception):
     """A scheduler stops the trial; it keeps the epochs that its training has reached."""
 
-    def __init__(self, epochs: Sequence[Mapping[str, Any]]):
+    def __init__(self, epochs: Sequence[Epoch]):
         super().__init__(f"stopped after epoch {len(epochs)}")
         self.epochs = list(epochs)
 
@@ -62,7 +62,7 @@ class Unreported(ValueError):
         self.metric, self.reports = metric, list(reports)
 
 
-def judged(planned: Planned, report: Report, stops: Callable[[str, dict[str, Any], int], bool]) -> Report:
+def judged(planned: Planned, report: Report, stops: Callable[[str, Epoch, int], bool]) -> Report:
     """Passes reports on; ends the trial where the scheduler stops the training of its classifier.
 
     A training that was over before the trial began is compared with, and nothing is gained by stopping it.
@@ -71,36 +71,44 @@ def judged(planned: Planned, report: Report, stops: Callable[[str, dict[str, Any
         Stopped: from the report of the epoch that is the last.
     """
     artifacts = {need.key for need in planned.needs.values()}
-    epochs: list[dict[str, Any]] = []
+    epochs: list[Epoch] = []
 
-    def passed_on(said: dict[str, Any]) -> None:
-        report(said)
-        if "epoch" in said and said.get("artifact") in artifacts:
-            own = ("phase", "done", "of", "artifact", "before")
-            epochs.append({name: value for name, value in said.items() if name not in own})
-            if stops(said["artifact"], epochs[-1], said["of"]) and not said["before"]:
+    def passed_on(event: Event) -> None:
+        report(event)
+        if isinstance(event, StepEnded) and event.artifact in artifacts:
+            epochs.append(event.numbers)
+            if stops(event.artifact, event.numbers, event.total) and not event.before:
                 raise Stopped(epochs)
 
     return passed_on
 
 
 def complete(
-    phase: str, folder: str, ids: Sequence[int], job: Job, report: Report, function: Callable[..., Any], *of: Any
+    folder: str,
+    ids: Sequence[int],
+    job: Job,
+    report: Callable[[int, int], None],
+    function: Callable[..., pa.Table],
+    *arguments: object,
 ) -> None:
-    """Scatters the examples that the rows in a folder lack, and stores what comes back, chunk by chunk.
+    """Measures the examples that the rows in a folder lack, and stores the rows chunk by chunk.
 
     Args:
-        phase: what to call it in reports.
-        function: from a chunk of ids, and `of`, to a table of rows.
+        folder: of the trial or artifact; the rows are in its `rows`.
+        ids: all examples whose rows are wanted.
+        job: what the trials of the run share.
+        report: takes how many examples are done, and how many there are.
+        function: from a chunk of ids, and `arguments`, to a table of rows.
+        arguments: the same for each chunk.
     """
     todo = missing(folder, ids, job.store, mend=True)
     size = job.chunk or chunk_size(len(ids), job.executor.slots)
     done = len(ids) - len(todo)
-    report({"phase": phase, "done": done, "of": len(ids)})
-    for piece, rows in job.executor.scatter(function, chunks(todo, size), *of):
+    report(done, len(ids))
+    for piece, rows in job.executor.scatter(function, chunks(todo, size), *arguments):
         job.store.write_table(f"{folder}/rows/{part_name(piece)}", rows)
         done += len(piece)
-        report({"phase": phase, "done": done, "of": len(ids)})
+        report(done, len(ids))
 
 
 def chunk_size(examples: int, slots: int) -> int:

@@ -10,7 +10,14 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.remote_function import RemoteFunction
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 LOOK_AGAIN = 10.0
 """Seconds after which the size of the cluster is asked again: nodes join and leave."""
@@ -38,15 +45,15 @@ class LocalExecutor:
 
     slots = 1
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: object) -> object:
         return value
 
-    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[Any]:
+    def stream(self, function: Callable[..., Iterator[Result]], *arguments: object) -> Generator[Result]:
         yield from function(*arguments)
 
     def scatter(
-        self, function: Callable[..., Any], pieces: Iterable[Any], *arguments: Any
-    ) -> Iterator[tuple[Any, Any]]:
+        self, function: Callable[..., Result], pieces: Iterable[Piece], *arguments: object
+    ) -> Iterator[tuple[Piece, Result]]:
         for piece in pieces:
             yield piece, function(piece, *arguments)
 
@@ -75,13 +82,13 @@ class RayExecutor:
             slots = min(slots, total.get("GPU", 0) / self.gpus)
         return max(1, int(slots))
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: object) -> object:
         """Shares a value: it travels once to each node, however many tasks there use it."""
         import ray
 
         return ray.put(value)
 
-    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[Any]:
+    def stream(self, function: Callable[..., Iterator[Result]], *arguments: object) -> Generator[Result]:
         """What one remote generator yields, as it comes."""
         import ray
 
@@ -99,8 +106,8 @@ class RayExecutor:
                     ray.cancel(results, force=True)
 
     def scatter(
-        self, function: Callable[..., Any], pieces: Iterable[Any], *arguments: Any
-    ) -> Iterator[tuple[Any, Any]]:
+        self, function: Callable[..., Result], pieces: Iterable[Piece], *arguments: object
+    ) -> Iterator[tuple[Piece, Result]]:
         """`function(piece, *arguments)` for each piece; pairs of piece and result, in the order in which they are done.
 
         Arguments that came from `put` arrive as their values.
@@ -109,7 +116,7 @@ class RayExecutor:
 
         remote = self._remote(function)
         waiting = iter(pieces)
-        running: dict[Any, Any] = {}
+        running: dict[ObjectRef, Piece] = {}
         limit, looked = 2 * self.slots, time.monotonic()
         try:
             while True:
@@ -127,7 +134,7 @@ class RayExecutor:
             for reference in running:
                 ray.cancel(reference, force=True)
 
-    def _remote(self, function: Callable[..., Any], **options: Any) -> Any:
+    def _remote(self, function: Callable[..., object], **options: object) -> RemoteFunction:
         import ray
 
         return ray.remote(function).options(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from rich import progress
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.segment import ControlType, Segment
 from rich.text import Text
 
+from engine.execution.events import Event, Measuring
 from engine.store.records import TrialRecord
 from engine.terminal import ERASE, dimensions, movable, on_leaving, printable, say, shortened
 
@@ -52,7 +53,7 @@ class Progress:
     examples: float
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic
-    _running: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    _running: dict[str, tuple[str, Event]] = field(default_factory=dict)
     _shares: dict[str, float] = field(default_factory=dict)  # the examples of each trial that has begun to measure
     _done: int = 0
     _failed: int = 0
@@ -81,24 +82,24 @@ class Progress:
         self.examples -= (self.trials - trials) * self._average
         self.trials = trials
 
-    def update(self, key: str, label: str, report: dict[str, Any]) -> None:
-        """Takes what a running trial says of itself, as `engine.execution.trial.Report`."""
-        before = self._running.get(key, (label, {}))[1]
-        self._running[key] = (label, report)
-        if report["phase"] == "measuring":
+    def update(self, key: str, label: str, event: Event) -> None:
+        """Takes an event of a running trial."""
+        _, before = self._running.get(key, (label, None))
+        self._running[key] = (label, event)
+        if isinstance(event, Measuring):
             if key not in self._shares:
-                self._shares[key] = report["of"] - report["done"]  # the first report counts what was there already
-            if before.get("phase") == "measuring":
-                self._advance(max(0, report["done"] - before["done"]))
+                self._shares[key] = event.total - event.done  # the first counts what was there already
+            if isinstance(before, Measuring):
+                self._advance(max(0, event.done - before.done))
         self._show()
 
     def finish(self, key: str, label: str, record: TrialRecord) -> None:
         """Takes the record of a trial that has ended."""
-        _, last = self._running.pop(key, (label, {}))
+        _, last = self._running.pop(key, (label, None))
         share = self._shares.setdefault(key, self._average)
         self._done += 1
-        measuring = last.get("phase") == "measuring"
-        left = last["of"] - last["done"] if measuring else share
+        measuring = isinstance(last, Measuring)
+        left = last.total - last.done if isinstance(last, Measuring) else share
         self._bars.advance(self._work, left + A_TRIAL)
         if measuring and record.status == "done":  # the last reports of a trial may be left out
             self._bars.advance(self._measured, left)
@@ -168,8 +169,8 @@ class Progress:
         room = max(0, lines - len(shown))
         if len(running) > room:
             room = max(0, room - 1)
-        for label, report in running[:room]:
-            state = f"  {report['phase']} {report.get('done', 0)}/{report.get('of', '?')}  "
+        for label, event in running[:room]:
+            state = f"  {event.phase} {event.done}/{event.total}  "
             state = f"{state:<22}"
             label = printable(label, self.stream.encoding)
             shown.append(Text(state + shortened(label, columns - len(state))))
@@ -209,7 +210,7 @@ class _Below(RenderHook):
         self._writing = threading.RLock()
         self._open = ExitStack()
         self._thread = threading.Thread(target=self._refresh, daemon=True)
-        self._replaced: dict[str, Any] = {}
+        self._replaced: dict[str, TextIO] = {}
 
     def start(self) -> None:
         self._console.push_render_hook(self)

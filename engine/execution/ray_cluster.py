@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from typing import Any
+from functools import partial
 
 from engine.execution.executors import RayExecutor
 from engine.sweepfile.load import Spec
@@ -29,16 +29,16 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C reaches us, and so ends the run at once
     import ray
 
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    init = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
     if address is None and "RAY_ADDRESS" not in os.environ:
         _say_at_a_terminal("starting Ray ...")
-        ray.init(address="local", include_dashboard=False, **options)
+        init(address="local", include_dashboard=False)
         return
     address = address or os.environ["RAY_ADDRESS"]
     _ping(address)
     _say_at_a_terminal(f"joining the Ray cluster at {address} ...")
     try:
-        ray.init(address=address, **options)
+        init(address=address)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _no_cluster(address, str(error).strip().splitlines()[0]) from None
 

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from shutil import rmtree
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.actor import ActorMethod
 
-from engine.execution.context import Job, Report, judged
+from engine.execution.context import Job, judged
+from engine.execution.events import Event, Report
 from engine.execution.progress import Progress
 from engine.execution.trial import run
 from engine.execution.trial_queue import TrialQueue
@@ -33,6 +36,22 @@ from engine.terminal import on_leaving
 
 REPORT_EVERY = 0.5
 """Seconds between two progress reports of a trial."""
+
+
+class TuneTrial(Protocol):
+    """What is used of Tune's own trials."""
+
+    @property
+    def config(self) -> Mapping[str, Planned]: ...
+
+
+class RemotePruner(Protocol):
+    """What is used of the `Pruner` that lives in a Ray actor."""
+
+    @property
+    def stops(self) -> ActorMethod: ...
+
+
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
 
 
@@ -55,7 +74,7 @@ class Driver:
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         return object, ()
 
-    def __deepcopy__(self, memo: Any) -> Driver:
+    def __deepcopy__(self, memo: object) -> Driver:
         return self  # it stays in this process
 
 
@@ -75,7 +94,7 @@ class QueueSearcher(tune.search.Searcher):
         self._driver.started[trial_id] = planned
         return {"planned": planned}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
         if error:
             self._driver.finish(self._driver.started[trial_id], TrialRecord(status="failed", error="its process died"))
 
@@ -92,12 +111,14 @@ class ReportCallback(tune.Callback):
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: Sequence[object], trial: TuneTrial, result: Mapping[str, object], **_: object
+    ) -> None:
         planned = trial.config["planned"]
-        if "record" in result:
-            self._driver.finish(planned, TrialRecord.read(result["record"]))
+        if isinstance(event := result.get("progress"), Event):
+            self._driver.progress.update(planned.key, planned.trial.label, event)
         else:
-            self._driver.progress.update(planned.key, planned.trial.label, result["progress"])
+            self._driver.finish(planned, TrialRecord.read(result["record"]))
 
 
 class RefusalStopper(tune.Stopper):
@@ -106,17 +127,17 @@ class RefusalStopper(tune.Stopper):
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: object) -> bool:
         return False
 
     def stop_all(self) -> bool:
         return self._driver.queue.refused is not None
 
 
-def coordinator(config: dict[str, Any], job: Job, pruner: Any) -> None:
+def coordinator(config: Mapping[str, Planned], job: Job, pruner: RemotePruner | None) -> None:
     """What Tune runs of a trial, in a process of its own."""
     # Nested, since Tune gives names such as `done` at the top a meaning of its own.
-    report = _throttled(lambda progress: tune.report({"progress": progress}))
+    report = _throttled(lambda event: tune.report({"progress": event}))
     if pruner is not None:
         report = judged(config["planned"], report, lambda *epoch: ray.get(pruner.stops.remote(*epoch)))
     tune.report({"record": run(config["planned"], job, report).to_json()})
@@ -164,13 +185,14 @@ def handles(driver: Driver) -> tuple[QueueSearcher, ReportCallback, RefusalStopp
 
 
 def _throttled(report: Report) -> Report:
-    """Passes on a first report, a changed phase, and else one every so often."""
-    last: dict[str, Any] = {"at": 0.0, "phase": None}
+    """Passes on the first event, the first of each phase, and of the others one every so often."""
+    last, phase = 0.0, ""
 
-    def throttled(said: dict[str, Any]) -> None:
+    def throttled(event: Event) -> None:
+        nonlocal last, phase
         now = time.monotonic()
-        if now - last["at"] > REPORT_EVERY or said["phase"] != last["phase"]:
-            last.update(at=now, phase=said["phase"])
-            report(said)
+        if now - last > REPORT_EVERY or event.phase != phase:
+            last, phase = now, event.phase
+            report(event)
 
     return throttled

@@ -10,19 +10,20 @@ import math
 import reprlib
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import NoneType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 
-from engine.execution.artifacts import handed, make_all
-from engine.execution.context import Job, Report, Stopped, Unreported, complete, devices, versions
+from engine.execution.artifacts import ArtifactRecord, handed, make_all, record_of
+from engine.execution.context import Job, Stopped, Unreported, complete, devices, versions
+from engine.execution.events import Measuring, Report
 from engine.execution.tensorboard import Board, live
 from engine.execution.workers import measure
 from engine.plan.plan import Planned, exists
-from engine.store.records import TrialRecord, write_trial
+from engine.store.records import Epoch, TrialRecord, write_trial
 from engine.store.row_parts import read_parts
 from engine.store.scores import FILE, by_example
 from engine.store.store import Damaged, Store
@@ -41,7 +42,7 @@ def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
     """
     started = time.time()
     job.store.delete(f"{planned.folder}/trial.json")
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "trial": planned.key,
         "task": job.task,
         "point": planned.trial.point,
@@ -59,9 +60,9 @@ def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
     try:
         about = _about(planned, job.store)
     except Exception:  # a store that fails now must not cost the trial its record
-        about = {}
-    fields.setdefault("epochs", about.get("history", []))
-    fields["attachments"] = about.get("attachments", {})
+        about = ArtifactRecord()
+    fields.setdefault("epochs", about.history)
+    fields["attachments"] = about.attachments
     fields["devices"] = devices(planned.folder, job.store)
     fields["seconds"] = time.time() - started
     record = TrialRecord.model_validate(fields)
@@ -82,7 +83,7 @@ def _line(error: Exception) -> str:
     return ": ".join([type(error).__name__, *lines[-1:]])
 
 
-def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
+def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
     """The trial's `summary` and, of its scalars that are infinite, the sign (`infinite`); its `checks` where its task has any; its `parts`
     of rows, with their sizes in bytes."""
     config, store = planned.trial.config, job.store
@@ -94,8 +95,11 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
             store.write(f"{planned.folder}/attachments/{name}.png", picture)
             board.image(name, picture)
 
+        def examples_are_there(done: int, total: int) -> None:
+            report(Measuring(done, total))
+
         def measured() -> pd.DataFrame:
-            complete("measuring", planned.folder, planned.ids, job, report, measure, *of)
+            complete(planned.folder, planned.ids, job, examples_are_there, measure, *of)
             return read_rows(planned, store)
 
         rows = _mended(store, measured)
@@ -113,7 +117,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
             if metric not in finite:
                 what = "infinite" if math.isinf(summary[metric]) else "not a number"
                 raise ValueError(f"the objective {metric} is {what}; the trial reports {', '.join(summary)}")
-        outcome: dict[str, Any] = {"summary": {name: finite.get(name) for name in summary}}
+        outcome: dict[str, object] = {"summary": {name: finite.get(name) for name in summary}}
         if infinite := {name: str(value) for name, value in summary.items() if math.isinf(value)}:
             outcome["infinite"] = infinite  # JSON has no word for it
         with survived("checks"):
@@ -121,7 +125,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     return outcome | {"parts": store.sizes(f"{planned.folder}/rows")}
 
 
-def scalars(summary: Any) -> dict[str, float]:
+def scalars(summary: object) -> dict[str, float]:
     """What a task's `summarise` returned, as plain numbers; NaN for None.
 
     Raises:
@@ -146,7 +150,7 @@ def scalars(summary: Any) -> dict[str, float]:
     return found
 
 
-def _checks(checks: Any) -> dict[str, str | None]:
+def _checks(checks: object) -> dict[str, str | None]:
     """What a task's `checks` returned: what was checked, with words on what is wrong, or None."""
     if not isinstance(checks, Mapping) or not all(isinstance(told, (str, NoneType)) for told in checks.values()):
         raise TypeError(
@@ -155,7 +159,7 @@ def _checks(checks: Any) -> dict[str, str | None]:
     return {str(what): told for what, told in checks.items()}
 
 
-def _made(planned: Planned, job: Job, board: Board, report: Report) -> list[Any]:
+def _made(planned: Planned, job: Job, board: Board, report: Report) -> list[object]:
     """Makes what a trial needs and is not there; returns what a worker is given of it."""
     logs = {key: partial(board.epoch, prefix=prefix) for key, prefix in _prefixes(planned).items()}
     make_all(planned.artifacts(), job, logs, report)
@@ -178,16 +182,16 @@ def _mended(store: Store, work: Callable[[], Result]) -> Result:
 def attachments(planned: Planned, store: Store) -> dict[str, str]:
     """The pictures that the maker of what a trial is about has left, by name: their files."""
     subject = planned.subject
-    names = _about(planned, store).get("attachments", {})
+    names = _about(planned, store).attachments
     files = {name: f"{subject.folder}/attachments/{name}.png" for name in names} if subject else {}
     return {name: file for name, file in files.items() if store.exists(file)}
 
 
-def _about(planned: Planned, store: Store) -> dict[str, Any]:
-    """What the artifact says of itself that a trial is about; empty where it is about several, or it is not there."""
+def _about(planned: Planned, store: Store) -> ArtifactRecord:
+    """What the artifact that the trial is about says; nothing for several, or where it is gone."""
     subject = planned.subject
-    about = None if subject is None or not exists(subject, store) else store.record(f"{subject.folder}/artifact.json")
-    return about or {}
+    there = subject is not None and exists(subject, store)
+    return record_of(subject, store) if subject is not None and there else ArtifactRecord()
 
 
 def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
@@ -205,11 +209,11 @@ def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
     return frame if frame.empty else frame.sort_values("id", kind="stable", ignore_index=True)
 
 
-def histories(planned: Planned, store: Store) -> dict[str, list[dict[str, Any]]]:
+def histories(planned: Planned, store: Store) -> dict[str, Sequence[Epoch]]:
     """The steps (epochs) of the whole artifacts that a trial needs, by the prefix of their tags in TensorBoard."""
     known = planned.artifacts()
     return {
-        prefix: (store.record(f"{known[key].folder}/artifact.json") or {}).get("history", [])
+        prefix: record_of(known[key], store).history
         for key, prefix in _prefixes(planned).items()
         if exists(known[key], store)
     }

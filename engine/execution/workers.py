@@ -13,8 +13,7 @@ import reprlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ import torch
 
 from engine.store.arrays import LARGE, Shared, as_rows, opened, require_folder, size_of, write_whole
 from engine.store.store import Store
-from tasks.parts.artifacts.common.kind import Kind, Product
+from tasks.parts.artifacts.common.kind import Kind, Product, Progress
 from tasks.parts.batching import Batch
 from tasks.parts.contract import TaskConfig, hook
 from tasks.parts.data import load as data
@@ -61,22 +60,22 @@ class Handle:
 
 @dataclass(frozen=True)
 class Made:
-    """What the maker of a whole artifact says: steps (epochs) that have ended, and at the end what came out.
+    """What the maker of a whole artifact says: steps that have ended, and at last what came out.
 
     Attributes:
-        steps: the numbers of each step, its own as `epoch`, and `of` how many it is.
+        steps: the steps (epochs) that have ended since it was heard of last.
         product: at the end; without its arrays where the worker has written them itself.
         bytes: of the file of arrays, where the worker has written it.
         device: that they were made on.
     """
 
-    steps: list[dict[str, float]] = field(default_factory=list)
+    steps: Sequence[Progress] = ()
     product: Product | None = None
     bytes: int | None = None
     device: str = ""
 
 
-_loaded: OrderedDict[tuple[str, str], Any] = OrderedDict()
+_loaded: OrderedDict[tuple[str, str], object] = OrderedDict()
 
 
 def make_whole(
@@ -95,7 +94,8 @@ def make_whole(
     """
     torch.set_num_threads(context.threads)
     given = _given(names, handles, shared, None, context.device)
-    steps, said = [], -math.inf  # the first is told at once
+    steps: list[Progress] = []
+    said = -math.inf  # the first is told at once
     product: Product | None = None
     with survived(f"the {handle.kind.doing}"):
         for step in handle.kind.make_whole(handle.request, given, context.data_root, context.device):
@@ -103,7 +103,7 @@ def make_whole(
                 product = step
                 continue
             numbers = {name: float(value) for name, value in step.numbers.items()}
-            steps.append({**numbers, "epoch": step.done, "of": step.total})
+            steps.append(Progress(step.done, step.total, numbers))
             if time.monotonic() - said >= TELL_EVERY:
                 yield Made(steps)
                 steps, said = [], time.monotonic()
@@ -179,14 +179,14 @@ def measure(
 
 def _given(
     names: Sequence[str], handles: Sequence[Handle], shared: Sequence[Shared], ids: Sequence[int] | None, device: str
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What is needed, loaded; of what is by example the rows of these examples, or all of a kind that has its own."""
     return {
         name: _load(handle, arrays, ids, device) for name, handle, arrays in zip(names, handles, shared, strict=True)
     }
 
 
-def _load(handle: Handle, shared: Shared, ids: Sequence[int] | None, device: str) -> Any:
+def _load(handle: Handle, shared: Shared, ids: Sequence[int] | None, device: str) -> object:
     kind = handle.kind
     if kind.per_example and not kind.own_examples:
         return kind.load(handle.request, opened(shared, ids), device)
@@ -199,12 +199,12 @@ def _load(handle: Handle, shared: Shared, ids: Sequence[int] | None, device: str
     return _loaded[key]
 
 
-def _networks(given: Mapping[str, Any]) -> list[Classifier]:
+def _networks(given: Mapping[str, object]) -> list[Classifier]:
     return [loaded for loaded in given.values() if isinstance(loaded, Classifier)]
 
 
 def table(
-    columns: Any, labels: Mapping[str, str], ids: Sequence[int], device: str, missing: Set[str] | None = None
+    columns: object, labels: Mapping[str, str], ids: Sequence[int], device: str, missing: Set[str] | None = None
 ) -> pa.Table:
     """Columns as an Arrow table that knows the ids of the examples it covers (also of those without rows) and its device.
 
