@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from pydantic import Field
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tasks.parts.artifacts.common.kind import Attachment, Given, Product, Progress, Saved
 from tasks.parts.data import load as data
@@ -31,6 +33,8 @@ VERSION = 1
 DOING = "training"
 
 EXAMPLES_FOR_MAGNITUDES = 512
+SMALL = 10_000_000
+"""Parameters up to which a network is tried out with memory for them."""
 
 
 class Request(Settings):
@@ -137,11 +141,37 @@ def _built(network: str, options: str, shape: tuple[int, int, int], classes: int
 def _fit(network: str, options: str, weights: str, freeze: bool, shape: tuple[int, int, int], classes: int) -> None:
     """Raises `UserError` unless the network can be built for such images and the weights fit it.
 
-    Networks whose code we know are built without memory for their weights, in some milliseconds.
+    Large networks whose code we know are built without memory for their weights, on torch's device
+    "meta". The first operation there makes torch load its compiler, which takes two seconds.
     """
-    with torch.device("cpu" if is_own(network) else "meta"), warnings.catch_warnings():
+    given = json.loads(options)
+    with_memory = is_own(network) or (network in models.names() and _size(network, given, shape, classes) <= SMALL)
+    with torch.device("cpu" if with_memory else "meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights that are copied to nowhere
-        models.build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=json.loads(options))
+        models.build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=given)
+
+
+def _size(network: str, options: Mapping[str, float], shape: tuple[int, int, int], classes: int) -> int:
+    """The parameters of a network of ours; 0 where it cannot be built."""
+    with torch.device("meta"), _Undrawn():
+        try:
+            built = models.NETWORKS.module(network).build(shape=shape, classes=classes, **options)
+        except Exception:  # `models.build` says what is wrong
+            return 0
+    return sum(parameter.numel() for parameter in built.parameters())
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights are not drawn: on the device "meta" even that makes torch load its compiler."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def _magnitudes(model: Classifier, split: data.Split, device: str) -> tuple[float, ...]:
