@@ -1,7 +1,7 @@
-"""cluster.yaml: valid for Ray, opens nothing to the world, and puts the project and the token on every node.
+"""cluster.yaml is valid for Ray, opens nothing to the world, and prepares every node.
 
-Nothing here needs an account, a network or boto3: where Ray's AWS provider is asked what it would do, its calls to AWS
-go to a double that writes them down.
+Every node gets the project and the token. Nothing here needs an account, a network or boto3: where
+Ray's AWS provider is asked what it would do, its calls to AWS go to a double that writes them down.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def commands(config: dict[str, Any], node: str) -> list[str]:
-    """What runs on a new head or worker, in order; Ray has put the common setup in front of each node's own."""
+    """What runs on a new head or worker, in order.
+
+    Ray has put the common setup in front of each node's own.
+    """
     return [
         *config["initialization_commands"],
         *config[f"{node}_setup_commands"],
@@ -64,7 +67,7 @@ def commands(config: dict[str, Any], node: str) -> list[str]:
     ]
 
 
-# --- valid -----------------------------------------------------------------------------------------------------------
+# --- valid ----------------------------------------------------------------------------------------
 
 
 def test_ray_accepts_the_file(prepared: dict[str, Any]) -> None:
@@ -96,7 +99,7 @@ def test_workers_start_on_demand_within_the_limit(prepared: dict[str, Any]) -> N
     assert types_[prepared["head_node_type"]]["max_workers"] == 0  # only the head itself is of the head's type
 
 
-# --- nothing is open to the world ------------------------------------------------------------------------------------
+# --- nothing is open to the world -----------------------------------------------------------------
 
 
 class Group:
@@ -111,7 +114,7 @@ class Group:
 
 
 class Account:
-    """An AWS account with one network and no security group that keeps the rules it is asked for."""
+    """An AWS account with one network and no security group; it keeps the rules it gets."""
 
     def __init__(self) -> None:
         self.rules: list[dict[str, Any]] = []
@@ -152,7 +155,10 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def rules_made(aws: Any, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The inbound rules that `ray up` would ask AWS for. The subnets are those it would have found before."""
+    """The inbound rules that `ray up` would ask AWS for.
+
+    The subnets are those that it would have found before.
+    """
     account = Account()
     monkeypatch.setattr(aws, "_resource", lambda name, config: account)
     config = copy.deepcopy(config)
@@ -170,7 +176,10 @@ def test_ray_makes_no_inbound_rule(aws: Any, prepared: dict[str, Any], monkeypat
 def test_every_node_type_needs_its_group(
     aws: Any, prepared: dict[str, Any], monkeypatch: pytest.MonkeyPatch, node_type: str
 ) -> None:
-    """Why the groups are named: with one left out Ray opens ssh to the world. Also shows that the double would tell."""
+    """The groups are named, since with one left out Ray opens ssh to the world.
+
+    Also shows that the double would tell.
+    """
     del prepared["available_node_types"][node_type]["node_config"]["SecurityGroupIds"]
     assert WORLD & set(strings(rules_made(aws, prepared, monkeypatch)))
 
@@ -178,7 +187,7 @@ def test_every_node_type_needs_its_group(
 def test_placeholders_stop_ray_up(
     aws: Any, prepared: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As long as the named group is not one of the account's, Ray goes no further and makes none in its place."""
+    """Ray goes no further while the account has no such group, and makes none in its place."""
     account = Account()
     monkeypatch.setattr(aws, "_resource", lambda name, config: account)
     with pytest.raises(AssertionError):  # whose message Ray prints instead
@@ -198,7 +207,10 @@ def test_no_rule_of_the_file_is_open(prepared: dict[str, Any]) -> None:
 
 
 def started(command: str) -> dict[str, Any]:
-    """The options of the `ray start` in a command, as the installed Ray reads them; without starting anything."""
+    """The options of the `ray start` in a command, as the installed Ray reads them.
+
+    Nothing is started.
+    """
     words = shlex.split(command.split("ray start", 1)[1].replace("$RAY_HEAD_IP", "10.0.0.1"))
     return start.make_context("ray start", words).params
 
@@ -221,7 +233,7 @@ def test_workers_join_the_head(prepared: dict[str, Any]) -> None:
     assert not worker["head"]
 
 
-# --- the token -------------------------------------------------------------------------------------------------------
+# --- the token ------------------------------------------------------------------------------------
 
 
 def test_token_goes_to_every_node_before_ray_starts(prepared: dict[str, Any]) -> None:
@@ -270,7 +282,7 @@ def test_setup_ends_without_a_token(prepared: dict[str, Any], tmp_path: Path, no
     assert token.parent.stat().st_mode & 0o777 == 0o700
 
 
-# --- the project -----------------------------------------------------------------------------------------------------
+# --- the project ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("node", ["head", "worker"])
@@ -294,8 +306,11 @@ def test_workers_install_the_versions_of_the_head(prepared: dict[str, Any]) -> N
 
 
 def left_out(path: str, patterns: list[str]) -> bool:
-    """Whether rsync leaves a path (relative to the project) out: a pattern that begins with / names one at the top
-    alone, any other a part of the path at any depth. The file's patterns hold no further slash."""
+    """Whether rsync leaves out a path, which is relative to the project.
+
+    A pattern that begins with / names one at the top alone, any other a part of the path at any
+    depth. The file's patterns hold no further slash.
+    """
     parts = path.split("/")
     for pattern in patterns:
         assert "/" not in pattern[1:]

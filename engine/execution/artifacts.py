@@ -1,7 +1,7 @@
-"""Artifacts, made once and then reused: whole things, and rows by example.
+"""Makes artifacts, once: whole things, and rows by example.
 
-A whole thing, such as a classifier, is one remote task. Rows by example are scattered like those of a
-trial, and there come to be more of them when a later trial wants other examples as well.
+A whole thing, such as a classifier, is one remote task. Rows by example are made in chunks, like
+those of a trial. A later trial that wants other examples adds to the rows that are there.
 """
 
 from __future__ import annotations
@@ -54,11 +54,15 @@ def record_of(artifact: Artifact, store: Store) -> ArtifactRecord:
 
 
 def make_all(artifacts: Mapping[str, Artifact], job: Job, logs: Mapping[str, Log], report: Report) -> None:
-    """Makes what is missing, each thing after what it is made of: whole things at the same time, as slots allow.
+    """Makes the artifacts that are missing, each after those that it needs.
+
+    Whole things are made at the same time, as slots allow.
 
     Args:
         artifacts: by key, in an order in which they can be made.
-        logs: of the steps of whole artifacts, by key.
+        job: what the trials of the run share.
+        logs: by key, where the steps of a whole artifact go.
+        report: takes the events.
     """
     absent = {key: a for key, a in artifacts.items() if not a.kind.per_example and not exists(a, job.store)}
     alone = {key for key, a in absent.items() if any(need.kind.per_example for need in a.chain())}
@@ -77,7 +81,7 @@ def make_all(artifacts: Mapping[str, Artifact], job: Job, logs: Mapping[str, Log
 
 
 def handed(needs: Mapping[str, Artifact], job: Job) -> list[object]:
-    """What a worker is given of artifacts that are there: their names, their handles, and the arrays of each.
+    """The arguments by which a worker receives artifacts: names, handles, then each one's arrays.
 
     Raises:
         Damaged: one of their files cannot be read.
@@ -90,7 +94,7 @@ def handed(needs: Mapping[str, Artifact], job: Job) -> list[object]:
 
 
 def shared(artifact: Artifact, store: Store) -> Shared:
-    """The arrays of an artifact that is there, as they travel to the workers.
+    """The arrays of an artifact, in the form in which they travel to the workers.
 
     Raises:
         Damaged: one of its files cannot be read.
@@ -102,7 +106,10 @@ def shared(artifact: Artifact, store: Store) -> Shared:
 
 
 def _at_once(absent: Sequence[Artifact], job: Job, logs: Mapping[str, Log], report: Report) -> None:
-    """Makes whole things side by side; what they say is passed on by this thread, in which alone a trial may report."""
+    """Makes whole things side by side.
+
+    This thread passes on their events, since a trial may report in no other.
+    """
     said: queue.SimpleQueue[Event] = queue.SimpleQueue()
     with ThreadPoolExecutor(min(len(absent), job.executor.slots)) as pool:
         running: set[Future[None]] = {
@@ -119,7 +126,10 @@ def _at_once(absent: Sequence[Artifact], job: Job, logs: Mapping[str, Log], repo
 
 
 def _whole(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
-    """Makes it, or reads its history; where several trials want it at once, one makes it and the others wait."""
+    """Makes an artifact, or reports the history of one that is there.
+
+    Where several trials want it at once, one makes it and the others wait.
+    """
     with _alone(artifact, job.store):
         if not exists(artifact, job.store):
             _make(artifact, job, log, report)

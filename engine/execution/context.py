@@ -1,4 +1,4 @@
-"""What the trials of a run share, and how examples of theirs that are missing are worked off."""
+"""What the trials of a run share, and the loop that measures their missing examples."""
 
 from __future__ import annotations
 
@@ -28,26 +28,35 @@ Log = Callable[[Epoch], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What every trial of a run shares."""
+    """What every trial of a run shares.
+
+    Attributes:
+        task: the name of the task's module.
+        page: the sweep's folder of reports and of the TensorBoard log.
+        store: of all results.
+        executor: does the work.
+        context: of the workers.
+        chunk: examples in a chunk, as the sweep says; None where it does not.
+        metrics: the objectives.
+    """
 
     task: str
     page: str
-    """The folder of the TensorBoard log, among others."""
     store: Store
     executor: LocalExecutor | RayExecutor
     context: RunContext
     chunk: int | None
     metrics: tuple[str, ...] = ()
-    """The objectives."""
 
     @staticmethod
     def of(spec: Spec, store: Store, executor: LocalExecutor | RayExecutor, context: RunContext) -> Job:
+        """The job of a sweep."""
         metrics = tuple(objective.metric for objective in spec.sweep.objectives)
         return Job(spec.task.__name__, spec.page, store, executor, context, spec.sweep.resources.chunk, metrics)
 
 
 class Stopped(Exception):
-    """A scheduler stops the trial; it keeps the epochs that its training has reached."""
+    """Early stopping ends the trial, which keeps the epochs that its training has reached."""
 
     def __init__(self, epochs: Sequence[Epoch]):
         super().__init__(f"stopped after epoch {len(epochs)}")
@@ -63,12 +72,13 @@ class Unreported(ValueError):
 
 
 def judged(planned: Planned, report: Report, stops: Callable[[str, Epoch, int], bool]) -> Report:
-    """Passes reports on; ends the trial where the scheduler stops the training of its classifier.
+    """A report that ends the trial when early stopping ends the training of its classifier.
 
-    A training that was over before the trial began is compared with, and nothing is gained by stopping it.
+    All events are passed on. A training that was over before the trial began takes part in the
+    comparison and is not stopped: nothing would be gained.
 
     Raises:
-        Stopped: from the report of the epoch that is the last.
+        Stopped: by the report of the training's last epoch.
     """
     artifacts = {need.key for need in planned.needs.values()}
     epochs: list[Epoch] = []
@@ -112,25 +122,28 @@ def complete(
 
 
 def chunk_size(examples: int, slots: int) -> int:
-    """Examples in a chunk: four chunks for every slot, within 8 and 64, so that slots end together and a loss costs little."""
+    """How many examples a chunk has: four chunks for every slot, between 8 and 64 examples.
+
+    So the slots end at about the same time, and losing a worker costs little.
+    """
     return max(8, min(64, -(-examples // (4 * slots))))
 
 
 def part_name(ids: Sequence[int]) -> str:
-    """A name for the rows of some examples that no other set of examples has."""
+    """The file name of the rows of some examples; no other examples share it."""
     digest = hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:8]
     return f"part-{ids[0]:08d}-{digest}.parquet"
 
 
 def devices(folder: str, store: Store) -> list[str]:
-    """Names of the devices that made the rows in a folder."""
+    """The names of the devices that made the rows in a folder."""
     parts = [store.read_schema(path).metadata for path, _ in parts_of(store, f"{folder}/rows")]
     return sorted({about[b"device"].decode() for about in parts if b"device" in about})
 
 
 @cache
 def versions() -> dict[str, str | None]:
-    """What the numbers were made with."""
+    """The versions of Python, of the main libraries and of this project."""
     packages = {name: _version(name) for name in ("inputscape", "torch", "torchvision", "ray", "numpy")}
     return {"python": platform.python_version(), **packages, "commit": _commit()}
 

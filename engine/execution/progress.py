@@ -1,4 +1,4 @@
-"""Progress of a run: a live display on a terminal, plain lines elsewhere."""
+"""The display of a run's progress: live on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,26 +27,27 @@ from engine.terminal import ERASE, dimensions, movable, on_leaving, printable, s
 PLAIN_EVERY = 10.0
 """Seconds between plain lines."""
 REFRESH_EVERY = 0.25
-"""Seconds between two looks whether the live display has changed, or the window its size."""
+"""Seconds after which the live display is drawn again, if it or the window's size has changed."""
 WIDEST_BAR = 60
 A_TRIAL = 0.001
-"""What the end of a trial counts, in examples."""
+"""How many examples the end of a trial counts for."""
 
 Line = list[Segment]
 
 
 @dataclass
 class Progress:
-    """Counts trials and examples; a context manager around the run.
+    """Counts and shows trials and examples; a context manager around the run.
 
-    The work is counted in examples. A trial that fails, or is stopped, leaves the examples that it has not measured: they count as
-    dealt with, at its end, so that the time left is by the pace at which trials come to an end, however they do.
+    The work is counted in examples. A trial that fails, or is stopped, leaves examples that are not
+    measured. They count as dealt with at its end, so that the time left follows the pace at which
+    trials end, however they do.
 
-    Args:
-        trials: trials to run.
-        examples: examples that they measure together.
-        stream: where to write; a live display if it is a terminal that can show one.
-        clock: the seconds that have gone by.
+    Attributes:
+        trials: how many trials run.
+        examples: how many examples they measure together.
+        stream: where to write; the display is live if this is a terminal that can show one.
+        clock: returns the seconds that have gone by.
     """
 
     trials: int
@@ -61,7 +62,7 @@ class Progress:
     _live: _Below | None = None
 
     def __post_init__(self) -> None:
-        # Only the arithmetic: rich's pace is over the last thousand steps, here from the start of the run on.
+        # Only the arithmetic. rich takes the pace of the last thousand steps; here it is the run's.
         self._bars = progress.Progress(disable=True, speed_estimate_period=math.inf, get_time=self.clock)
         self._work = self._bars.add_task("work", total=self._total)
         self._measured = self._bars.add_task("measured", total=None)
@@ -78,7 +79,10 @@ class Progress:
             self._live.stop()
 
     def expect(self, trials: int) -> None:
-        """Takes how many trials there will be in all: a search may choose a point that is known, or goes with nothing."""
+        """Takes how many trials there will be in all.
+
+        They become fewer where a search chooses a point that is known, or one without a trial.
+        """
         self.examples -= (self.trials - trials) * self._average
         self.trials = trials
 
@@ -114,13 +118,16 @@ class Progress:
 
     @property
     def _average(self) -> float:
-        """Examples of a trial that has not begun to measure; its share, where nothing more is known."""
+        """The examples of a trial that has not begun to measure: an equal share."""
         others = self.trials - len(self._shares)
         return max(0.0, self.examples - sum(self._shares.values())) / others if others > 0 else 0.0
 
     @property
     def _total(self) -> float:
-        """Examples, and a little for each trial: where nothing is left to measure, trials are all there is to count."""
+        """All examples, and a little for each trial.
+
+        Where nothing is left to measure, trials are all there is to count.
+        """
         others = max(0, self.trials - len(self._shares))
         return sum(self._shares.values()) + others * self._average + self.trials * A_TRIAL
 
@@ -158,7 +165,7 @@ class Progress:
         return "time left: known with the first results" if left is None else f"{_clock(left)} left"
 
     def _lines(self, columns: int, lines: int) -> list[ConsoleRenderable]:
-        """The live display: how far it is, and a line for each running trial, as many as there is room for."""
+        """The live display: how far the run is, and the running trials for which there is room."""
         work = self._bars.tasks[self._work]
         beside = f" {work.percentage:3.0f}%  {self._time_left()}"
         bar = ProgressBar(
@@ -194,12 +201,14 @@ class _Row:
 class _Below(RenderHook):
     """Lines that stay below all else that is printed, and change.
 
-    Unlike under `rich.live` the cursor rests at their start, in an empty column: all from there on is theirs, so they can be
-    erased whatever has become of them, where a window that was made narrower has wrapped them or the keyboard's echo
-    stands among them. It is never hidden: however the process ends, there is a cursor.
+    Unlike under `rich.live` the cursor rests at their start, in an empty column. All from there on
+    is theirs, so they can be erased whatever has become of them: a narrower window may have wrapped
+    them, or the keyboard's echo may stand among them. The cursor is never hidden, so it is there
+    however the process ends.
 
     Args:
-        lines: the lines, for so many columns and at most so many lines.
+        stream: the terminal.
+        lines: returns the lines, for a number of columns and at most a number of lines.
     """
 
     def __init__(self, stream: TextIO, lines: Callable[[int, int], Sequence[ConsoleRenderable]]) -> None:
@@ -234,7 +243,10 @@ class _Below(RenderHook):
         self._stream.flush()
 
     def say(self, text: str) -> None:
-        """Prints a line above; one that is too long is wrapped by the terminal, so that it can be copied whole."""
+        """Prints a line above.
+
+        A long one is wrapped by the terminal, so that it can be copied whole.
+        """
         with self._writing:
             self._console.print(Text(printable(text, self._stream.encoding)), soft_wrap=True)
 
@@ -249,15 +261,16 @@ class _Below(RenderHook):
                     self._console.print(Control())
 
     def _rendered(self) -> list[Line]:
-        """The lines as they are to be now; each a column narrower than the window, and one line less than it is high."""
-        columns, lines = self._console.size = dimensions(self._stream) or (80, 24)  # not those of stdin, or of COLUMNS
+        """The lines as they are now; a column and a line of the window stay free."""
+        # The console itself would take the size of stdin, or that in COLUMNS.
+        columns, lines = self._console.size = dimensions(self._stream) or (80, 24)
         options = self._console.options.update(width=max(1, columns - 1), height=None, no_wrap=True, overflow="crop")
         found = [self._console.render_lines(one, options, pad=False)[0] for one in self._lines(columns - 1, lines - 1)]
         return [Segment.adjust_line_length(line, options.max_width, pad=False) for line in found]
 
 
 class _Resting:
-    """Lines, and the cursor back at the start of the first."""
+    """Renders lines, and takes the cursor back to the start of the first."""
 
     def __init__(self, lines: list[Line]) -> None:
         self._lines = lines
@@ -273,14 +286,14 @@ class _Resting:
 
 
 def _erased() -> Control:
-    """All from the cursor on, erased; `Control` itself erases lines only."""
+    """Erases all from the cursor on; `Control` itself can only erase lines."""
     control = Control()
     control.segment = Segment(ERASE, None, [(ControlType.CARRIAGE_RETURN,)])
     return control
 
 
 def _outcome(record: TrialRecord, columns: int | None) -> str:
-    """What became of a trial that did not fail: the first few scalars, fewer where else the line would be wrapped."""
+    """What became of a trial that did not fail: its first scalars, as many as fit in the line."""
     if record.status == "stopped":
         return f"stopped after epoch {len(record.epochs)}"
     told = [f"{summary_line(record.summary, most)} ({record.seconds or 0:.1f} s)" for most in (4, 3, 2, 1)]
@@ -288,7 +301,7 @@ def _outcome(record: TrialRecord, columns: int | None) -> str:
 
 
 def summary_line(summary: Mapping[str, float | None], most: int = 4) -> str:
-    """The first few scalars of a trial."""
+    """The first few scalars of a trial, in one line."""
     known = [f"{name} {value:.4g}" for name, value in summary.items() if value is not None]
     return ", ".join(known[:most])
 

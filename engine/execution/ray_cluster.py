@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster: the one at an address, or one that is started on this machine."""
+"""Connects to a Ray cluster: the one at an address, or one that is started here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ CONNECT_SECONDS = 5
 
 
 def connect(address: str | None) -> None:
-    """Joins the cluster at the address (or in RAY_ADDRESS), or starts one on this machine.
+    """Joins a Ray cluster, or starts one on this machine.
+
+    Args:
+        address: of the cluster; None: that in RAY_ADDRESS, else one is started.
 
     Raises:
         SpecError: no cluster answers at the address.
@@ -44,7 +47,9 @@ def connect(address: str | None) -> None:
 
 
 def ray_executor(spec: Spec) -> RayExecutor:
-    """The executor for the cluster that this process has joined, with the GPUs that each task gets.
+    """The executor for the cluster that this process has joined.
+
+    It knows how many CPUs and GPUs each task gets.
 
     Raises:
         SpecError: the sweep asks for GPUs or CPUs that no node has.
@@ -64,19 +69,19 @@ def ray_executor(spec: Spec) -> RayExecutor:
 
 
 def no_gpu(spec: Spec, have: str) -> SpecError:
-    """The error that a sweep asks for GPUs that are not there."""
+    """The error of a sweep that asks for GPUs that are not there."""
     message = f"{spec.sweep.resources.gpus:g} a task are asked for, {have}; use 0, or auto for what there is"
     return spec.source.error("resources.gpus", message)
 
 
 def _say_at_a_terminal(text: str) -> None:
-    """Says what takes some seconds at a terminal alone; elsewhere an error stays one line."""
+    """Says what takes some seconds, at a terminal only: elsewhere an error stays one line."""
     if dimensions(sys.stderr) is not None:
         say(text)
 
 
 def _ping(address: str) -> None:
-    """Tries a `host:port` address before Ray, which takes a minute and many lines to give up."""
+    """Tries a `host:port` address, since Ray takes a minute and many lines to give up."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
         return  # auto, or a name that only Ray knows

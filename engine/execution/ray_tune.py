@@ -1,13 +1,15 @@
-"""The trials of a run with Ray Tune, over a cluster.
+"""Runs trials with Ray Tune, over a cluster.
 
-A trial that Tune runs is a coordinator. It holds no CPU (`cpu: 0` and a sliver of the head node), so it takes no slot from the work
-it starts as remote tasks, losing a worker node loses no trial, and only `max_concurrent_trials` bounds how many there are. Resuming
-is ours, by what is in the store; Tune's own state goes to a folder that is thrown away.
+A trial that Tune runs is a coordinator. It holds no CPU (`cpu: 0` and a sliver of the head node).
+So it takes no slot from the work that it starts as remote tasks, losing a worker node loses no
+trial, and only `max_concurrent_trials` bounds how many there are. Resuming is ours, by what is in
+the store; Tune's own state goes to a folder that is thrown away.
 
-Tune pickles all that it is given: the trainable for the workers, and the rest into its own state, before the first trial and
-again and again. What belongs to this process (the display with its terminal, the study with its database) cannot be pickled,
-and is never to be looked for in a copy. So the classes below stand at the top of a module, where pickle finds them by name,
-and reach this process through `Driver`, which leaves everything behind when it is pickled.
+Tune pickles all that it is given: the trainable for the workers, and the rest into its own state,
+before the first trial and again and again. What belongs to this process (the display with its
+terminal, the study with its database) cannot be pickled, and a copy of it would be of no use. So
+the classes below stand at the top of a module, where pickle finds them by name. They reach this
+process through `Driver`, which leaves everything behind when it is pickled.
 """
 
 from __future__ import annotations
@@ -42,23 +44,29 @@ class TuneTrial(Protocol):
     """What is used of Tune's own trials."""
 
     @property
-    def config(self) -> Mapping[str, Planned]: ...
+    def config(self) -> Mapping[str, Planned]:
+        """The trial, as `planned`."""
 
 
 class RemotePruner(Protocol):
     """What is used of the `Pruner` that lives in a Ray actor."""
 
     @property
-    def stops(self) -> ActorMethod: ...
+    def stops(self) -> ActorMethod:
+        """Its method `stops`, to be called remotely."""
 
 
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
 
 
 class Driver:
-    """What of this process Tune's search algorithm, callback and stopper work on; they share one. A copy made by pickle is empty.
+    """The queue and the display of this process, on which the objects that Tune is given work.
+
+    Its search algorithm, callback and stopper share one. A copy made by pickle is empty.
 
     Attributes:
+        queue: of the trials.
+        progress: the display.
         started: the trials that Tune has, by its own names for them.
     """
 
@@ -79,13 +87,14 @@ class Driver:
 
 
 class QueueSearcher(tune.search.Searcher):
-    """Gives Tune the trials of the queue, and the queue what became of those whose process died."""
+    """A search algorithm of Tune's that suggests the trials of the queue."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()
         self._driver = driver
 
     def suggest(self, trial_id: str) -> Any:
+        """The next trial as Tune's configuration, or Tune's word that there is no other."""
         queue = self._driver.queue
         planned = queue.next()
         self._driver.progress.expect(queue.started + queue.remaining)
@@ -95,18 +104,19 @@ class QueueSearcher(tune.search.Searcher):
         return {"planned": planned}
 
     def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
+        """Records the failure of a trial whose process died."""
         if error:
             self._driver.finish(self._driver.started[trial_id], TrialRecord(status="failed", error="its process died"))
 
     def save(self, checkpoint_path: str) -> None:
-        pass  # resuming is ours
+        """Saves nothing: resuming is ours."""
 
     def restore(self, checkpoint_path: str) -> None:
-        pass
+        """Restores nothing."""
 
 
 class ReportCallback(tune.Callback):
-    """Passes on what the trials say."""
+    """A callback of Tune's that passes on the trials' events and records."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -114,6 +124,7 @@ class ReportCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: Sequence[object], trial: TuneTrial, result: Mapping[str, object], **_: object
     ) -> None:
+        """Takes what a trial has reported: an event or, at its end, its record."""
         planned = trial.config["planned"]
         if isinstance(event := result.get("progress"), Event):
             self._driver.progress.update(planned.key, planned.trial.label, event)
@@ -122,20 +133,22 @@ class ReportCallback(tune.Callback):
 
 
 class RefusalStopper(tune.Stopper):
-    """Ends a run that makes no sense."""
+    """A stopper of Tune's that ends a run whose queue has refused it."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
     def __call__(self, trial_id: str, result: object) -> bool:
+        """Whether a single trial stops: never, since early stopping is ours."""
         return False
 
     def stop_all(self) -> bool:
+        """Whether the whole run stops."""
         return self._driver.queue.refused is not None
 
 
 def coordinator(config: Mapping[str, Planned], job: Job, pruner: RemotePruner | None) -> None:
-    """What Tune runs of a trial, in a process of its own."""
+    """A trial as Tune runs it, in a process of its own."""
     # Nested, since Tune gives names such as `done` at the top a meaning of its own.
     report = _throttled(lambda event: tune.report({"progress": event}))
     if pruner is not None:
@@ -151,10 +164,14 @@ def run_all(
     at_once: int,
     retries: int,
 ) -> None:
-    """Runs the trials of the queue, so many at once.
+    """Runs the trials of the queue.
 
     Args:
+        job: what the trials share.
+        queue: of the trials.
         stopping: what stops trainings early, and the trainings of earlier runs.
+        progress: the display.
+        at_once: how many trials run at once.
         retries: how often a trial is started again whose process died.
     """
     pruner = None
@@ -180,12 +197,12 @@ def run_all(
 
 
 def handles(driver: Driver) -> tuple[QueueSearcher, ReportCallback, RefusalStopper]:
-    """What Tune is given that works on this process."""
+    """The objects that Tune is given and that work on this process."""
     return QueueSearcher(driver), ReportCallback(driver), RefusalStopper(driver)
 
 
 def _throttled(report: Report) -> Report:
-    """Passes on the first event, the first of each phase, and of the others one every so often."""
+    """A report that passes on the first event of each phase, and then one every so often."""
     last, phase = 0.0, ""
 
     def throttled(event: Event) -> None:

@@ -1,6 +1,8 @@
-"""One trial from start to end: make what it needs, scatter its examples, keep the rows, sum them up, report.
+"""Runs one trial from start to end.
 
-Everything finished is in the store before the next step begins, so a trial that was killed goes on where it stopped.
+It makes what the trial needs, measures its examples, keeps the rows, sums them up and reports.
+Everything finished is in the store before the next step begins, so a trial that was killed goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ Result = TypeVar("Result")
 
 
 def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
-    """Runs a trial and stores its `trial.json`, also when it fails; returns that record.
+    """Runs a trial, and stores and returns its record, also when it fails.
 
-    The record of an earlier run goes first: a trial that is killed has none.
+    The record (`trial.json`) of an earlier run is deleted first: a trial that is killed has none.
     """
     started = time.time()
     job.store.delete(f"{planned.folder}/trial.json")
@@ -71,7 +73,10 @@ def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
 
 
 def _line(error: Exception) -> str:
-    """What went wrong, in one line: the words alone where they were written to be read."""
+    """What went wrong, in one line.
+
+    The kind of error is left out where its words were written for users.
+    """
     cause = getattr(error, "cause", None)  # of what Ray makes of an error in a worker
     error = cause if isinstance(cause, Exception) else error
     try:
@@ -84,8 +89,11 @@ def _line(error: Exception) -> str:
 
 
 def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
-    """The trial's `summary` and, of its scalars that are infinite, the sign (`infinite`); its `checks` where its task has any; its `parts`
-    of rows, with their sizes in bytes."""
+    """Makes and measures; returns fields of the record.
+
+    These are `summary`; `infinite`, the signs of the scalars that are infinite; `checks`; and
+    `parts`, the files of rows with their sizes in bytes.
+    """
     config, store = planned.trial.config, job.store
     task = importlib.import_module(job.task)
     with live(store, job.page, log_name(planned)) as board:
@@ -126,7 +134,9 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
 
 
 def scalars(summary: object) -> dict[str, float]:
-    """What a task's `summarise` returned, as plain numbers; NaN for None.
+    """The scalars that a task's `summarise` returned, as plain numbers.
+
+    None becomes NaN.
 
     Raises:
         TypeError: it is no mapping from names to numbers.
@@ -151,7 +161,7 @@ def scalars(summary: object) -> dict[str, float]:
 
 
 def _checks(checks: object) -> dict[str, str | None]:
-    """What a task's `checks` returned: what was checked, with words on what is wrong, or None."""
+    """The self-checks that a task's `checks` returned, each with what is wrong, or None."""
     if not isinstance(checks, Mapping) or not all(isinstance(told, (str, NoneType)) for told in checks.values()):
         raise TypeError(
             f"checks returned {reprlib.repr(checks)}; a mapping to words on what is wrong, or None, is needed"
@@ -160,14 +170,14 @@ def _checks(checks: object) -> dict[str, str | None]:
 
 
 def _made(planned: Planned, job: Job, board: Board, report: Report) -> list[object]:
-    """Makes what a trial needs and is not there; returns what a worker is given of it."""
+    """Makes what a trial needs and is not there; returns the arguments by which workers get it."""
     logs = {key: partial(board.epoch, prefix=prefix) for key, prefix in _prefixes(planned).items()}
     make_all(planned.artifacts(), job, logs, report)
     return handed(planned.needs, job)
 
 
 def _mended(store: Store, work: Callable[[], Result]) -> Result:
-    """`work()`, which makes what is not there; once more after each file that turns out to be damaged has been set aside."""
+    """`work()`, repeated after each damaged file, which is set aside first and so made anew."""
     found: set[str] = set()
     while True:
         try:
@@ -180,7 +190,10 @@ def _mended(store: Store, work: Callable[[], Result]) -> Result:
 
 
 def attachments(planned: Planned, store: Store) -> dict[str, str]:
-    """The pictures that the maker of what a trial is about has left, by name: their files."""
+    """The files of the pictures that belong to a trial's network, by name.
+
+    The maker of the network has left them. A trial about several networks has none.
+    """
     subject = planned.subject
     names = _about(planned, store).attachments
     files = {name: f"{subject.folder}/attachments/{name}.png" for name in names} if subject else {}
@@ -210,7 +223,10 @@ def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
 
 
 def histories(planned: Planned, store: Store) -> dict[str, Sequence[Epoch]]:
-    """The steps (epochs) of the whole artifacts that a trial needs, by the prefix of their tags in TensorBoard."""
+    """The steps (epochs) of the whole artifacts that a trial needs, by their tags' prefix.
+
+    The prefix is that of TensorBoard's tags.
+    """
     known = planned.artifacts()
     return {
         prefix: record_of(known[key], store).history
@@ -220,7 +236,10 @@ def histories(planned: Planned, store: Store) -> dict[str, Sequence[Epoch]]:
 
 
 def _prefixes(planned: Planned) -> dict[str, str]:
-    """For each whole artifact by key: `training` if it is the only one, else `training/` and the name it is needed by."""
+    """The prefix of TensorBoard's tags for each whole artifact, by key.
+
+    It is `training` for a single one, else `training/` and the name under which it is needed.
+    """
     names: dict[str, str] = {}
     for name, need in planned.needs.items():
         for number, artifact in enumerate(need.chain()):
@@ -230,6 +249,9 @@ def _prefixes(planned: Planned) -> dict[str, str]:
 
 
 def log_name(planned: Planned) -> str:
-    """A trial's folder in the TensorBoard log while it runs: what varies, readable, and enough of the hash to be unique."""
+    """A trial's folder in the TensorBoard log while it runs.
+
+    It says what varies, and ends with enough of the key to be unique.
+    """
     words = "".join(c if c.isalnum() or c in "=.-" else "_" for c in planned.trial.label)
     return f"{words[:80]}-{planned.key[:6]}"

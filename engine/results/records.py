@@ -30,27 +30,31 @@ class Outcome:
 
     @property
     def label(self) -> str:
+        """What varies, in words."""
         return self.planned.trial.label
 
     @property
     def status(self) -> Literal["done", "stopped", "failed", "missing"]:
+        """What became of it; "missing" where its process died."""
         if self.record is None:
             return "missing"
         return "failed" if self.lacks is not None else self.record.status
 
     @property
     def failed(self) -> bool:
+        """Whether it gave no results."""
         return self.status in ("failed", "missing")
 
     @property
     def error(self) -> str | None:
+        """What went wrong, in one line; None where nothing did, or it is not known."""
         if self.lacks is not None:
             return f"it has no number for the objective {self.lacks}"
         return self.record.error if self.record is not None else None
 
     @property
     def config(self) -> Mapping[str, JsonValue]:
-        """Its settings, as it was measured with them."""
+        """Its settings, as it was measured."""
         return self.record.config if self.record is not None else self.planned.trial.config.model_dump(mode="json")
 
 

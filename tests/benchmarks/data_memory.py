@@ -1,9 +1,11 @@
-"""Measures what worker processes cost that all hold CIFAR-10's training images: mapped and shared, against a copy each.
+"""What worker processes cost that all hold CIFAR-10's training images.
 
     python tests/benchmarks/data_memory.py --data-root <folder>
 
-PSS (proportional set size) divides every shared page by the number of processes that map it: summed over processes it
-is what the machine holds. RSS counts shared pages in full for each. Linux only: read from /proc/self/smaps_rollup.
+Compared are images that are mapped and shared, and a copy in each process. PSS (proportional set
+size) divides every shared page by the number of processes that map it: summed over processes it is
+what the machine holds. RSS counts shared pages in full for each. Linux only: read from
+/proc/self/smaps_rollup.
 """
 
 from __future__ import annotations

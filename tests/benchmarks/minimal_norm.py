@@ -1,14 +1,19 @@
-"""How small the perturbations of our minimum-norm attacks are beside those of foolbox and adv-lib, at equal numbers of forward passes.
+"""How small the perturbations of our minimum-norm attacks are, beside those of others.
 
     python tests/benchmarks/minimal_norm.py --data folder --examples 64 --steps 100
 
-For each attack, over the images that are classified correctly: the median distance; the median, over the images, of the distance over the
-best of the other packages' (at equal passes); and the share of images at which it is within 1 % of the best known, which is the least
-of all attacks of the table and of the longer runs (--long). `nearest` is many searches, each at up to twice the steps: it is beside them
-for the best known, and --long gives the others as much. Every success is checked again here; a failure counts as infinite. Passes
-are counted as the network sees them, with what pads a batch. BB (Brendel and Bethge 2019) begins at the nearest image of another class,
-which costs no pass. The packages that are not installed are left out. In foolbox 3.3.4 the projection of the L2 FMN returns what it is
-given, so that its row says nothing about the method.
+The others are foolbox and adv-lib, at equal numbers of forward passes. For each attack, over the
+images that are classified correctly, there are: the median distance; the median, over the images,
+of the distance over the best of the other packages' (at equal passes); and the share of images at
+which it is within 1 % of the best known. That is the least of all attacks of the table and of the
+longer runs (--long). `nearest` is many attacks, each at up to twice the steps: it is beside them
+for the best known, and --long gives the others as much.
+
+Every success is checked again here; a failure counts as infinite. Passes are counted as the network
+sees them, with what pads a batch. BB (Brendel and Bethge 2019) begins at the nearest image of
+another class, which costs no pass. The packages that are not installed are left out. In foolbox
+3.3.4 the projection of the L2 FMN returns what it is given, so that its row says nothing about the
+method.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""How fast PGD in L-inf is beside that of foolbox, torchattacks and ART with 20 steps, and what robust accuracy each leaves.
+"""How fast PGD in L-inf is beside other packages' with 20 steps.
 
     python tests/benchmarks/pgd_speed.py --data folder --examples 512
 
-One process; the same network (without gradients of its weights), images and radius, each beginning at the image. Ours is run with the
-20 steps of the others, of the same size, and with half as many that fall along a cosine: compared are times at a robust accuracy that is
-not above theirs. Each package gets the images in batches of several sizes and is credited with its fastest; ours chooses its own. Rounds
-are interleaved, ratios are of medians. The packages that are not installed are left out.
+The packages are foolbox, torchattacks and ART; those that are not installed are left out. It also
+shows what robust accuracy each leaves. One process; the same network (without gradients of its
+weights), images and radius, each beginning at the image. Ours is run with the 20 steps of the
+others, of the same size, and with half as many that fall along a cosine: compared are times at a
+robust accuracy that is not above theirs. Each package gets the images in batches of several sizes
+and is credited with its fastest; ours chooses its own. Rounds are interleaved, ratios are of
+medians.
 """
 
 from __future__ import annotations

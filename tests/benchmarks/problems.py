@@ -1,8 +1,8 @@
-"""What the benchmarks of attacks share: networks with images, where they are found, and how time is taken.
+"""What the benchmarks of attacks share: networks with images, and how time is taken.
 
-Needs, below the data root: CIFAR-10 and MNIST as `tasks.parts.data.load` reads them, and for the undefended networks the files
-`cifar10_resnet20.th` and `cifar10_resnet56.th`, in the data root, in `models/` in it, or in the folder given as --weights. The defended
-networks are those of `robust`.
+Needs, below the data root: CIFAR-10 and MNIST as `tasks.parts.data.load` reads them, and for the
+undefended networks the files `cifar10_resnet20.th` and `cifar10_resnet56.th`, in the data root, in
+`models/` in it, or in the folder given as --weights. The defended networks are those of `robust`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ def problems(options: argparse.Namespace) -> Iterator[Problem]:
 
 
 def peer_module(name: str, package: str) -> Any:
-    """A module that a benchmark compares with; None, with a word about it, where it is not installed."""
+    """A module that a benchmark compares with.
+
+    None, which is said, where it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -115,7 +118,7 @@ def clock(options: argparse.Namespace) -> Callable[[], float]:
 
 
 def interleaved(contenders: Mapping[str, Callable[[], Any]], rounds: int, now: Callable[[], float]) -> dict[str, Timed]:
-    """Times each contender in every round, so that whatever else the machine does meets all alike."""
+    """Times each contender in every round, so that other work of the machine meets all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     results: dict[str, Any] = {}
     for _ in range(rounds):

@@ -1,14 +1,15 @@
-"""A search over Ray against the same trials one after the other in a bare loop, and what ASHA saves.
+"""A search over Ray against a bare loop over the same trials, and what ASHA saves.
 
     python tests/benchmarks/search.py --trials 16 --epochs 150
 
-bare         the trials' networks trained and measured by plain functions, in one process and then in as many as there are cores, which is
-             the machine's ceiling; no engine, no files
+bare         the trials' networks trained and measured by plain functions, in one process and then
+             in as many as there are cores, which is the machine's ceiling; no engine, no files
 sweep        the command, from nothing: the start of Python and of Ray, the trials, the report
 trials run   of the sweep, from the start of its first trial to the end of its last
 efficiency   seconds of the bare loop in one process over those of the sweep times the cores
 
-ASHA: one search at random for the lowest negative log-likelihood, without and with the scheduler; the same points in both.
+ASHA: one search at random for the lowest negative log-likelihood, without and with the scheduler;
+the same points in both.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def asha(trials: int) -> None:
 
 
 def sweep(results: str, *overrides: str) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds of the command, and the records of its trials; says what went wrong in some of them (exit status 1).
+    """Seconds of the command, and the records of its trials.
+
+    Says what went wrong in some of them (exit status 1).
 
     Raises:
         RuntimeError: it did not run to its end.

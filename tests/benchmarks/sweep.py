@@ -1,8 +1,10 @@
-"""The main job from nothing, again, and with one more seed; its rows against those of a local run; two workers against one.
+"""The main job from nothing, again, and with one more seed.
 
     python tests/benchmarks/sweep.py
 
-Times include the start of Python and of Ray. Two workers are held against the ceiling that two plain processes reach on this machine.
+Its rows are compared with those of a local run, and two workers with one. Times include the start
+of Python and of Ray. Two workers are held against the ceiling that two plain processes reach on
+this machine.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ def workers(kind: str) -> None:
 
 
 def _chunk(number: int, kind: str) -> int:
-    """A fixed piece of the measurement or of a search, with a network that the process trains once."""
+    """A fixed piece of the measurement, or of an attack, with a network that is trained once."""
     import torch
 
     from tasks.parts.attacks.apgd import apgd

@@ -1,4 +1,7 @@
-"""Commands at a terminal: the display, Ctrl-C as a key, windows of all kinds, and streams that are closed or narrow-minded."""
+"""Commands at a terminal.
+
+The display, Ctrl-C as a key, windows of all kinds, and streams that are closed or take no Unicode.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def interrupted(command: Command, *said: str) -> None:
 
 
 def finished(command: Command, page: Path) -> None:
-    """Checks what a run leaves on the screen: its trials, nothing of the display, and the report's path last."""
+    """Checks what a run leaves on the screen: trials, no display, and the report's path."""
     assert command.ended() == 1, command.text
     lines = command.text.splitlines()
     assert len([line for line in lines if line.startswith("[") and "/3] learning_rate=" in line]) == 2

@@ -1,4 +1,4 @@
-"""Artifacts: made once, shared by whoever needs the same, and made again only where something is missing."""
+"""Artifacts are made once and shared, and made again only where something is missing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class Work:
         monkeypatch.setattr(adversarial_examples, "make", attacking)
 
     def taken(self) -> tuple[list[int], list[int]]:
-        """What was done since the last look, sorted: the epochs of each training, and the examples searched."""
+        """What was done since the last look, sorted.
+
+        It has the epochs of each training, and the examples attacked.
+        """
         done = sorted(self.trained), sorted(self.searched)
         self.trained.clear()
         self.searched.clear()

@@ -1,4 +1,7 @@
-"""Chunks, work in this process, and how work over Ray is given up; what it makes has whole runs for tests."""
+"""Chunks, work in this process, and how work over Ray is given up.
+
+What that work makes is tested by whole runs.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,10 @@ def over_ray() -> Iterator[RayExecutor]:
 def test_a_stream_that_is_given_up_leaves_its_worker_to_the_next(
     over_ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopped training costs no new process, which would have torch to load; one that does not leave is ended."""
+    """A stopped training costs no new process, which would have to load torch.
+
+    One that does not leave is ended.
+    """
 
     # A worker cannot import a file of tests: what is nested here travels to it.
     def forever() -> Iterator[int]:

@@ -1,4 +1,7 @@
-"""Artifact kinds of the user's own: a file each, made whole or by example, made again only where something is missing."""
+"""Artifact kinds of the user's own: a file each.
+
+They are made whole or by example, and made again only where something is missing.
+"""
 
 from __future__ import annotations
 
@@ -159,7 +162,10 @@ def run(*options: str) -> int:
 
 
 def test_a_kind_is_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whole and by example, counted, made once, used by a task, shared, and completed where rows are lost."""
+    """Whole and by example, counted, made once, used by a task and shared.
+
+    Lost rows are made again.
+    """
     assert run("--dry-run") == 0
     told = capsys.readouterr().out
     assert "1 networks to train, 1 epochs; 3 classes to average; 30 representations; 8 examples to measure" in told

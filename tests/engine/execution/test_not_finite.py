@@ -1,4 +1,7 @@
-"""What is not finite, and whatever else a user's code returns or raises, is the failure of that trial; the others go on."""
+"""Numbers that are not finite make a trial fail, and the others go on.
+
+So does whatever else a user's code returns or raises.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +107,7 @@ def records() -> list[dict[str, Any]]:
     return sorted(found, key=lambda record: json.dumps(record["point"]))
 
 
-# ----------------------------------------------------------------------------------------------------------- weights of a file
+# -------------------------------------------------------------------------------- weights of a file
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
@@ -161,7 +164,7 @@ def test_infinities_that_a_network_is_built_with_are_its_own(capsys: Said) -> No
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
@@ -179,7 +182,7 @@ def test_a_training_that_diverges_fails_its_trial_alone(optimiser: str, capsys: 
     assert len(list(Path("results/artifacts/classifier").iterdir())) == 1
 
 
-# ---------------------------------------------------------------------------------------------------------- what networks return
+# ----------------------------------------------------------------------------- what networks return
 
 BRIGHT = "(x.flatten(1).mean(1) > {limit})[:, None]"
 
@@ -234,7 +237,7 @@ def test_a_users_task_that_asks_the_network_itself_is_watched(capsys: Said) -> N
     assert record["error"] == "the network returns numbers that are not finite (NaN or infinite) for example 7"
 
 
-# --------------------------------------------------------------------------------------------------------- what a task returns
+# ------------------------------------------------------------------------------ what a task returns
 
 IDS = [4, 7]
 LABELS = {"id": "example", "x": "a number"}

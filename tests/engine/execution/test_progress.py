@@ -1,4 +1,7 @@
-"""What the progress display says: counts of what is measured now, a time left that comes true, and a window that stays in order."""
+"""The progress display.
+
+It counts what is measured now, its time left comes true, and the window stays in order.
+"""
 
 from __future__ import annotations
 

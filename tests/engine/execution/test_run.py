@@ -1,4 +1,7 @@
-"""Whole runs: the same rows with and without Ray, nothing done twice, and nothing lost when something is killed."""
+"""Whole runs, with and without Ray.
+
+Both give the same rows; nothing is done twice, and nothing is lost when something is killed.
+"""
 
 from __future__ import annotations
 
@@ -241,7 +244,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(
 def test_a_killed_run_goes_on_where_it_stopped(
     tmp_path: Path, how: signal.Signals, cluster: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The one that is killed has a Ray of its own, the one that is interrupted has joined a cluster."""
+    """The run that is killed has its own Ray, the interrupted one has joined a cluster."""
     log, results = tmp_path / "log", tmp_path / "ray"
     file = write(tmp_path, SLOW % (0.2, log))
     options = ["--address", cluster] if how == signal.SIGINT else []
@@ -296,7 +299,10 @@ resources: {chunk: 10, gpus: 0}
 
 
 def test_augmentation_leaves_a_picture_of_what_it_does(tmp_path: Path) -> None:
-    """In the network's folder, in those of its trials, and in the report; nothing where nothing is augmented."""
+    """In the network's folder, in those of its trials, and in the report.
+
+    Nowhere if nothing is augmented.
+    """
     assert sweep.main([write(tmp_path, AUGMENTED), "--local", "--results", str(tmp_path / "results")]) == 0
     folder = tmp_path / "results" / "small"
     kept = {

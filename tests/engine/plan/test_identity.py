@@ -1,4 +1,7 @@
-"""What measures anew and what does not: versions count, and code of the user's own with all that it imports of his; words do not."""
+"""What is measured anew and what is not.
+
+Versions count, and code of the user's own with all that it imports of his. Words do not.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,10 @@ def test_a_version_that_is_no_whole_number_is_refused(
 def test_code_of_the_users_own_is_measured_anew_where_it_says_something_else(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Also where only a file says so that it imports; not for a comment. Modules are remembered, as in one process."""
+    """Also if only the file says that it imports; not for a comment.
+
+    Modules are remembered, as in one process.
+    """
     Path("own").mkdir()
     Path("own/task.py").write_text(OWN_TASK)
     Path("own/helping.py").write_text("factor = 1\n")

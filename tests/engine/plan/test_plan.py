@@ -1,4 +1,4 @@
-"""What decides a trial, and so its hash; what is checked before any work; what is done and what is left."""
+"""What decides a trial and so its hash, what is checked before, and what is left to do."""
 
 from __future__ import annotations
 
@@ -274,7 +274,11 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_compares_no_two_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two trials differ deep inside their settings: comparing each with all others takes minutes where there are thousands."""
+    """Planning takes no time that grows with the square of the trials.
+
+    Two trials differ deep inside their settings. Comparing each of thousands with all others takes
+    minutes.
+    """
     monkeypatch.chdir(tmp_path)
     compared: list[Planned] = []
     monkeypatch.setattr(Planned, "__eq__", lambda one, other: compared.append(one) or one is other)

@@ -1,4 +1,7 @@
-"""The table of trials that a run leaves: read again, it tells every recipe apart, and seeds are nothing but seeds."""
+"""The table of trials that a run leaves.
+
+Read again, it tells every recipe apart, and seeds are nothing but seeds.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +110,7 @@ def test_parallel_coordinates_have_an_axis_for_an_entry_of_a_free_mapping() -> N
 
 
 def test_a_training_that_trials_share_is_one_training() -> None:
-    """Three measurements of three networks, and an augmentation that moves nothing: it has the plain network's key."""
+    """Three networks, and an augmentation that moves nothing: it has the plain network's key."""
     found = results(grid={"samples": [4, 5, 6]}, seeds=3)
     assert found.trials["classifier"].nunique() == 3
     chosen = catalogue.parse("learning_curves")
