@@ -136,7 +136,7 @@ def command(main: Callable[[], int]) -> int:
 
 
 def interrupted() -> int:
-    """Says that a command that runs inside another program was interrupted.
+    """Says that the command was interrupted, if it runs inside another program.
 
     Returns the exit status.
     """
@@ -146,9 +146,9 @@ def interrupted() -> int:
 
 @contextmanager
 def on_leaving(act: Callable[[], object]) -> Iterator[None]:
-    """Has something done if Ctrl-C ends the process meanwhile.
+    """Calls `act` if Ctrl-C ends the process while the context lasts.
 
-    It must not wait for other threads to go on.
+    The act must not wait for other threads to go on.
     """
     _LAST_ACTS.append(act)
     try:
@@ -203,7 +203,7 @@ class _Lasting(io.FileIO):
 
 
 def _lasting(stream: TextIO) -> TextIO:
-    """The stream opened anew; writing to it fails neither for its encoding nor its reader."""
+    """The stream opened anew, so that writing to it never fails."""
     raw = _Lasting(stream.fileno(), "w", closefd=False)
     stream.flush()
     return io.TextIOWrapper(
@@ -215,7 +215,7 @@ def _lasting(stream: TextIO) -> TextIO:
 
 
 def _lead_nowhere(number: int) -> None:
-    """Makes a file number, open or closed, one of the null device.
+    """Points a file number, open or closed, to the null device.
 
     This holds for the process and for what it starts.
     """

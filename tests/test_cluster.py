@@ -26,23 +26,25 @@ from commands import PROJECT
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
+Config = dict[str, Any]
+"""A cluster file, or a part of one, as YAML reads it."""
 FILE = PROJECT / "cluster.yaml"
 WORLD = {"0.0.0.0/0", "::/0"}
 
 
 @pytest.fixture
-def written() -> dict[str, Any]:
+def written() -> Config:
     """The file as the user wrote it."""
     return yaml.safe_load(FILE.read_text())
 
 
 @pytest.fixture
-def prepared(written: dict[str, Any]) -> dict[str, Any]:
+def prepared(written: Config) -> Config:
     """The file as `ray up` uses it, with Ray's defaults filled in."""
     return prepare_config(written)
 
 
-def strings(value: Any) -> Iterator[str]:
+def strings(value: object) -> Iterator[str]:
     """Every string in a tree of dicts and lists, keys included."""
     if isinstance(value, dict):
         for key, below in value.items():
@@ -55,7 +57,7 @@ def strings(value: Any) -> Iterator[str]:
         yield value
 
 
-def commands(config: dict[str, Any], node: str) -> list[str]:
+def commands(config: Config, node: str) -> list[str]:
     """What runs on a new head or worker, in order.
 
     Ray has put the common setup in front of each node's own.
@@ -70,16 +72,16 @@ def commands(config: dict[str, Any], node: str) -> list[str]:
 # --- valid ----------------------------------------------------------------------------------------
 
 
-def test_ray_accepts_the_file(prepared: dict[str, Any]) -> None:
+def test_ray_accepts_the_file(prepared: Config) -> None:
     validate_config(prepared)
 
 
-def test_ray_accepts_what_the_head_gets(prepared: dict[str, Any]) -> None:
+def test_ray_accepts_what_the_head_gets(prepared: Config) -> None:
     """The head is handed the prepared configuration as JSON and prepares it again."""
     validate_config(prepare_config(json.loads(json.dumps(prepared))))
 
 
-def test_ray_refuses_a_misspelt_field(written: dict[str, Any]) -> None:
+def test_ray_refuses_a_misspelt_field(written: Config) -> None:
     """The validation above is one that can fail."""
     written["max_wokers"] = written.pop("max_workers")
     with pytest.raises(Exception, match="max_wokers"):
@@ -87,12 +89,12 @@ def test_ray_refuses_a_misspelt_field(written: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("node", ["head", "worker"])
-def test_commands_are_bash(prepared: dict[str, Any], node: str) -> None:
+def test_commands_are_bash(prepared: Config, node: str) -> None:
     for command in commands(prepared, node):
         subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
-def test_workers_start_on_demand_within_the_limit(prepared: dict[str, Any]) -> None:
+def test_workers_start_on_demand_within_the_limit(prepared: Config) -> None:
     types_ = prepared["available_node_types"]
     assert all(each["min_workers"] == 0 for each in types_.values())
     assert all(each["max_workers"] <= prepared["max_workers"] for each in types_.values())
@@ -109,7 +111,7 @@ class Group:
         self.account, self.group_name = account, name
         self.id, self.vpc_id, self.ip_permissions = "sg-made-by-ray", "vpc-1", []
 
-    def authorize_ingress(self, IpPermissions: list[dict[str, Any]]) -> None:
+    def authorize_ingress(self, IpPermissions: list[Config]) -> None:
         self.account.rules.extend(IpPermissions)
 
 
@@ -117,24 +119,24 @@ class Account:
     """An AWS account with one network and no security group; it keeps the rules it gets."""
 
     def __init__(self) -> None:
-        self.rules: list[dict[str, Any]] = []
+        self.rules: list[Config] = []
         self.groups: list[Group] = []
         self.subnets = self.security_groups = self.meta = self.client = self
 
-    def filter(self, Filters: list[dict[str, Any]]) -> list[Any]:
+    def filter(self, Filters: list[Config]) -> list[Group] | list[types.SimpleNamespace]:
         if Filters[0]["Name"] == "subnet-id":
             return [types.SimpleNamespace(vpc_id="vpc-1", subnet_id="subnet-1")]
         return self.groups
 
-    def create_security_group(self, GroupName: str, **_: Any) -> None:
+    def create_security_group(self, GroupName: str, **_: object) -> None:
         self.groups.append(Group(self, GroupName))
 
 
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """Ray's own code for AWS; where boto3 is not installed, empty modules let it be imported."""
     if importlib.util.find_spec("boto3") is None:
-        empty: dict[str, dict[str, Any]] = {
+        empty: dict[str, dict[str, object]] = {
             "boto3": {"__version__": "1.28"},
             "boto3.exceptions": {"ResourceNotExistsError": Exception},
             "boto3.resources": {},
@@ -154,7 +156,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             del sys.modules[name]
 
 
-def rules_made(aws: Any, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def rules_made(aws: types.ModuleType, config: Config, monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The inbound rules that `ray up` would ask AWS for.
 
     The subnets are those that it would have found before.
@@ -168,13 +170,13 @@ def rules_made(aws: Any, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     return account.rules
 
 
-def test_ray_makes_no_inbound_rule(aws: Any, prepared: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_makes_no_inbound_rule(aws: types.ModuleType, prepared: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rules_made(aws, prepared, monkeypatch) == []
 
 
 @pytest.mark.parametrize("node_type", ["head", "cpu_worker", "gpu_worker"])
 def test_every_node_type_needs_its_group(
-    aws: Any, prepared: dict[str, Any], monkeypatch: pytest.MonkeyPatch, node_type: str
+    aws: types.ModuleType, prepared: Config, monkeypatch: pytest.MonkeyPatch, node_type: str
 ) -> None:
     """The groups are named, since with one left out Ray opens ssh to the world.
 
@@ -185,7 +187,7 @@ def test_every_node_type_needs_its_group(
 
 
 def test_placeholders_stop_ray_up(
-    aws: Any, prepared: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    aws: types.ModuleType, prepared: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ray goes no further while the account has no such group, and makes none in its place."""
     account = Account()
@@ -197,7 +199,7 @@ def test_placeholders_stop_ray_up(
     assert account.groups == account.rules == []
 
 
-def test_no_rule_of_the_file_is_open(prepared: dict[str, Any]) -> None:
+def test_no_rule_of_the_file_is_open(prepared: Config) -> None:
     assert not WORLD & set(strings(prepared))
     assert "security_group" not in prepared["provider"]  # would be added to Ray's open rule, not replace it
     assert not any(cidr in FILE.read_text() for cidr in WORLD)  # nor does a comment advise it
@@ -206,7 +208,7 @@ def test_no_rule_of_the_file_is_open(prepared: dict[str, Any]) -> None:
         assert "NetworkInterfaces" not in each["node_config"]  # these would carry groups of their own
 
 
-def started(command: str) -> dict[str, Any]:
+def started(command: str) -> Config:
     """The options of the `ray start` in a command, as the installed Ray reads them.
 
     Nothing is started.
@@ -215,7 +217,7 @@ def started(command: str) -> dict[str, Any]:
     return start.make_context("ray start", words).params
 
 
-def test_dashboard_listens_on_the_head_alone(prepared: dict[str, Any]) -> None:
+def test_dashboard_listens_on_the_head_alone(prepared: Config) -> None:
     (command,) = (each for each in prepared["head_start_ray_commands"] if "ray start" in each)
     options = started(command)
     assert options["head"]
@@ -224,7 +226,7 @@ def test_dashboard_listens_on_the_head_alone(prepared: dict[str, Any]) -> None:
     assert options["autoscaling_config"] == "~/ray_bootstrap_config.yaml"
 
 
-def test_workers_join_the_head(prepared: dict[str, Any]) -> None:
+def test_workers_join_the_head(prepared: Config) -> None:
     head, worker = (
         started(next(each for each in prepared[f"{node}_start_ray_commands"] if "ray start" in each))
         for node in ("head", "worker")
@@ -236,13 +238,13 @@ def test_workers_join_the_head(prepared: dict[str, Any]) -> None:
 # --- the token ------------------------------------------------------------------------------------
 
 
-def test_token_goes_to_every_node_before_ray_starts(prepared: dict[str, Any]) -> None:
+def test_token_goes_to_every_node_before_ray_starts(prepared: Config) -> None:
     assert prepared["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
     assert prepared["auth"]["ssh_user"] == "ubuntu"  # whose home that is
 
 
 @pytest.mark.parametrize("node", ["head", "worker"])
-def test_token_is_required_where_ray_starts(prepared: dict[str, Any], node: str) -> None:
+def test_token_is_required_where_ray_starts(prepared: Config, node: str) -> None:
     starts = [each for each in prepared[f"{node}_start_ray_commands"] if "ray start" in each]
     assert starts
     for command in starts:
@@ -257,7 +259,7 @@ def at_home(command: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_shell_presents_the_token(prepared: dict[str, Any], tmp_path: Path) -> None:
+def test_every_shell_presents_the_token(prepared: Config, tmp_path: Path) -> None:
     """Run twice, as `ray up` does on a change, the line stands there once."""
     for _ in range(2):
         for command in prepared["initialization_commands"]:
@@ -268,7 +270,7 @@ def test_every_shell_presents_the_token(prepared: dict[str, Any], tmp_path: Path
 
 
 @pytest.mark.parametrize("node", ["head", "worker"])
-def test_setup_ends_without_a_token(prepared: dict[str, Any], tmp_path: Path, node: str) -> None:
+def test_setup_ends_without_a_token(prepared: Config, tmp_path: Path, node: str) -> None:
     first = prepared[f"{node}_setup_commands"][0]
     assert at_home(first, tmp_path).returncode != 0
     token = tmp_path / ".ray" / "auth_token"
@@ -286,7 +288,7 @@ def test_setup_ends_without_a_token(prepared: dict[str, Any], tmp_path: Path, no
 
 
 @pytest.mark.parametrize("node", ["head", "worker"])
-def test_project_is_installed_on_every_node(prepared: dict[str, Any], node: str) -> None:
+def test_project_is_installed_on_every_node(prepared: Config, node: str) -> None:
     (target,) = (remote for remote, local in prepared["file_mounts"].items() if local == ".")
     assert target == "/home/ubuntu/inputscape"
     installs = [
@@ -296,7 +298,7 @@ def test_project_is_installed_on_every_node(prepared: dict[str, Any], node: str)
     assert installs[0].startswith("cd ~/inputscape && ")
 
 
-def test_workers_install_the_versions_of_the_head(prepared: dict[str, Any]) -> None:
+def test_workers_install_the_versions_of_the_head(prepared: Config) -> None:
     """What the head writes is in the folder it hands on, under a name that is not left out."""
     (frozen,) = (each for each in prepared["head_setup_commands"] if "pip freeze" in each)
     path = frozen.split("> ")[1]
@@ -338,11 +340,11 @@ def left_out(path: str, patterns: list[str]) -> bool:
         ".hypothesis/x",
     ],
 )
-def test_what_is_made_here_stays_here(prepared: dict[str, Any], path: str) -> None:
+def test_what_is_made_here_stays_here(prepared: Config, path: str) -> None:
     assert left_out(path, prepared["rsync_exclude"])
 
 
-def test_the_project_goes_along_whole(prepared: dict[str, Any]) -> None:
+def test_the_project_goes_along_whole(prepared: Config) -> None:
     sources = [
         path.relative_to(PROJECT).as_posix()
         for room in ("tasks", "engine", "analysis", "sweeps")

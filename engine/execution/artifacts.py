@@ -33,7 +33,7 @@ LOOK_AGAIN = 0.2
 
 
 class ArtifactRecord(Record):
-    """What an artifact that is there says of itself in `artifact.json`.
+    """The record that an artifact has in `artifact.json`.
 
     Attributes:
         facts: about a whole artifact.
@@ -49,7 +49,7 @@ class ArtifactRecord(Record):
 
 
 def record_of(artifact: Artifact, store: Store) -> ArtifactRecord:
-    """What an artifact says of itself; a record without anything where it does not."""
+    """The record of an artifact; an empty one where there is none."""
     return ArtifactRecord.read(store.record(f"{artifact.folder}/artifact.json") or {})
 
 
@@ -81,7 +81,7 @@ def make_all(artifacts: Mapping[str, Artifact], job: Job, logs: Mapping[str, Log
 
 
 def handed(needs: Mapping[str, Artifact], job: Job) -> list[object]:
-    """The arguments by which a worker receives artifacts: names, handles, then each one's arrays.
+    """The arguments that give artifacts to a worker: names, handles, and the arrays of each.
 
     Raises:
         Damaged: one of their files cannot be read.

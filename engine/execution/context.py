@@ -64,7 +64,7 @@ class Stopped(Exception):
 
 
 class Unreported(ValueError):
-    """The trial's scalars, `reports`, lack an objective."""
+    """The scalars that the trial reports lack an objective."""
 
     def __init__(self, metric: str, reports: Sequence[str]):
         super().__init__(f"the objective {metric} is missing; the trial reports {', '.join(reports)}")

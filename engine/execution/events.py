@@ -1,7 +1,7 @@
 """Events: what a running trial says of its progress.
 
-The workers' steps become events where a trial waits for them. From there they go to early stopping
-and to the display. Every event has a `phase` in words, and how many of `total` are `done`.
+A trial turns what its workers return into events. They go to early stopping and to the display.
+Every event has a `phase` in words, and says how many of `total` are `done`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from engine.store.records import Epoch
 
 @dataclass(frozen=True)
 class Measuring:
-    """So many of the trial's examples are measured."""
+    """Of a trial's `total` examples, `done` are measured."""
 
     phase: ClassVar[str] = "measuring"
     done: int
@@ -24,7 +24,7 @@ class Measuring:
 
 @dataclass(frozen=True)
 class Making:
-    """So much of an artifact is made: rows of one by example, or nothing yet of a whole one.
+    """The making of an artifact goes on: rows are there, or a whole one is begun.
 
     Attributes:
         phase: what the making is called, such as "training".

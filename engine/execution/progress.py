@@ -165,7 +165,7 @@ class Progress:
         return "time left: known with the first results" if left is None else f"{_clock(left)} left"
 
     def _lines(self, columns: int, lines: int) -> list[ConsoleRenderable]:
-        """The live display: how far the run is, and the running trials for which there is room."""
+        """The live display: how far the run is, and as many running trials as fit."""
         work = self._bars.tasks[self._work]
         beside = f" {work.percentage:3.0f}%  {self._time_left()}"
         bar = ProgressBar(
@@ -293,7 +293,7 @@ def _erased() -> Control:
 
 
 def _outcome(record: TrialRecord, columns: int | None) -> str:
-    """What became of a trial that did not fail: its first scalars, as many as fit in the line."""
+    """What became of a trial that did not fail: as many scalars as fit in the line."""
     if record.status == "stopped":
         return f"stopped after epoch {len(record.epochs)}"
     told = [f"{summary_line(record.summary, most)} ({record.seconds or 0:.1f} s)" for most in (4, 3, 2, 1)]

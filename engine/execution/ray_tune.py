@@ -41,7 +41,7 @@ REPORT_EVERY = 0.5
 
 
 class TuneTrial(Protocol):
-    """What is used of Tune's own trials."""
+    """The part of a Tune trial that is used here."""
 
     @property
     def config(self) -> Mapping[str, Planned]:
@@ -49,7 +49,7 @@ class TuneTrial(Protocol):
 
 
 class RemotePruner(Protocol):
-    """What is used of the `Pruner` that lives in a Ray actor."""
+    """The part of a `Pruner` in a Ray actor that is used here."""
 
     @property
     def stops(self) -> ActorMethod:
@@ -60,9 +60,10 @@ ON_THE_HEAD = {"node:__internal_head__": 0.001}
 
 
 class Driver:
-    """The queue and the display of this process, on which the objects that Tune is given work.
+    """Holds what belongs to this process: the queue and the display.
 
-    Its search algorithm, callback and stopper share one. A copy made by pickle is empty.
+    The search algorithm, callback and stopper that Tune is given share one. A copy made by pickle
+    is empty.
 
     Attributes:
         queue: of the trials.
@@ -197,12 +198,12 @@ def run_all(
 
 
 def handles(driver: Driver) -> tuple[QueueSearcher, ReportCallback, RefusalStopper]:
-    """The objects that Tune is given and that work on this process."""
+    """The search algorithm, callback and stopper that Tune is given."""
     return QueueSearcher(driver), ReportCallback(driver), RefusalStopper(driver)
 
 
 def _throttled(report: Report) -> Report:
-    """A report that passes on the first event of each phase, and then one every so often."""
+    """A report that takes the first event of each phase, and then one every so often."""
     last, phase = 0.0, ""
 
     def throttled(event: Event) -> None:

@@ -89,15 +89,15 @@ def _line(error: Exception) -> str:
 
 
 def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
-    """Makes and measures; returns fields of the record.
+    """Makes what the trial needs, and measures its examples.
 
-    These are `summary`; `infinite`, the signs of the scalars that are infinite; `checks`; and
+    Returns fields of the record: `summary`; `infinite`, the signs of the scalars that are infinite; `checks`; and
     `parts`, the files of rows with their sizes in bytes.
     """
     config, store = planned.trial.config, job.store
     task = importlib.import_module(job.task)
     with live(store, job.page, log_name(planned)) as board:
-        of = (job.task, config, job.context, *_mended(store, partial(_made, planned, job, board, report)))
+        given = (job.task, config, job.context, *_mended(store, partial(_made, planned, job, board, report)))
         for name, file in attachments(planned, store).items():
             picture = store.read(file)
             store.write(f"{planned.folder}/attachments/{name}.png", picture)
@@ -107,7 +107,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
             report(Measuring(done, total))
 
         def measured() -> pd.DataFrame:
-            complete(planned.folder, planned.ids, job, examples_are_there, measure, *of)
+            complete(planned.folder, planned.ids, job, examples_are_there, measure, *given)
             return read_rows(planned, store)
 
         rows = _mended(store, measured)
@@ -170,14 +170,14 @@ def _checks(checks: object) -> dict[str, str | None]:
 
 
 def _made(planned: Planned, job: Job, board: Board, report: Report) -> list[object]:
-    """Makes what a trial needs and is not there; returns the arguments by which workers get it."""
+    """Makes what a trial needs; returns the arguments that give it to the workers."""
     logs = {key: partial(board.epoch, prefix=prefix) for key, prefix in _prefixes(planned).items()}
     make_all(planned.artifacts(), job, logs, report)
     return handed(planned.needs, job)
 
 
 def _mended(store: Store, work: Callable[[], Result]) -> Result:
-    """`work()`, repeated after each damaged file, which is set aside first and so made anew."""
+    """Does the work; for each damaged file, sets it aside and does the work again."""
     found: set[str] = set()
     while True:
         try:
@@ -201,7 +201,7 @@ def attachments(planned: Planned, store: Store) -> dict[str, str]:
 
 
 def _about(planned: Planned, store: Store) -> ArtifactRecord:
-    """What the artifact that the trial is about says; nothing for several, or where it is gone."""
+    """The record of the artifact that the trial is about; an empty one for several, or for none."""
     subject = planned.subject
     there = subject is not None and exists(subject, store)
     return record_of(subject, store) if subject is not None and there else ArtifactRecord()

@@ -73,7 +73,7 @@ class TrialQueue:
             self._study.rollback()
 
     def curves(self) -> Curves:
-        """The epochs of earlier runs' trainings, with which early stopping compares as well."""
+        """The epochs of trainings of earlier runs, for early stopping to compare with."""
         planned = self._study.planned if self._study else plan(self._spec)
         curves: dict[str, Sequence[Epoch]] = {}
         for item in planned if not self._fresh else ():

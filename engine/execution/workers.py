@@ -71,7 +71,7 @@ class Handle:
 
 @dataclass(frozen=True)
 class Made:
-    """A message of the maker of a whole artifact: steps that have ended, and at last the product.
+    """A message from the maker of a whole artifact: steps that have ended, or the product.
 
     Attributes:
         steps: the steps (epochs) that have ended since it was heard of last.
@@ -164,10 +164,10 @@ def measure(
     handles: Sequence[Handle],
     *shared: Shared,
 ) -> pa.Table:
-    """The rows of a trial for one chunk of examples; `task` is the name of the task's module.
+    """The rows of a trial for one chunk of examples.
 
-    The artifacts that the trial needs come as `names`, `handles` and their arrays, `shared`. The
-    arrays are shared memory: read, never written.
+    `task` is the name of the task's module. The artifacts that the trial needs come as `names`,
+    `handles` and their arrays, `shared`. The arrays are shared memory: read, never written.
     """
     torch.set_num_threads(context.threads)
     module = importlib.import_module(task)
@@ -249,9 +249,9 @@ def table(
 
 
 def _odd(values: pa.ChunkedArray, *, may_be_missing: bool) -> tuple[int, str] | None:
-    """The first row whose number is infinite, or missing where it may not be, and what is wrong.
+    """Finds the first row whose number is infinite, or missing where it may not be.
 
-    None where all rows are in order.
+    Returns its place, and what is wrong in words; None where all rows are in order.
     """
     if pa.types.is_nested(values.type):  # lists
         inner = _odd(pc.list_flatten(values), may_be_missing=may_be_missing)
@@ -264,7 +264,7 @@ def _odd(values: pa.ChunkedArray, *, may_be_missing: bool) -> tuple[int, str] | 
 
 
 def _named(work: Callable[[Sequence[int]], pa.Table], ids: Sequence[int]) -> pa.Table:
-    """`work(ids)`, with an error for a network's infinite numbers or NaN that names an example."""
+    """`work(ids)`; an error about a number that is not finite names an example."""
     try:
         return work(ids)
     except NotFinite as error:

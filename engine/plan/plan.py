@@ -28,7 +28,7 @@ Status = Literal["done", "stopped", "failed", "begun", "new"]
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something to make once, of a kind, as it was asked for.
+    """A thing to make once, such as a trained network.
 
     Attributes:
         kind: what kind of thing it is.
@@ -80,7 +80,7 @@ class Planned:
 
     @property
     def subject(self) -> Artifact | None:
-        """The whole artifact, a network, that the trial is about; None of several."""
+        """The network that the trial is about; None where it is about several."""
         whole = [artifact for artifact in self.needs.values() if not artifact.kind.per_example]
         return whole[0] if len(whole) == 1 else None
 
@@ -120,7 +120,10 @@ def plan_one(spec: Spec, trial: Trial) -> Planned:
 
 
 def status(planned: Planned, store: Store) -> Status:
-    """How far a trial is; one that has ended and lacks rows of an example is only begun."""
+    """How far a trial is.
+
+    One that has ended but lacks the rows of an example is only begun.
+    """
     record = read_trial(store, planned.folder)
     if record is None:
         return "begun" if store.names(f"{planned.folder}/rows") else "new"
@@ -249,7 +252,7 @@ def _artifact(
 
 
 def _rows_of(kind: Kind, request: Settings, ids: tuple[int, ...], root: str | None) -> tuple[int, ...]:
-    """The examples whose rows are wanted, where those of whatever needs them are `ids`."""
+    """The examples whose rows are wanted; `ids` are those of whatever needs the artifact."""
     if not kind.own_examples:
         return ids
     chosen = kind.examples(request, ids, root)

@@ -74,7 +74,9 @@ def begin(spec: Spec, home: SweepFolder, page: SweepFolder) -> None:
 
 
 class Finish:
-    """Ends a run: writes the tables and, once the report is drawn elsewhere, says what came out.
+    """Ends a run: writes the tables and says what came out.
+
+    The report is drawn between the two, by the caller.
 
     Args:
         spec: the sweep.
@@ -105,7 +107,7 @@ class Finish:
         return self._done > 0
 
     def mark_reported(self) -> None:
-        """Notes what the report was made from: the same trials need no other."""
+        """Notes what the report was made from, so that the same trials get no other."""
         self._page.write_json("report.json", {"made_from": self._stamp})
 
     def say(self, drawing: Drawing, *, ran: int) -> int:

@@ -1,4 +1,4 @@
-"""What became of the trials of a sweep, by the objectives that it has today."""
+"""What became of the trials of a sweep, judged by its present objectives."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def _outcome(spec: Spec, item: Planned, record: TrialRecord | None) -> Outcome:
 
 
 def refuse_unreported(spec: Spec, store: Store, planned: Sequence[Planned]) -> None:
-    """Refuses an objective that no trial reports, though some are done: they were run for others.
+    """Refuses an objective that none of the finished trials reports.
+
+    They were run for other objectives.
 
     Raises:
         SpecError: with the line of the objective.

@@ -14,9 +14,9 @@ import argparse
 import multiprocessing
 import sys
 from collections.abc import Iterator
+from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -31,7 +31,7 @@ def memory() -> dict[str, float]:
     return {words[0][:-1]: int(words[1]) / 1024 for words in lines if words[0] in ("Pss:", "Rss:")}
 
 
-def hold(root: str, copy: bool, together: Barrier, results: Any) -> None:
+def hold(root: str, copy: bool, together: Barrier, results: Queue[dict[str, float]]) -> None:
     """One worker: loads, touches every page, and measures while the others hold theirs."""
     together.wait()
     before = memory()

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from tasks.parts.attacks.alma import alma
 from tasks.parts.attacks.bisection import bisection
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.nearest import nearest
@@ -114,9 +115,9 @@ class Passes(nn.Module):
 
 
 def ours(norm: Norm, steps: int) -> dict[str, Attack]:
-    def of(search: Callable[..., Any], **how: Any) -> Attack:
+    def of(attack: Callable[..., AttackResult], **how: object) -> Attack:
         how = {"steps": steps, "halvings": HALVINGS} | how
-        return lambda model, x, y: x + search(model, x, y, **how).perturbation
+        return lambda model, x, y: x + attack(model, x, y, **how).perturbation
 
     found = {"fmn": of(fmn, norm=norm)}
     if norm in get_args(Ball):  # a walk of about a sixth of the steps in each of ten searches, of which many end early
@@ -143,7 +144,7 @@ def _foolbox(norm: Norm, passes: int) -> dict[str, Attack]:
         "L0": attacks.L0FMNAttack,
     }
 
-    def run(attack: Any, model: nn.Module, x: Tensor, y: Tensor, **how: Any) -> Tensor:
+    def run(attack: Any, model: nn.Module, x: Tensor, y: Tensor, **how: object) -> Tensor:
         return attack.run(foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device), x, y, **how)
 
     def bethge(model: Passes, x: Tensor, y: Tensor) -> Tensor:

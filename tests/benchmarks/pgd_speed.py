@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from types import ModuleType
 
 import torch
 from problems import Problem, clock, in_pieces, interleaved, parser, peer_module, problems, right
@@ -66,7 +66,7 @@ def main() -> None:
         print(flush=True)
 
 
-def ours(problem: Problem, **how: Any) -> Tensor:
+def ours(problem: Problem, **how: object) -> Tensor:
     _, model, images, labels, epsilon = problem
     return (images + pgd(model, images, labels, epsilon=epsilon, **{"steps": STEPS} | how).perturbation).clamp(0, 1)
 
@@ -85,7 +85,7 @@ def theirs(problem: Problem) -> Iterator[tuple[str, Callable[[Tensor, Tensor], T
 
 
 def _art(
-    evasion: Any, model: nn.Module, images: Tensor, epsilon: float, size: float
+    evasion: ModuleType, model: nn.Module, images: Tensor, epsilon: float, size: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
     classification = peer_module("art.estimators.classification", "adversarial-robustness-toolbox")
     classifier = classification.PyTorchClassifier(

@@ -16,7 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Generic, NamedTuple, TypeVar
 
 import robust
 import torch
@@ -89,7 +90,7 @@ def problems(options: argparse.Namespace) -> Iterator[Problem]:
         yield Problem(name, model.to(device).eval().requires_grad_(False), images, labels, RADII[name])
 
 
-def peer_module(name: str, package: str) -> Any:
+def peer_module(name: str, package: str) -> ModuleType | None:
     """A module that a benchmark compares with.
 
     None, which is said, where it is not installed.
@@ -101,11 +102,14 @@ def peer_module(name: str, package: str) -> Any:
         return None
 
 
-class Timed(NamedTuple):
+Result = TypeVar("Result")
+
+
+class Timed(NamedTuple, Generic[Result]):
     """Seconds of each round, and what the last one gave."""
 
     seconds: list[float]
-    result: Any
+    result: Result
 
     @property
     def median(self) -> float:
@@ -117,10 +121,12 @@ def clock(options: argparse.Namespace) -> Callable[[], float]:
     return time.process_time if options.cpu_time else time.perf_counter
 
 
-def interleaved(contenders: Mapping[str, Callable[[], Any]], rounds: int, now: Callable[[], float]) -> dict[str, Timed]:
+def interleaved(
+    contenders: Mapping[str, Callable[[], Result]], rounds: int, now: Callable[[], float]
+) -> dict[str, Timed[Result]]:
     """Times each contender in every round, so that other work of the machine meets all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    results: dict[str, Any] = {}
+    results: dict[str, Result] = {}
     for _ in range(rounds):
         for name, contender in contenders.items():
             begun = now()

@@ -30,6 +30,8 @@ from tasks import evaluation as task
 
 SWEEP = "sweeps/augmentation_search.yaml"
 BY_NLL = ["searcher=random", "objective={metric: nll, mode: min}", "conditions=[clean]", "figures=[learning_curves]"]
+Record = dict[str, Any]
+"""What a trial's `trial.json` holds, or a part of it."""
 
 
 def main() -> None:
@@ -69,7 +71,7 @@ def asha(trials: int) -> None:
         print(f"{name:16} {seconds:9.1f} {epochs:8} {stopped:9} {best:12.5f}", flush=True)
 
 
-def sweep(results: str, *overrides: str) -> tuple[float, list[dict[str, Any]]]:
+def sweep(results: str, *overrides: str) -> tuple[float, list[Record]]:
     """Seconds of the command, and the records of its trials.
 
     Says what went wrong in some of them (exit status 1).
@@ -88,7 +90,7 @@ def sweep(results: str, *overrides: str) -> tuple[float, list[dict[str, Any]]]:
     return seconds, [json.loads(path.read_text()) for path in Path(results).glob("*/trials/*/trial.json")]
 
 
-def bare(configs: list[dict[str, Any]], processes: int) -> float:
+def bare(configs: list[Record], processes: int) -> float:
     """Seconds for the trials in so many processes that have loaded what they need."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         short = configs[0] | {"recipe": configs[0]["recipe"] | {"epochs": 1}}
@@ -98,7 +100,7 @@ def bare(configs: list[dict[str, Any]], processes: int) -> float:
         return time.perf_counter() - begun
 
 
-def run(config: dict[str, Any]) -> dict[str, float]:
+def run(config: Record) -> dict[str, float]:
     """One trial by plain functions: its network, trained; its examples, measured; its scalars."""
     import pandas as pd
     import torch

@@ -19,9 +19,9 @@ import argparse
 import statistics as st
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from tasks.parts.data import load as data
@@ -29,7 +29,7 @@ from tasks.parts.training import training
 from tasks.parts.training.adversarial_augmentation import random_numbers, stage, tail
 from tasks.parts.training.recipes import Recipe
 
-AUGMENTED: list[dict[str, Any]] = [
+AUGMENTED: list[dict[str, JsonValue]] = [
     {"probability": 0.25},
     {"probability": 0.5},
     {"probability": 1},
@@ -43,7 +43,7 @@ AUGMENTED: list[dict[str, Any]] = [
     {"probability": 1, "space": "hidden"},
     {"probability": 1, "space": "hidden", "steps": 5},
 ]
-ROBUST: list[dict[str, Any]] = [{"method": "pgd", "steps": 5}, {"method": "trades", "steps": 5}]
+ROBUST: list[dict[str, JsonValue]] = [{"method": "pgd", "steps": 5}, {"method": "trades", "steps": 5}]
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def row(
-    settings: dict[str, Any], recipe: Recipe, plain: Recipe, split: data.Split, options: argparse.Namespace
+    settings: dict[str, JsonValue], recipe: Recipe, plain: Recipe, split: data.Split, options: argparse.Namespace
 ) -> None:
     functions = [
         lambda: epoch(plain, split, options.device),

@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,7 +53,7 @@ def test_here_streams_what_a_generator_yields() -> None:
     def count(upto: int) -> Iterator[int]:
         yield from range(upto)
 
-    stream: Iterator[Any] = LocalExecutor().stream(count, 3)
+    stream: Iterator[int] = LocalExecutor().stream(count, 3)
     assert list(stream) == [0, 1, 2]
 
 

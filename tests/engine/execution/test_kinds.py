@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from commands import environment
+from pydantic import JsonValue
 
 from engine import sweep
 from engine.store import arrays
@@ -126,7 +127,7 @@ def measure(config, given, batch):
 def summarise(config, rows):
     return {"to_mean": rows["to_mean"].mean(), "to_bank": rows["to_bank"].mean()}
 '''
-SWEEP: dict[str, Any] = {
+SWEEP: dict[str, JsonValue] = {
     "task": "own.task",
     "fixed": {"examples": 8, "recipe": {"dataset": "blobs", "network": "linear", "epochs": 1}},
     "resources": {"gpus": 0, "chunk": 4},
@@ -134,14 +135,15 @@ SWEEP: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def package(in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def package(in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(in_tmp_path / "cache"))
-    for name in [name for name in sys.modules if name == "own" or name.startswith("own.")]:
-        monkeypatch.delitem(sys.modules, name)
     Path("own").mkdir()
     for name, content in (("means", WHOLE), ("bank", BANK), ("task", TASK)):
         Path("own", f"{name}.py").write_text(content)
     Path("x.yaml").write_text(json.dumps(SWEEP))
+    yield
+    for name in [name for name in sys.modules if name == "own" or name.startswith("own.")]:
+        del sys.modules[name]  # it must not outlive the test: others have an `own` too
 
 
 def made() -> list[str]:

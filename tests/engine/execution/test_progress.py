@@ -10,7 +10,6 @@ import pickle
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray.cloudpickle
@@ -24,7 +23,7 @@ from engine.execution.executors import RayExecutor
 from engine.execution.progress import Progress, summary_line
 from engine.execution.trial_queue import TrialQueue
 from engine.execution.workers import RunContext
-from engine.plan.plan import plan
+from engine.plan.plan import Planned, plan
 from engine.store.records import TrialRecord
 from engine.store.store import Store
 from engine.sweepfile.load import load
@@ -253,7 +252,7 @@ def test_what_tune_is_given_pickles_while_a_display_is_live(tmp_path: Path) -> N
     with Progress(trials=2, examples=20, stream=window.stream) as progress:
         window.wait_for(lambda shown: "trials" in shown)
         search, listener, refused = ray_tune.handles(ray_tune.Driver(queue, progress))
-        config: dict[str, Any] = search.suggest("one")
+        config: dict[str, Planned] = search.suggest("one")
         for one in (search, listener, refused, partial(ray_tune.coordinator, job=job, pruner=None), config):
             small = ray.cloudpickle.dumps(one)
             assert b"Progress" not in small

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -67,7 +67,10 @@ def rows_of(results: Path, name: str = "small") -> dict[str, pd.DataFrame]:
     return found
 
 
-def assert_same(left: Mapping[Any, pd.DataFrame], right: Mapping[Any, pd.DataFrame]) -> None:
+Key = TypeVar("Key")
+
+
+def assert_same(left: Mapping[Key, pd.DataFrame], right: Mapping[Key, pd.DataFrame]) -> None:
     assert left.keys() == right.keys()
     for key in left:
         pd.testing.assert_frame_equal(left[key], right[key], rtol=1e-5, atol=1e-5)

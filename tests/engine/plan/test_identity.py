@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
+from pydantic import JsonValue
 
 from engine import sweep
 from engine.plan import identity
@@ -32,7 +34,7 @@ def summarise(config, rows):
 scores = None
 del scores
 '''
-SWEEP: dict[str, Any] = {
+SWEEP: dict[str, JsonValue] = {
     "task": "own.task",
     "fixed": {"examples": 8, "conditions": ["clean"], "recipe": {"dataset": "blobs", "network": "linear", "epochs": 1}},
     "resources": {"gpus": 0},
@@ -42,21 +44,21 @@ SWEEP: dict[str, Any] = {
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
-def planned(task: str = "input_flatness", **fixed: Any) -> Planned:
+def planned(task: str = "input_flatness", **fixed: JsonValue) -> Planned:
     recipe = {"dataset": "blobs", "network": "linear"}
     Path("x.yaml").write_text(json.dumps({"task": task, "fixed": {"recipe": recipe, **fixed}}))
     (item,) = plan(load("x.yaml"))
     return item
 
 
-def keys(**fixed: Any) -> dict[str, str]:
+def keys(**fixed: JsonValue) -> dict[str, str]:
     """Of a trial and of what it needs, by name."""
     item = planned(**fixed)
     return {"trial": item.key, **{name: artifact.key for name, artifact in item.needs.items()}}
 
 
 @pytest.fixture
-def unversioned() -> Any:
+def unversioned() -> Iterator[None]:
     versions_of.cache_clear()
     yield
     versions_of.cache_clear()
@@ -73,7 +75,9 @@ def unversioned() -> Any:
         (importlib.import_module("tasks.parts.attacks.apgd"), set()),
     ],
 )
-def test_a_version_counts_where_its_numbers_do(module: Any, changed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_counts_where_its_numbers_do(
+    module: ModuleType, changed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = keys(attack={"name": "pgd"})
     versions_of.cache_clear()
     monkeypatch.setattr(module, "VERSION", 2)

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from pydantic import JsonValue
 
 from engine import sweep
 from engine.plan.identity import _source_hash
@@ -25,10 +25,10 @@ from tasks.parts.models import build as models
 from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
 
-BASE: dict[str, Any] = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp"}}
+BASE: dict[str, JsonValue] = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp"}}
 
 # Another value than the default (or than BASE's) of every setting.
-OTHER: dict[str, Any] = {
+OTHER: dict[str, JsonValue] = {
     "recipe.dataset": "digits",
     "recipe.image_size": 6,
     "recipe.classes": ["blob 0", "blob 2"],
@@ -108,12 +108,14 @@ OTHER: dict[str, Any] = {
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
-def planned(*overrides: str, file: str = "x.yaml", fixed: dict[str, Any] = BASE, **entries: Any) -> list[Planned]:
+def planned(
+    *overrides: str, file: str = "x.yaml", fixed: dict[str, JsonValue] = BASE, **entries: JsonValue
+) -> list[Planned]:
     Path(file).write_text(json.dumps({"task": "input_flatness", "fixed": fixed, **entries}))
     return plan(load(file, overrides))
 
 
-def key(*overrides: str, **entries: Any) -> str:
+def key(*overrides: str, **entries: JsonValue) -> str:
     (item,) = planned(*overrides, **entries)
     return item.key
 

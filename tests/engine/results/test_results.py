@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 import yaml
+from pydantic import JsonValue
 
 from analysis import catalogue, report
 from analysis.results import ReportError, Results
@@ -30,14 +30,14 @@ FIXED = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp", "epochs
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
-def planned(**entries: Any) -> tuple[load.Spec, list[Planned]]:
+def planned(**entries: JsonValue) -> tuple[load.Spec, list[Planned]]:
     Path("x.yaml").write_text(yaml.safe_dump({"task": "input_flatness", "fixed": FIXED, **entries}, sort_keys=False))
     loaded = load.load("x.yaml")
     check_figures(loaded)
     return loaded, plan(loaded)
 
 
-def results(*, with_importance: bool = True, **entries: Any) -> Results:
+def results(*, with_importance: bool = True, **entries: JsonValue) -> Results:
     """A sweep as if it had run: the n-th trial's accuracy is n."""
     loaded, items = planned(**entries)
     store = Store("results")
