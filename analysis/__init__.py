@@ -1,4 +1,7 @@
-"""From rows on disk to tables, figures and a report. `analysis.load("results/noise")` gives data frames."""
+"""From rows on disk to tables, figures and a report.
+
+`analysis.load("results/noise")` gives data frames.
+"""
 
 from analysis.notebook import load
 

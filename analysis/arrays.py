@@ -1,4 +1,4 @@
-"""Long rows to arrays: seeds x examples x points along a ladder, the shape that the statistics take."""
+"""From long rows to arrays of seeds x examples x points, the shape that the statistics take."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
-from analysis.stats import SHARE, Bounds, Estimate, crossed_mean
+from analysis.stats import SHARE, Bounds, Estimate, Floats, Ints, crossed_mean
 from tasks.parts.measures.ladder import mean_height
+
+CHOSEN_BY = ("id", "condition", "kind", "found", "correct")
+"""The row columns by which rows are chosen and counted, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,10 @@ class MeasuredArray:
         bounds: what the values lie between.
     """
 
-    values: NDArray[np.float64]
+    values: Floats
     trials: NDArray[np.object_]
-    ids: NDArray[np.int64]
-    points: NDArray[np.float64]
+    ids: Ints
+    points: Floats
     bounds: Bounds = None
 
     def estimate(self, options: FigureOptions) -> Estimate:
@@ -45,7 +48,9 @@ def select(
     condition: str | None = None,
     recipe: str | None = None,
 ) -> pd.DataFrame:
-    """The rows of one kind, condition and recipe (each: all of them if None), without those that the options leave out.
+    """The rows of one kind, condition and recipe, without those that the options leave out.
+
+    Where one of the three is None, rows are of all of its values.
 
     Raises:
         ReportError: there is no such row; the line says what there is.
@@ -59,7 +64,7 @@ def select(
             there = sorted(map(str, rows[column].dropna().unique())) if column in rows else []
             raise ReportError(f"no rows of the {column} {wanted!r}; there are {', '.join(there) or 'none'}")
         keep &= (rows[column] == wanted).to_numpy()
-    if options.only_found and {"condition", "found"} <= set(rows):  # without a search, no centre is missing
+    if options.only_found and {"condition", "found"} <= set(rows):  # without an attack, no centre is missing
         moved = (rows["condition"] != results.baseline).to_numpy()
         for column in ("found", "correct"):
             if column in rows:
@@ -73,7 +78,7 @@ def select(
 
 
 def left_out(results: Results, options: FigureOptions) -> str:
-    """A sentence on the examples without a moved centre, which `select` leaves out, or no words where there are none."""
+    """A sentence on the examples without a moved centre, which `select` leaves out, or no words."""
     rows = results.rows
     if not options.only_found or not {"condition", "found"} <= set(rows):
         return ""
@@ -101,23 +106,6 @@ def left_out(results: Results, options: FigureOptions) -> str:
     return f"{words}; there, recipes are compared on different subsets." if len(results.recipes) > 1 else f"{words}."
 
 
-def subsets(rows: pd.DataFrame) -> str:
-    """A sentence where recipes are left with different examples, or no words."""
-    sets = rows.groupby(["recipe", "trial"], observed=True)["id"].agg(frozenset)
-    if sets.index.get_level_values("recipe").nunique() < 2 or sets.nunique() < 2:
-        return ""
-    return "Each recipe is judged on those that it classifies correctly: recipes are compared on different subsets."
-
-
-def refuse_conditions(columns: set[str]) -> str | None:
-    """For a figure of searches, each with one result an example and radius: why rows by condition are none."""
-    return (
-        "the rows are measured around several centres (condition); it takes those of a search"
-        if ("condition" in columns)
-        else None
-    )
-
-
 def kinds(results: Results) -> list[str | None]:
     """The kinds of noise in the rows, in order of appearance; [None] where rows know no kinds."""
     if "kind" not in results.rows:
@@ -126,7 +114,10 @@ def kinds(results: Results) -> list[str | None]:
 
 
 def conditions(rows: pd.DataFrame) -> list[str]:
-    """The conditions in the rows, in the task's own order, else as they appear; [""] if there are none."""
+    """The conditions in the rows, in the task's own order, else as they appear.
+
+    Where rows know no conditions it is one without words, [""].
+    """
     if "condition" not in rows:
         return [""]
     there, kind = rows["condition"].dropna().unique(), rows["condition"].dtype
@@ -137,10 +128,17 @@ def conditions(rows: pd.DataFrame) -> list[str]:
 def arrays(
     rows: pd.DataFrame, column: str, along: str = "radius", by: str | None = "condition", *, bounds: Bounds = None
 ) -> dict[str, MeasuredArray]:
-    """One array for each value of the column `by`, on the same axes, so that they can be subtracted.
+    """One array for each value of the column `by`.
+
+    All have the same axes, so that they can be subtracted.
 
     Args:
-        bounds: what the column's values lie between (`Results.bounds`); of a column of truth values that is known.
+        rows: with `trial`, `id` and the columns that the other arguments name.
+        column: of numbers or truth values.
+        along: the column with the places on the ladder; there is one place where it is missing.
+        by: the column that tells the arrays apart; one array, named "", where it is missing.
+        bounds: what the column's values lie between (`Results.bounds`). Of truth values that is
+            known.
 
     Raises:
         ReportError: the column holds no finite number.
@@ -165,7 +163,7 @@ def arrays(
     return found
 
 
-def _means(cell: NDArray[np.int64], values: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np.float64]:
+def _means(cell: Ints, values: Floats, shape: tuple[int, int, int]) -> Floats:
     known = np.isfinite(values)
     size = int(np.prod(shape))
     counts = np.bincount(cell[known], minlength=size)
@@ -174,7 +172,9 @@ def _means(cell: NDArray[np.int64], values: NDArray[np.float64], shape: tuple[in
 
 
 def mean_over(cube: MeasuredArray, at: float | None = None) -> MeasuredArray:
-    """One number an example: at the point `at`, or averaged over the ladder (normalised area under the curve).
+    """One number an example: at the point `at`, or averaged over the ladder.
+
+    The average is the normalised area under the curve.
 
     Raises:
         ReportError: no point of the ladder lies near `at`.
@@ -193,7 +193,8 @@ def mean_over(cube: MeasuredArray, at: float | None = None) -> MeasuredArray:
 
 
 def counted(n: int, word: str) -> str:
-    """
+    """A number of things in words.
+
     >>> counted(1, "seed"), counted(200, "example")
     ('1 seed', '200 examples')
     """
@@ -201,7 +202,8 @@ def counted(n: int, word: str) -> str:
 
 
 def spread(low: int, high: int, word: str) -> str:
-    """
+    """A range of numbers of things in words.
+
     >>> spread(3, 3, "seed"), spread(180, 200, "example")
     ('3 seeds', '180 to 200 examples')
     """
@@ -209,9 +211,11 @@ def spread(low: int, high: int, word: str) -> str:
 
 
 def caption(frame: pd.DataFrame, options: FigureOptions, marks: str) -> str:
-    """How many, and what the intervals are over, for a frame with columns `n` and `seeds`.
+    """How many examples and seeds a frame's numbers are of, and what their intervals are over.
 
     Args:
+        frame: with columns `n` and `seeds`.
+        options: with the level of the intervals.
         marks: what the intervals are drawn as ("Bands", "Bars").
     """
     n, seeds = frame["n"].astype(int), frame["seeds"].astype(int)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from analysis.options import FigureOptions
 from engine.store.records import SweepRecord
@@ -29,13 +28,25 @@ class FigureChoice:
         """The row columns that the figure takes."""
         return list(self.module.needs(self.options))
 
+    @property
+    def uses(self) -> list[str]:
+        """The row columns that the figure uses where there are any, besides those it needs."""
+        more = getattr(self.module, "uses", None)
+        return list(more(self.options)) if more else []
+
     def why_not_rows(self, columns: Iterable[str]) -> str | None:
-        """Why rows with these columns cannot be drawn, though they may have those that it needs; None if they can."""
+        """Why rows with these columns cannot be drawn, though they may have those that it needs.
+
+        None if they can.
+        """
         judge = getattr(self.module, "why_not_rows", None)
         return judge(set(columns)) if judge else None
 
     def why_not_sweep(self, sweep: SweepRecord | None) -> str | None:
-        """Why a sweep cannot be drawn with these options, whatever its rows; None if it can, or where nothing is known of it."""
+        """Why a sweep cannot be drawn with these options, whatever its rows.
+
+        None if it can, or where nothing is known of it.
+        """
         judge = getattr(self.module, "why_not_sweep", None)
         return judge(sweep, self.options) if judge and sweep is not None else None
 
@@ -72,11 +83,12 @@ def parse(
         entry: a name, or a mapping of one name to its options.
         columns: the row columns of the sweep's task; None to leave the columns unchecked.
         settings: the dotted names of the sweep's settings; None to leave them unchecked.
-        sweep: what the sweep says of itself (`objectives`, `search`, `metrics`, ...); None to leave it unchecked.
+        sweep: what the sweep says of itself (`objectives`, `search`, `metrics`, ...); None to leave
+            it unchecked.
 
     Raises:
-        UserError: an unknown figure, option, column, setting, objective or metric, or a value that is not allowed. The field is the
-            path in the entry, such as `recipes.y`.
+        UserError: an unknown figure, option, column, setting, objective or metric, or a value that
+            is not allowed. The field is the path in the entry, such as `recipes.y`.
 
     >>> parse({"recipes": {"y": "p_true"}}).options.y
     'p_true'
@@ -97,7 +109,10 @@ def parse(
 
 
 def _check_columns(chosen: FigureChoice, columns: Iterable[str] | None) -> None:
-    """Raises `UserError` where rows with these columns cannot be drawn; the field is the option that names one they lack."""
+    """Raises `UserError` where rows with these columns cannot be drawn.
+
+    Its field is the option that names a column which they lack.
+    """
     if columns is None:
         return
     there = list(columns)
@@ -110,11 +125,7 @@ def _check_columns(chosen: FigureChoice, columns: Iterable[str] | None) -> None:
 
 
 def _check_names(options: FigureOptions, known: Mapping[str, Iterable[str] | None]) -> None:
-    """Raises `UserError` where an option names what there is not.
-
-    Args:
-        known: the names of a kind; None where they are not known.
-    """
+    """Raises `UserError` where an option names what there is not, by the known names of a kind."""
     for option, field in type(options).model_fields.items():
         extra, value = field.json_schema_extra, getattr(options, option)
         kind = extra.get("names") if isinstance(extra, dict) else None
@@ -127,8 +138,7 @@ def _check_names(options: FigureOptions, known: Mapping[str, Iterable[str] | Non
 def fitting(columns: Iterable[str], sweep: SweepRecord | None = None) -> list[FigureChoice]:
     """Every figure, with its default options, that rows with these columns can be drawn as.
 
-    Args:
-        sweep: what the sweep says of itself; None for the figures alone that need not know.
+    Without a sweep, which says more of itself, only those figures that need not know it.
     """
     there = set(columns)
     every = [parse(name) for name in names()]
@@ -138,17 +148,21 @@ def fitting(columns: Iterable[str], sweep: SweepRecord | None = None) -> list[Fi
     return [chosen for chosen in every if chosen.why_not_sweep(sweep) is None]
 
 
-def takes_importance(figures: Sequence[Any]) -> bool:
-    """Whether a sweep's `figures:` show the importance of settings; where there are none, all are drawn.
+def takes_importance(figures: Sequence[object]) -> bool:
+    """Whether a sweep's `figures:` show the importance of settings.
 
-    >>> takes_importance([]), takes_importance(["recipes"]), takes_importance(["recipes", {"importance": {}}])
-    (True, False, True)
+    Where there are none, all figures are drawn.
+
+    >>> takes_importance([]), takes_importance(["recipes"])
+    (True, False)
+    >>> takes_importance(["recipes", {"importance": {}}])
+    True
     """
     return not figures or any(getattr(parse(entry).module, "TAKES_IMPORTANCE", False) for entry in figures)
 
 
 def _told(sweep: SweepRecord | None) -> dict[str, Sequence[str] | None]:
-    """The names that a sweep tells, by what options call them; None for those that it does not tell."""
+    """The names that a sweep tells, by their kind; None for those that it does not tell."""
     if sweep is None:
         return {}
     return {"objective": [one.metric for one in sweep.objectives], "metric": sweep.metrics}
@@ -178,8 +192,10 @@ def _among(came: str, there: Sequence[str]) -> str:
     return f"{', '.join(there) if there else 'none'}{did_you_mean(came, there)}"
 
 
-def named(entry: Any) -> str:
-    """The name in an entry of a `figures:` list, whether or not there is such a figure, fit to be a file's name.
+def named(entry: object) -> str:
+    """The name in an entry of a `figures:` list, fit to be the name of a file.
+
+    There need not be such a figure.
 
     >>> named({"recipes": {"y": "p_true"}}), named(["../x"])
     ('recipes', 'figure')

@@ -22,7 +22,9 @@ class FigureResult:
     Attributes:
         name: the file name without its ending.
         caption: what is shown, n, what the intervals are over.
-        png, pdf, csv: the content of the files; None where drawing failed.
+        png: the content of the file; None where drawing failed, as of the other two.
+        pdf: likewise.
+        csv: likewise.
         error: one line, or None where all went well.
         details: the error with where it came from.
     """
@@ -52,13 +54,16 @@ def draw(chosen: FigureChoice, results: Results, name: str) -> FigureResult:
 
 
 def as_csv(frame: pd.DataFrame) -> bytes:
-    """The frame as CSV after lines that start with `# `: its caption and labels. Read it with `from_csv`."""
+    """The frame as CSV, after lines that start with `# ` and tell its caption and labels.
+
+    Read it with `from_csv`.
+    """
     words = [f"# {key}: {json.dumps(value)}" for key, value in frame.attrs.items()]
     return "\n".join([*words, frame.to_csv(index=False, lineterminator="\n")]).encode()
 
 
 def from_csv(content: bytes) -> pd.DataFrame:
-    """What `as_csv` wrote, its attributes included, so that a figure can be drawn anew from its numbers.
+    """The frame that `as_csv` wrote, with its attributes: a figure can be drawn anew from it.
 
     >>> frame = pd.DataFrame({"condition": ["# 1"], "mean": [0.5]})
     >>> frame.attrs = {"caption": "n = 1"}
@@ -79,7 +84,7 @@ def from_csv(content: bytes) -> pd.DataFrame:
 
 
 def file_names(chosen: Sequence[FigureChoice]) -> list[str]:
-    """A file name for each figure: its own, counted where one is drawn more than once (`recipes`, `recipes-2`)."""
+    """A file name for each figure: its own, counted where it is drawn again (`recipes-2`)."""
     seen: Counter[str] = Counter()
     names = []
     for figure in chosen:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from analysis import style
-from analysis.results import ReportError, Results, is_number, short_names, show
+from analysis.results import ReportError, Results, Value, is_number, short_names, show
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FEW = 4
 """At most so many columns of panels, and so many dashes."""
-LINES = 6
-"""At most so many recipes are told apart by colour alone."""
-NORM = "attack.norm"
-"""The setting that says in what norm a search measures."""
 CROWD = 10
 """More lines than this in a panel are drawn thin, with faint bands."""
 LISTED = 8
@@ -44,11 +41,11 @@ class Encoding:
     dashes: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
 
-    def of(self, results: Results, recipe: str) -> dict[str, Any]:
+    def of(self, results: Results, recipe: str) -> dict[str, Value]:
         """The columns `recipe`, `colour`, `column` and `dash` of a recipe's lines."""
         if len(self.colour) == 1:
             value = results.setting_of(recipe, self.colour[0])
-            colour: Any = float(value) if is_number(value) else show(value)
+            colour: str | float = float(value) if is_number(value) else show(value)
         else:
             colour = words(results, recipe, self.colour) or ("" if self.column else recipe)
         column = words(results, recipe, (self.column,) if self.column else ())
@@ -64,57 +61,34 @@ class Encoding:
 
 
 def assign_channels(results: Results, by: str | None = None) -> Encoding:
-    """Colour for one setting, by default the first numeric one; panels and dashes for others with few values.
+    """Colour for one setting, by default the first numeric one; panels and dashes for others.
+
+    Only settings with few values get panels or dashes.
 
     Raises:
         ReportError: `by` does not differ between the recipes.
     """
-    settings = _differing(results, by)
+    settings = differing(results, by)
     colour = by or next((name for name in settings if results.is_numeric(name)), settings[0] if settings else None)
     others = sorted((name for name in settings if name != colour), key=results.is_numeric)
     column = next((name for name in others if len(results.values(name)) <= FEW), None)
-    return _with_dashes(results, settings, colour, column)
+    return with_dashes(results, settings, colour, column)
 
 
-def lines(results: Results, by: str | None = None) -> Encoding:
-    """One coloured line a recipe where there are few, with a panel for each norm: their radii cannot be compared.
-
-    Of many recipes the colour tells the attack where attacks differ, and panels and dashes the rest, as in `assign_channels`.
+def differing(results: Results, by: str | None) -> list[str]:
+    """The settings in which the finished recipes differ.
 
     Raises:
-        ReportError: `by` does not differ between the recipes.
+        ReportError: `by` is not among them.
     """
-    settings = _differing(results, by)
-    norm = next((name for name in settings if is_norm(name) and name != by), None)
-    if norm is None and f"config.{NORM}" in results.trials and len(results.values(NORM)) > 1:
-        norm = NORM  # each attack's own, where none is given
-    others = [name for name in settings if name != norm]
-    count = len(results.recipes) / (len(results.values(norm)) if norm in settings else 1)
-    if by is None and count <= LINES:
-        return Encoding(tuple(others) if norm or len(others) == 1 else (), norm)
-    attack = next((name for name in others if name.endswith("attack.name")), None)
-    if norm is None:
-        return assign_channels(results, by or attack)
-    colour = by or attack or next((name for name in others if results.is_numeric(name)), others[0] if others else None)
-    return _with_dashes(results, settings, colour, norm)
-
-
-def is_norm(setting: str | None) -> bool:
-    """
-    >>> is_norm("attack.norm"), is_norm("recipe.seed"), is_norm(None)
-    (True, False, False)
-    """
-    return setting is not None and setting.rpartition(".")[2] == "norm"
-
-
-def _differing(results: Results, by: str | None) -> list[str]:
     settings = [name for name in results.varied if len(results.values(name)) > 1]
     if by is not None and by not in settings:
         raise ReportError(f"by: {by} does not differ between the recipes; {', '.join(settings) or 'nothing'} does")
     return settings
 
 
-def _with_dashes(results: Results, settings: list[str], colour: str | None, column: str | None) -> Encoding:
+def with_dashes(results: Results, settings: list[str], colour: str | None, column: str | None) -> Encoding:
+    """Dashes for the settings that neither colour nor panels show, while their values are few."""
     dashes: list[str] = []
     for name in sorted((name for name in settings if name not in (colour, column)), key=results.is_numeric):
         if np.prod([len(results.values(other)) for other in [*dashes, name]]) <= FEW:
@@ -124,7 +98,7 @@ def _with_dashes(results: Results, settings: list[str], colour: str | None, colu
 
 
 def words(results: Results, recipe: str, settings: tuple[str, ...]) -> str:
-    """The values of some settings in a recipe: a word speaks for itself, a number needs its name."""
+    """The values of some settings in a recipe: a word as it is, a number with its name."""
     values = [results.setting_of(recipe, name) for name in settings]
     names = short_names(settings)
     return ", ".join(
@@ -133,20 +107,23 @@ def words(results: Results, recipe: str, settings: tuple[str, ...]) -> str:
     )
 
 
-def colours(frame: pd.DataFrame) -> tuple[list[Any], bool]:
+def colours(frame: pd.DataFrame) -> tuple[list[Hashable], bool]:
     """The different colour values in order, and whether they are numbers."""
     values = list(dict.fromkeys(frame["colour"]))
-    numeric = len(values) > 1 and all(isinstance(value, float | int) for value in values)
-    return (sorted(values) if numeric else values), numeric
+    numbers = [value for value in values if isinstance(value, float | int)]
+    numeric = len(values) > 1 and len(numbers) == len(values)
+    return [*(sorted(numbers) if numeric else values)], numeric
 
 
 def named(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with empty words where a column of words has none, as it was before it went through a CSV."""
+    """The frame as it was before it went through a CSV: empty words in place of missing ones."""
     return frame.assign(**{name: or_empty(frame[name]) for name in ("colour", "column", "dash")})
 
 
 def or_empty(values: pd.Series) -> pd.Series:
-    """A column of words with empty ones where there are none; a CSV's column without any is of numbers, all NaN.
+    """A column of words with empty ones in place of missing ones.
+
+    From a CSV, a column of empty words alone comes back as numbers that are all NaN.
 
     >>> or_empty(pd.Series([float("nan")])).tolist()
     ['']
@@ -154,12 +131,12 @@ def or_empty(values: pd.Series) -> pd.Series:
     return values.astype(object).where(values.notna(), "")
 
 
-def _listed(order: list[Any]) -> list[Any]:
+def _listed(order: Sequence[Hashable]) -> list[Hashable]:
     step = np.unique(np.linspace(0, len(order) - 1, min(len(order), LISTED)).round().astype(int))
     return [order[place] for place in step] if len(order) > 1 else []
 
 
-def legend_height(width: float, order: list[Any], others: Sequence[str]) -> float:
+def legend_height(width: float, order: Sequence[Hashable], others: Sequence[str]) -> float:
     """About how many inches the legend of colours and of other words takes after its first line."""
     return style.legend_height(width, [*map(show, _listed(order)), *(others if len(others) > 1 else ())])
 
@@ -169,15 +146,18 @@ class Layout:
     """A figure with a panel for each value of a setting, and what its lines are told apart by."""
 
     figure: Figure
-    panels: list[tuple[Any, Axes]]
-    order: list[Any]
+    panels: list[tuple[str, Axes]]
+    order: list[Hashable]
     numeric: bool
     dashes: list[str]
     width: float
 
 
 def layout(frame: pd.DataFrame) -> Layout:
-    """Panels side by side for the lines of a frame that `named` has passed; `own_x` in its attributes: each its own axis of lengths."""
+    """Panels side by side for the lines of a frame that `named` has passed.
+
+    With `own_x` in its attributes, each panel has its own horizontal axis.
+    """
     columns, dashes = (list(dict.fromkeys(frame[name])) for name in ("column", "dash"))
     width = style.COLUMN if len(columns) == 1 else style.DOUBLE
     order, numeric = colours(frame)
@@ -189,13 +169,13 @@ def layout(frame: pd.DataFrame) -> Layout:
 
 def legend(
     figure: Figure,
-    handles: dict[Any, Any],
-    order: list[Any],
-    dashes: list[str],
+    handles: Mapping[Hashable, Artist],
+    order: Sequence[Hashable],
+    dashes: Sequence[str],
     title: str | None,
-    more: dict[str, Any] | None = None,
+    more: Mapping[str, Artist] | None = None,
 ) -> None:
-    """The legend of colours and dashes, and of `more`; of many colours some are listed."""
+    """The legend of colours, dashes and `more`. Of many colours only some are listed."""
     from matplotlib.lines import Line2D
 
     listed = _listed(order)

@@ -1,4 +1,8 @@
-"""The rows of `transfer`: images found at a source (a network, several at once, or a random step), tried on every network."""
+"""Rows of images that were found at a source and tried on every network.
+
+A source is a network, several at once (jointly), or a control: images that were moved as far
+without looking at any network.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,12 @@ from analysis.arrays import select
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
 
-RANDOM = "random"
-"""The source of images that were moved as far in a random direction."""
 COLUMNS = ("id", "source", "target", "joint", "held_out", "source_correct", "target_correct", "found", "fooled")
+"""What such rows have."""
 
 
 def transfers(results: Results, options: FigureOptions, recipe: str | None) -> pd.DataFrame:
-    """The rows of one recipe, by default the first, with `trial` and plain names.
+    """The rows of one recipe, by default the first, with plain types.
 
     Raises:
         ReportError: there is no such recipe, or it has no rows.
@@ -34,25 +37,28 @@ def networks(rows: pd.DataFrame) -> list[str]:
 
 
 def sources(rows: pd.DataFrame) -> list[str]:
-    """The sources in the order in which they are shown: networks, what was searched jointly, the random control.
+    """The sources in the order in which they are shown: networks, those attacked jointly, controls.
 
     Raises:
         ReportError: there are none.
     """
     there = list(dict.fromkeys(rows["source"]))
     joint = set(rows.loc[rows["joint"], "source"])
-    known = networks(rows)
-    single = [name for name in known if name in there]
-    single += [name for name in there if name not in (*single, *joint, RANDOM)]
-    several = [name for name in there if name in joint and name != RANDOM]
-    order = [*single, *several, *([RANDOM] if RANDOM in there else [])]
+    single = [name for name in networks(rows) if name in there]
+    order = [*single, *(name for name in there if name in joint), *controls(rows)]
     if not order:
         raise ReportError("no images were tried on any network")
     return order
 
 
+def controls(rows: pd.DataFrame) -> list[str]:
+    """The sources that are no network, nor several: images that were moved as far at random."""
+    alone = rows.loc[~rows["joint"], "source"]
+    return list(dict.fromkeys(alone[~alone.isin(networks(rows))]))
+
+
 def jointly(rows: pd.DataFrame) -> set[str]:
-    """The sources of joint searches that some network was held out of."""
+    """The sources that are several networks, of which some other network was held out."""
     return set(rows.loc[rows["joint"] & rows["held_out"], "source"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from analysis import catalogue, table
 from analysis.results import Results
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class LoadedResults(Results):
     """The results of one sweep, which draw themselves; see `Results`."""
 
-    def figure(self, name: str, **options: Any) -> Figure:
+    def figure(self, name: str, **options: object) -> Figure:
         """One of the report's figures.
 
         Args:
@@ -30,16 +30,19 @@ class LoadedResults(Results):
             ReportError: there is nothing to draw.
         """
         settings = [column.removeprefix("config.") for column in map(str, self.trials) if column.startswith("config.")]
-        entry: str | Mapping[str, Any] = {name: options} if options else name
+        entry: str | Mapping[str, object] = {name: options} if options else name
         try:
             chosen = catalogue.parse(entry, list(self.rows.columns), settings, self.sweep)
         except UserError as error:
             raise UserError(error.message) from None  # its words name the option
-        return chosen.module.draw(chosen.module.compute(self, chosen.options), chosen.options)
+        drawn: Figure = chosen.module.draw(chosen.module.compute(self, chosen.options), chosen.options)
+        return drawn
 
 
 def load(results: str | os.PathLike[str]) -> LoadedResults:
-    """The results of a sweep as data frames: `rows`, a line for each example and what it was measured under, and `trials`.
+    """The results of a sweep as data frames.
+
+    `rows` has a line for each example and what it was measured under, `trials` one for each trial.
 
     Args:
         results: the sweep's folder or URI, `results/noise` or `s3://bucket/results/noise`.

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from pydantic import BaseModel, ConfigDict, Field
+SETTING: dict[str, JsonValue] = {"names": "setting"}
+"""Marks an option that names a setting of the sweep: `Field(json_schema_extra=SETTING)`."""
 
-SETTING: dict[str, Any] = {"names": "setting"}
-"""`Field(json_schema_extra=SETTING)` marks an option that names one of the sweep's settings (`recipe.optimiser`)."""
-
-OBJECTIVE: dict[str, Any] = {"names": "objective"}
+OBJECTIVE: dict[str, JsonValue] = {"names": "objective"}
 """Marks an option that names one of the sweep's objectives."""
 
-METRIC: dict[str, Any] = {"names": "metric"}
+METRIC: dict[str, JsonValue] = {"names": "metric"}
 """Marks an option that names a metric of an epoch of training."""
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
-from analysis.stats import DIFFERENCE, SHARE, Bounds, Estimate, Floats, crossed_mean
+from analysis.stats import DIFFERENCE, SHARE, Bounds, Estimate, Floats, Ints, crossed_mean
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PairedTest:
 
     p: Floats
     p_holm: Floats
-    n: NDArray[np.int64]
+    n: Ints
 
 
 def paired_difference(
@@ -37,11 +37,14 @@ def paired_difference(
     bounds: Bounds = None,
     method: str = "wilcoxon",
 ) -> tuple[Estimate, PairedTest]:
-    """First minus second where both were measured, with its interval (`crossed_mean`) and test (`paired_test`).
+    """First minus second where both were measured, with its interval and its test.
 
     Args:
-        first, second: (S, N, R), the same seeds, examples and points in the same order.
+        first: (S, N, R).
+        second: (S, N, R), the same seeds, examples and points in the same order.
+        level: of the interval (`crossed_mean`).
         bounds: what both lie between.
+        method: of the test (`paired_test`).
 
     >>> estimate, test = paired_difference(np.ones((1, 6, 1)), np.zeros((1, 6, 1)), method="sign")
     >>> float(estimate.mean[0]), float(test.p[0])
@@ -64,11 +67,12 @@ def of_difference(bounds: Bounds) -> Bounds:
 def paired_test(differences: ArrayLike, method: str = "wilcoxon") -> PairedTest:
     """Whether differences by example are centred on zero, at each point, corrected over the points.
 
-    Seeds are averaged within an example first: the examples are the independent units.
+    Seeds are averaged within an example first, since the examples are the independent units.
 
     Args:
         differences: (S, N, R).
-        method: "wilcoxon" (signed ranks, Wilcoxon 1945; zeros as in Pratt, 1959) or "sign" (exact binomial, no zeros).
+        method: "wilcoxon" (signed ranks, Wilcoxon 1945; zeros as in Pratt, 1959) or "sign" (exact
+            binomial, no zeros).
 
     Raises:
         ValueError: an unknown method.

@@ -1,9 +1,8 @@
-"""The points of a sweep by their scalars, without their rows: objectives over seeds, the Pareto front, what was stopped early."""
+"""The points of a sweep by their scalars: objectives, the Pareto front, what was stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from engine.store.records import SweepRecord
 
 
 def objectives(sweep: SweepRecord) -> dict[str, str]:
-    """Objective -> mode (max or min)."""
+    """Whether more (max) or less (min) of each objective is better."""
     return {objective.metric: objective.mode for objective in sweep.objectives}
 
 
@@ -28,13 +27,17 @@ def no_search(sweep: SweepRecord) -> str | None:
 
 
 def points(results: Results, level: float) -> pd.DataFrame:
-    """One line a point: `recipe`, `status` (done, stopped early, failed), `seeds` that are done, the varied settings, and for each
-    objective its mean over the seeds with its interval: `<metric>`, `<metric>.low`, `<metric>.high`, over `<metric>.n` examples."""
+    """One line a point of the sweep, with its status, settings and objectives.
+
+    The columns are `recipe`, `status` (done, stopped early, failed), `seeds` that are done, the
+    varied settings, and for each objective its mean over the seeds with its interval: `<metric>`,
+    `<metric>.low`, `<metric>.high`, over `<metric>.n` examples.
+    """
     lines = []
     for recipe, trials in results.trials.groupby("recipe", observed=True, sort=False):
         statuses = set(trials["status"])
         status = "done" if statuses == {"done"} else "stopped early" if "stopped" in statuses else "failed"
-        line: dict[str, Any] = {"recipe": recipe, "status": status, "seeds": int((trials["status"] == "done").sum())}
+        line: dict[str, object] = {"recipe": recipe, "status": status, "seeds": int((trials["status"] == "done").sum())}
         line |= {name: results.setting_of(str(recipe), name) for name in results.varied}
         for metric in objectives(results.sweep):
             one = estimate(results, trials if status == "done" else trials[:0], metric, level)
@@ -49,10 +52,7 @@ def points(results: Results, level: float) -> pd.DataFrame:
 
 
 def done(found: pd.DataFrame) -> pd.DataFrame:
-    """Of the points those whose trials are all done.
-
-    Args:
-        found: what `points` gave.
+    """The points whose trials are all done, of those that `points` found.
 
     Raises:
         ReportError: there is none.
@@ -64,10 +64,11 @@ def done(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def left_out(found: pd.DataFrame, statuses: Sequence[str] = ("stopped early", "failed")) -> str:
-    """A sentence on the points of these statuses, which a figure leaves out; no words where there are none.
+    """A sentence on the points that a figure leaves out; no words where there are none.
 
     Args:
         found: what `points` gave.
+        statuses: of the points that are left out.
 
     >>> left_out(pd.DataFrame({"status": ["done", "failed", "stopped early", "failed"]}))
     'Left out of 4 points: 1 stopped early, 2 failed.'
@@ -78,7 +79,9 @@ def left_out(found: pd.DataFrame, statuses: Sequence[str] = ("stopped early", "f
 
 
 def front(values: ArrayLike) -> NDArray[np.bool_]:
-    """Which of N points (N, M), larger is better, are on the Pareto front: none is at least as good in all and better in one.
+    """Which of N points (N, M), larger is better, are on the Pareto front.
+
+    Of these no other point is at least as good in all and better in one.
 
     >>> front([[1, 0], [0, 1], [0, 0], [1, 0]]).tolist()
     [True, True, False, True]

@@ -1,8 +1,10 @@
-"""The TensorBoard log of a sweep: a run for each recipe, the mean over its seeds, and one for the report's figures and table.
+"""The TensorBoard log of a sweep: a run for each recipe, and one for the report.
 
-TensorBoard selects no run where there are more than 40, and then shows nothing, so a sweep has few: those of the first `MOST`
-recipes, which are the best of a search. They take the place of the trials' own logs (`tensorboard.live`) when the sweep is finished.
-`python -m analysis.recipe_log results/noise FOLDER` writes a run for every single trial elsewhere.
+A recipe's run is the mean over its seeds. TensorBoard selects no run where there are more than 40,
+and then shows nothing, so a sweep has few: those of the first `MOST` recipes, which are the best of
+a search. They take the place of the trials' own logs (`tensorboard.live`) when the sweep is
+finished. `python -m analysis.recipe_log results/noise FOLDER` writes a run for every single trial
+elsewhere.
 """
 
 from __future__ import annotations
@@ -11,16 +13,16 @@ import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from analysis import table
 from analysis.drawing import from_csv
-from analysis.results import ReportError, Results, epochs_of, plain
+from analysis.results import ReportError, Results, epochs_of, is_number, plain
 from analysis.summary import scalars, summarise
 from engine.execution.tensorboard import FOLDER, RUNNING, Board, run
 from engine.store.owned import SweepFolder, clear_events
+from engine.store.records import Epoch
 from engine.store.store import Store
 from engine.terminal import Parser, say
 
@@ -29,9 +31,11 @@ REPORT = "report"
 MOST = 12
 """Recipes with a run of their own: three sweeps in one folder stay below 40 runs."""
 
-Epochs = Sequence[Mapping[str, Any]]
-Histories = Mapping[str, Epochs]
-"""The epochs of a trial's networks, by the prefix of their tags: `training`, or `training/<network>` of several."""
+Histories = Mapping[str, Sequence[Epoch]]
+"""The epochs of a trial's networks, by the prefix of their tags.
+
+It is `training`, or of several networks `training/<network>`.
+"""
 
 
 def write(store: Store, page: str, made: SweepFolder, histories: Callable[[str], Histories]) -> None:
@@ -90,7 +94,7 @@ def write_trials(results: Results, folder: Path) -> int:
         settings = [*results.varied, *([results.replicates] if results.replicates else [])]
         values = {scalar: plain(trial[f"summary.{scalar}"]) for scalar in scalars(results)}
         point = {setting: plain(trial[f"config.{setting}"]) for setting in settings}
-        board.hyperparameters(point, {scalar: value for scalar, value in values.items() if value is not None})
+        board.hyperparameters(point, {scalar: value for scalar, value in values.items() if is_number(value)})
         board.close()
     return len(done)
 
@@ -150,7 +154,8 @@ def _run_names(labels: Sequence[str], others: Collection[str]) -> list[str]:
 
 
 def _words(label: str) -> str:
-    """
+    """A label as the name of a folder.
+
     >>> _words("sgd, input noise 8/255")
     'sgd, input noise 8_255'
     """

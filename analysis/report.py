@@ -1,9 +1,9 @@
 """The report of a sweep: its figures, a table of its scalars, and one self-contained page.
 
-`python -m analysis.report results/noise` writes `figures/*.png *.pdf *.csv`, `summary.csv` and `report.html` into the
-sweep's folder. It exits with 0 when all is drawn, 1 when a figure failed (the page says why, the others are there) or a
-trial lacks rows and so is left out, and 2 for a user's mistake. Files that it did not make it neither replaces nor
-removes (`engine.store.owned`).
+`python -m analysis.report results/noise` writes `figures/*.png *.pdf *.csv`, `summary.csv` and
+`report.html` into the sweep's folder. It exits with 0 when all is drawn, 1 when a figure failed
+(the page says why, the others are there) or a trial lacks rows and so is left out, and 2 for a
+user's mistake. Files that it did not make it neither replaces nor removes (`engine.store.owned`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from engine import terminal
 
@@ -23,6 +22,7 @@ if __name__ == "__main__":
 import yaml
 
 from analysis import catalogue, sections, table
+from analysis.arrays import CHOSEN_BY
 from analysis.drawing import FigureResult, draw, file_names
 from analysis.results import ReportError, Results
 from analysis.summary import summarise
@@ -32,11 +32,6 @@ from engine.store.store import Store
 from engine.terminal import say
 from tasks.parts.settings import UserError
 
-ALWAYS = (
-    *("id", "label", "correct", "condition", "found", "kind", "radius", "samples"),
-    *("distance_low", "distance_high"),
-)
-"""Row columns that figures use where there are any, besides those they need."""
 FAILED = ".error.txt"
 """How the file ends that a failed figure leaves in place of its picture."""
 PICTURES = (".png", ".pdf", ".csv")
@@ -46,26 +41,29 @@ PICTURES = (".png", ".pdf", ".csv")
 def build(
     results_uri: str | os.PathLike[str],
     *,
-    figures: Sequence[Any] | None = None,
+    figures: Sequence[object] | None = None,
     tell: Callable[[str], None] = say,
 ) -> list[str]:
     """Draws the figures of a sweep and writes its report.
 
-    A figure that fails loses no other: it leaves `figures/<name>.error.txt` and a line in the report (see `failures`).
+    A figure that fails loses no other: it leaves `figures/<name>.error.txt` and a line in the
+    report (see `failures`).
 
     Args:
         results_uri: the sweep's folder or URI.
-        figures: names, or mappings of one name to its options; by default those that the sweep asks for, and where it
-            asks for none, all that its rows can be drawn as.
-        tell: is called with a line for each finished trial that is left out, since rows of it are missing.
+        figures: names, or mappings of one name to its options; by default those that the sweep asks
+            for, and where it asks for none, all that its rows can be drawn as.
+        tell: is called with a line for each finished trial that is left out, since rows of it are
+            missing.
 
     Returns:
         The files that were written, as paths or URIs.
 
     Raises:
-        ReportError: there is no finished sweep here, or `figures` names what there is not; in one line.
-        UserError: nothing can be written here, or a file of the user's own is where the report, or a figure that is asked
-            for, belongs; in one line.
+        ReportError: there is no finished sweep here, or `figures` names what there is not; in one
+            line.
+        UserError: nothing can be written here, or a file of the user's own is where the report, or
+            a figure that is asked for, belongs; in one line.
     """
     store = table.open_store(results_uri)
     overview = table.overview(results_uri)
@@ -78,8 +76,8 @@ def build(
     folder.refuse(["summary.csv", "report.html", *told])
     if figures or overview.sweep.figures:
         folder.refuse(file for name in names for file in files_of(name))
-    needed = {column for one in chosen for need in one.needs for column in (need, f"{need}_se")}
-    results = table.load(results_uri, sorted(needed.union(ALWAYS))) if chosen else overview
+    needed = {column for one in chosen for column in (*one.needs, *one.uses)}
+    results = table.load(results_uri, sorted(needed.union(CHOSEN_BY))) if chosen else overview
     drawn = [_draw(one, results, name, folder) for one, name in zip(chosen, names, strict=True)] + refused
     written = [file for one in drawn for file in _write(folder, one)]
     summary = summarise(results)
@@ -106,14 +104,14 @@ def files_of(name: str) -> list[str]:
     return [f"figures/{name}{ending}" for ending in (*PICTURES, FAILED)]
 
 
-def figure_files(figures: Sequence[Any]) -> list[str]:
+def figure_files(figures: Sequence[object]) -> list[str]:
     """The files that the figures of a sweep's `figures:` may have."""
     names = file_names([catalogue.parse(entry) for entry in figures])
     return [file for name in names for file in files_of(name)]
 
 
 def _draw(chosen: catalogue.FigureChoice, results: Results, name: str, folder: SweepFolder) -> FigureResult:
-    """A figure; one that cannot be written, since a file of the user's own is in its way, is as one that cannot be drawn."""
+    """A figure. It fails where a file of the user's own is in its way."""
     try:
         folder.refuse(files_of(name))
     except UserError as error:
@@ -122,7 +120,7 @@ def _draw(chosen: catalogue.FigureChoice, results: Results, name: str, folder: S
 
 
 def _chosen(
-    overview: Results, figures: Sequence[Any] | None
+    overview: Results, figures: Sequence[object] | None
 ) -> tuple[list[catalogue.FigureChoice], list[FigureResult]]:
     """The figures to draw, and those that a sweep asks for but this version cannot draw."""
     columns = list(overview.rows.columns)
@@ -143,7 +141,7 @@ def _chosen(
 
 
 def _write(folder: SweepFolder, drawn: FigureResult) -> list[str]:
-    """Writes a figure's files, and removes those that an earlier report left under the same name."""
+    """Writes a figure's files, and removes those of an earlier report under the same name."""
     failed = f"{drawn.details.rstrip()}\n".encode() if drawn.error is not None else None
     contents = dict(zip(files_of(drawn.name), (drawn.png, drawn.pdf, drawn.csv, failed), strict=True))
     written = {file: content for file, content in contents.items() if content is not None}

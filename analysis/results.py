@@ -1,4 +1,4 @@
-"""A sweep's results in memory, as every figure gets them, and the words for its settings and columns."""
+"""A sweep's results in memory, and the words for its settings and columns."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.stats import SHARE, Bounds
-from engine.store.records import SweepRecord
+from engine.store.records import Epoch, SweepRecord
+
+Value = str | int | float | bool | None
+"""The value of a setting. Lists are text, as JSON."""
 
 GENERIC = {"radius", "kind", "name", "type", "strength", "probability", "value", "scale", "size"}
-"""Last parts of a dotted name that say nothing alone: `input_noise.radius` is called "input noise", not "radius"."""
+"""Last parts of a dotted name that say nothing alone: `input_noise.radius` is "input noise"."""
 
 OF_TRAINING = ("loss", "accuracy")
 """The metrics of an epoch that are of the images trained on."""
@@ -32,8 +35,10 @@ class Scores:
 
     Attributes:
         ids: (N,) its examples.
-        sums, counts: by scalar (N,): the scalar is the sum of its sums over that of its counts.
-        left_out: by scalar (G,): what it is without each group of examples; NaN where it is no number then.
+        sums: by scalar (N,): the scalar is the sum of its sums over that of its counts.
+        counts: by scalar (N,).
+        left_out: by scalar (G,): what the scalar is without each group of examples; NaN where it is
+            no number then.
     """
 
     ids: NDArray[np.int64]
@@ -48,11 +53,14 @@ class Results:
 
     Attributes:
         sweep: what the sweep says of itself.
-        trials: one line a trial, with its `config.*` and `summary.*` columns and the `recipe` it is one seed of.
-        rows: the rows of the finished trials, with `trial`, `recipe` and `config.<name>` for what varies.
+        trials: one line a trial, with its `config.*` and `summary.*` columns and the `recipe` that
+            it is one seed of.
+        rows: the rows of the finished trials, with `trial`, `recipe` and `config.<name>` for what
+            varies.
         varied: dotted names of the settings that vary, the seed left out.
         replicates: dotted name of the setting that repeats a recipe (the seed), or None.
-        scores: what the scalars of finished trials are made of, by trial; empty for trials of earlier versions.
+        scores: what the scalars of finished trials are made of, by trial; empty for trials of
+            earlier versions.
     """
 
     sweep: SweepRecord
@@ -64,7 +72,7 @@ class Results:
 
     @property
     def recipes(self) -> list[str]:
-        """The recipes with a finished trial, in the order of their settings' values; the first is the baseline."""
+        """The recipes with a finished trial, in the order of their settings' values."""
         done = self.trials.loc[self.trials["status"] == "done", "recipe"]
         return [str(recipe) for recipe in done.cat.categories if (done == recipe).any()]
 
@@ -80,56 +88,43 @@ class Results:
 
     @property
     def baseline(self) -> str | None:
-        """The condition that the others are compared with: the task's first, else that of the rows."""
+        """The condition that others are compared with: the first of the task, else of the rows."""
         there = self.rows.get("condition", pd.Series(dtype=object)).dropna().unique()
         return next(iter(self.sweep.conditions or map(str, there)), None)
 
-    def values(self, setting: str) -> list[Any]:
+    def values(self, setting: str) -> list[Value]:
         """The different values that finished trials give to a setting, in order."""
         done = self.trials.loc[self.trials["status"] == "done", f"config.{setting}"]
         return in_order(done)
 
     def is_numeric(self, setting: str) -> bool:
-        """Whether a setting takes at least two values in the finished trials, all of them numbers."""
+        """Whether a setting has at least two values in the finished trials, all of them numbers."""
         values = self.values(setting)
         return len(values) > 1 and all(map(is_number, values))
 
-    def setting_of(self, recipe: str, setting: str) -> Any:
+    def setting_of(self, recipe: str, setting: str) -> Value:
         """The value of a setting in a recipe."""
         return plain(self.trials.loc[self.trials["recipe"] == recipe, f"config.{setting}"].iloc[0])
 
     def setting_label(self, setting: str) -> str:
-        """The axis label of a setting: the sweep's own words where it has them."""
+        """The axis label of a setting: the words of the task where it has any."""
         given = self.sweep.labels.get(setting)
         if given and given != setting:
             return given
         return setting.removeprefix("recipe.").replace(".", " ").replace("_", " ")
 
     def column_label(self, column: str, kind: str | None = None) -> str:
-        """The axis label of a row column; in pixel space it may depend on the kind of noise."""
+        """The axis label of a row column. In pixel space it may depend on the kind of noise."""
         spaces = set(self.trials.get("config.space", pd.Series(dtype=object)).dropna())
         of_kind = self.sweep.by_kind.get(column, {}).get(kind or "")
         if of_kind is not None and spaces <= {"pixel"}:
             return of_kind
         return self.sweep.columns.get(column) or column.replace("_", " ")
 
-    def length_label(self, column: str) -> str:
-        """The axis label of the `radius` or `distance` of a search: its norm, where all have the same, and its unit."""
-        told = [
-            set(self.trials.get(f"config.attack.{name}", pd.Series(dtype=object)).dropna())
-            for name in ("norm", "space")
-        ]
-        norms, spaces = ({str(value) for value in values} for values in told)
-        if not norms or len(spaces) != 1 or norms == {"L0"}:
-            return self.column_label(column)
-        norm, space = "" if len(norms) > 1 else f"{norms.pop()} ", spaces.pop()
-        unit = "pixel units" if space == "pixel" else f"units of the typical magnitude of {space}"
-        return f"{norm}{column} ({unit})"
-
     def bounds(self, name: str) -> Bounds:
-        """What a row column, or a scalar of the trials, lies between: its task says so (`SHARES`).
+        """The limits of a row column or a scalar, as its task declares them (`SHARES`).
 
-        Of results that do not tell, everything that was measured decides.
+        Results of earlier versions do not tell them: there the values themselves decide.
         """
         shares = self.sweep.shares
         if shares is not None:
@@ -145,25 +140,32 @@ class Results:
         return classes[label] if 0 <= label < len(classes) else str(label)
 
 
-def epochs_of(trial: pd.Series) -> list[dict[str, Any]]:
-    """The epochs of a trial's network, from its line of `Results.trials`; none where it is about several, or trained none."""
+def epochs_of(trial: pd.Series) -> list[Epoch]:
+    """The epochs of a trial's network, from its line of `Results.trials`.
+
+    There are none where the trial is about several networks, or trained none.
+    """
     told = trial.get("epochs")
     return json.loads(told) if isinstance(told, str) else []
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Value:
     """A NumPy scalar as Python's own, and every kind of missing value as None.
 
     >>> plain(float("nan")) is None
     True
     """
-    if value is None or (pd.api.types.is_scalar(value) and pd.isna(value)):
+    if value is None or value is pd.NA or value is pd.NaT:
         return None
-    return value.item() if hasattr(value, "item") else value
+    if pd.api.types.is_scalar(value) and value != value:
+        return None
+    own: object = value.item() if isinstance(value, np.generic) else value
+    return own if isinstance(own, str | int | float) else str(own)
 
 
-def is_number(value: Any) -> bool:
-    """
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number; a truth value is none.
+
     >>> is_number(0.1), is_number(True), is_number(None)
     (True, False, False)
     """
@@ -171,7 +173,8 @@ def is_number(value: Any) -> bool:
 
 
 def sentence(words: str) -> str:
-    """
+    """Words with a capital letter first, whatever case the others have.
+
     >>> sentence("distance in L2")
     'Distance in L2'
     """
@@ -179,7 +182,9 @@ def sentence(words: str) -> str:
 
 
 def epoch_metric(metric: str) -> str:
-    """An epoch's metric in words: one of no split is that of the images trained on, with their noise and augmentation.
+    """An epoch's metric in words.
+
+    A metric that names no split is of the images trained on, with their noise and augmentation.
 
     >>> epoch_metric("loss"), epoch_metric("validation_loss")
     ('training loss', 'validation loss')
@@ -187,17 +192,18 @@ def epoch_metric(metric: str) -> str:
     return ("training " if metric in OF_TRAINING else "") + metric.replace("_", " ")
 
 
-def in_order(column: pd.Series) -> list[Any]:
+def in_order(column: pd.Series) -> list[Value]:
     """The different values of a column: numbers ascending, anything else in order of appearance.
 
     >>> in_order(pd.Series([0.1, 0.0, 0.1]))
     [0.0, 0.1]
     """
     values = [plain(value) for value in column.drop_duplicates()]
-    return sorted(values) if all(map(is_number, values)) else values
+    numbers = [value for value in values if is_number(value)]
+    return values if len(numbers) < len(values) else [*sorted(numbers)]
 
 
-def show(value: Any, digits: int = 3) -> str:
+def show(value: object, digits: int = 3) -> str:
     """A setting's value as a reader writes it.
 
     >>> show(8 / 255), show(None), show(True), show('["flip", "crop"]'), show(60_000)
@@ -273,11 +279,11 @@ def recipe_labels(settings: pd.DataFrame, fallback: str) -> tuple[list[str], lis
     return labels, sorted(order, key=lambda label: order[label])
 
 
-def _key(value: Any) -> str:
+def _key(value: object) -> str:
     return repr(plain(value))
 
 
-def _phrase(name: str, value: Any, digits: int) -> str:
+def _phrase(name: str, value: Value, digits: int) -> str:
     """A word speaks for itself, a number needs its name."""
     if isinstance(value, str):
         return show(value, digits)

@@ -1,4 +1,7 @@
-"""The words and numbers of `report.html`; `report.html.j2` lays them out, with everything escaped."""
+"""The words and numbers of `report.html`.
+
+`report.html.j2` lays them out, with everything escaped.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,76 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis import augmented, style
-from analysis.arrays import counted
+from analysis.arrays import conditions, counted
 from analysis.drawing import FigureResult
 from analysis.results import Results, epoch_metric, epochs_of, in_order, is_number, show
 from analysis.summary import scalars
-from engine.store.records import TrialRecord
+from engine.store.records import Epoch, TrialRecord
 
 BROAD = style.COLUMN * 1.5 * style.RC["savefig.dpi"]
 """Wider pictures than this, in pixels, span two columns of a paper."""
 NOT_REACHED = {"epoch", "learning_rate", *augmented.MEASURES}
-"""Of a stopped training's last epoch, what another column or table tells, or nothing is judged by."""
+"""Of a stopped training's last epoch, what is told elsewhere, or nothing is judged by."""
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib", "pyarrow")
+
+
+class Cells(TypedDict):
+    """A table: the heads of its columns and of its lines, and what stands in each line.
+
+    The page says what the corner is called where the table does not (`Headline`).
+    """
+
+    across: list[str]
+    down: list[str]
+    cells: list[list[tuple[str, str]]]
+
+
+class Headline(Cells):
+    """The table of scalars."""
+
+    corner: str
+
+
+class Stopped(TypedDict):
+    """The table of trials that were stopped; `down` has each with how far it came."""
+
+    across: list[str]
+    down: list[tuple[str, str]]
+    cells: list[list[str]]
+
+
+class Shown(TypedDict):
+    """A figure on the page: its picture in base 64, or the error in its place."""
+
+    name: str
+    title: str
+    image: str | None
+    broad: bool
+    caption: str
+    error: str | None
+
+
+class Wrong(TypedDict):
+    """A trial that failed a self-check, and what is wrong."""
+
+    trial: str
+    label: str
+    words: str
+
+
+class Check(TypedDict):
+    """A self-check, in how many trials it was made, and those that failed it."""
+
+    what: str
+    trials: int
+    failed: list[Wrong]
 
 
 def render(
@@ -43,6 +98,7 @@ def render(
     """The report as one page of HTML.
 
     Args:
+        results: of the sweep.
         drawn: the figures, failed ones too.
         summary: one line a recipe (`analysis.summary.summarise`).
         records: what each trial says of itself (`trial.json`), by trial.
@@ -82,7 +138,8 @@ def render(
         varied=varied,
         spec=spec,
         columns=_glossary(results),
-        centres="condition" in results.rows,
+        baseline=results.baseline,
+        moved=_moved(results),
         versions=_versions(records),
     )
 
@@ -130,15 +187,23 @@ def _when(records: Mapping[str, TrialRecord]) -> list[tuple[str, str]]:
 
 
 def _clock(seconds: float) -> str:
-    """
+    """Seconds since 1970 as a date and a time.
+
     >>> _clock(0)
     '1970-01-01 00:00 UTC'
     """
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def _moved(results: Results) -> list[str]:
+    """The conditions other than the baseline, where some of their centres may be missing."""
+    if not {"condition", "found"} <= set(results.rows):
+        return []
+    return [name for name in conditions(results.rows) if name != results.baseline]
+
+
 def _not_found(results: Results) -> str:
-    """How many adversarial searches around correctly classified images found nothing, in words."""
+    """In words, how many attacks on correctly classified images found nothing."""
     rows = results.rows
     if "found" not in rows or "condition" not in rows:
         return ""
@@ -153,7 +218,8 @@ def _not_found(results: Results) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """
+    """A time in the unit that suits it.
+
     >>> _duration(42), _duration(600), _duration(9000)
     ('42 s', '10.0 min', '2.5 h')
     """
@@ -162,13 +228,13 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _headline(results: Results, summary: pd.DataFrame) -> dict[str, Any]:
-    """The table of scalars: recipes down and scalars across, or the other way round, whichever is narrower."""
+def _headline(results: Results, summary: pd.DataFrame) -> Headline:
+    """The table of scalars: recipes down and scalars across, or the other way round if narrower."""
     names = scalars(results)
     recipes = [f"{line['recipe']} ({_seeds(line)})" for _, line in summary.iterrows()]
     cells = [[_cell(line, name) for name in names] for _, line in summary.iterrows()]
     if len(names) > len(recipes):
-        return {"corner": "scalar", "across": recipes, "down": names, "cells": list(zip(*cells, strict=True))}
+        return {"corner": "scalar", "across": recipes, "down": names, "cells": [*map(list, zip(*cells, strict=True))]}
     return {"corner": "recipe", "across": names, "down": recipes, "cells": cells}
 
 
@@ -196,20 +262,26 @@ def _cell(line: pd.Series, name: str) -> tuple[str, str]:
     return f"{mean:{form}}", "" if math.isnan(low) else f"{low:{form}} {to} {high:{form}}"
 
 
-def _figure(drawn: FigureResult) -> dict[str, Any]:
+def _figure(drawn: FigureResult) -> Shown:
     image = base64.b64encode(drawn.png).decode() if drawn.png is not None else None
     title = drawn.name.replace("_", " ").replace("-", " ")
     broad = drawn.png is not None and int.from_bytes(drawn.png[16:20], "big") > BROAD  # a PNG tells its width there
-    told = {"caption": drawn.caption, "error": drawn.error}
-    return {"name": drawn.name, "title": title, "image": image, "broad": broad, **told}
+    return {
+        "name": drawn.name,
+        "title": title,
+        "image": image,
+        "broad": broad,
+        "caption": drawn.caption,
+        "error": drawn.error,
+    }
 
 
-def _augmented(results: Results, records: Mapping[str, TrialRecord]) -> dict[str, Any]:
+def _augmented(results: Results, records: Mapping[str, TrialRecord]) -> Cells:
     """The table of what augmentation does: its measures across, recipes down."""
     lines = augmented.effects(results, records)
     return {
         "across": list(augmented.MEASURES.values()),
-        "down": [f"{line['recipe']} ({counted(line['seeds'], 'seed')})" for line in lines],
+        "down": [f"{line['recipe']} ({counted(int(line['seeds']), 'seed')})" for line in lines],
         "cells": [[_cell(pd.Series(line), name) for name in augmented.MEASURES] for line in lines],
     }
 
@@ -226,9 +298,12 @@ def _failed(results: Results, records: Mapping[str, TrialRecord]) -> list[dict[s
     return listed
 
 
-def _stopped(results: Results) -> dict[str, Any]:
-    """The table of the trials that a scheduler stopped, the shortest first: how far each came, and its last epoch's metrics."""
-    found = []
+def _stopped(results: Results) -> Stopped:
+    """The table of the trials that a scheduler stopped, the shortest first.
+
+    It tells how far each came, and the metrics of its last epoch.
+    """
+    found: list[tuple[str, str, Epoch]] = []
     for _, line in results.trials[results.trials["status"] == "stopped"].iterrows():
         last = epochs_of(line)[-1]
         whole = line.get("config.recipe.epochs")
@@ -243,9 +318,9 @@ def _stopped(results: Results) -> dict[str, Any]:
     }
 
 
-def _checks(results: Results, records: Mapping[str, TrialRecord]) -> list[dict[str, Any]]:
-    """Each self-check of the trials (`checks` of `trial.json`: words on what is wrong, or None), with those it failed in."""
-    found: dict[str, dict[str, Any]] = {}
+def _checks(results: Results, records: Mapping[str, TrialRecord]) -> list[Check]:
+    """Each self-check of the trials (`checks` of `trial.json`), with those that failed it."""
+    found: dict[str, Check] = {}
     for _, line in results.trials.iterrows():
         record = records.get(line["trial"], TrialRecord())
         for what, wrong in record.checks.items():

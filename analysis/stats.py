@@ -1,22 +1,26 @@
 """Intervals of proportions and means: no number without its uncertainty.
 
-S seeds, N examples, R points along a ladder (radii), G groups of examples, B bootstrap resamples. NaN stands for "not measured".
+Shapes: S seeds, N examples, R points along a ladder (radii), G groups of examples, B bootstrap
+resamples. NaN stands for "not measured".
 
-A number of a recipe is the mean over its seeds of what each seed's network gives. Two things could have come out otherwise: the
-trainings (other seeds) and the examples (other images). The same examples are seen under each seed, so their part of the variance does not
-shrink with more seeds. Every interval of a report comes from these two parts (`crossed_mean`).
+A number of a recipe is the mean over its seeds of what each seed's network gives. Two things could
+have come out otherwise: the trainings (other seeds) and the examples (other images). The same
+examples are seen under each seed, so their part of the variance does not shrink with more seeds.
+Every interval of a report comes from these two parts (`crossed_mean`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+from tasks.parts.measures.wilson import wilson as score_interval
+
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Bounds = tuple[float, float] | None
 """What values lie between: `SHARE`, `DIFFERENCE` (of two shares), or None for any number."""
 SHARE: Bounds = (0.0, 1.0)
@@ -32,8 +36,10 @@ class Estimate:
 
     Attributes:
         mean: (R,), each seed counting as much as any other.
-        low, high: (R,) the ends of the interval. With two seeds: the lower and the higher of them, since two seeds give no
-            interval. NaN where nothing can be said: fewer than two examples, or a number without bounds that never varied.
+        low: (R,) the lower end of the interval. With two seeds it is the lower of them, since two
+            seeds give no interval. NaN where nothing can be said: of fewer than two examples, or of
+            a number without bounds that never varied.
+        high: (R,) the upper end, likewise.
         n: (R,) how many different examples were measured.
         seeds: (R,) under how many seeds.
     """
@@ -41,32 +47,39 @@ class Estimate:
     mean: Floats
     low: Floats
     high: Floats
-    n: NDArray[np.int64]
-    seeds: NDArray[np.int64]
+    n: Ints
+    seeds: Ints
 
-    def columns(self) -> dict[str, Any]:
-        """What a table shows of it."""
+    def columns(self) -> dict[str, Floats | Ints]:
+        """Its arrays by name, as columns of a table."""
         return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n, "seeds": self.seeds}
 
 
 def crossed_mean(
     values: ArrayLike, counts: ArrayLike | None = None, *, level: float = 0.95, bounds: Bounds = None
 ) -> Estimate:
-    """Mean over seeds and examples, where each seed's network saw the same examples, with its interval.
+    """The mean over seeds and examples, with its interval.
 
-    The half width h adds up two parts, `h^2 = t_{S-1}^2 V_seeds + t_{N-1}^2 V_examples`. `V_seeds = s^2 / S` is that of the seeds' means.
-    `V_examples` is the jackknife variance over examples of the mean over seeds, less what `V_seeds` holds already (the part that differs by
-    seed and example). So it is Student's interval over the seeds where the trainings differ, and the one over the examples where
-    they do not; in between it is a little too wide. With one seed it is that over the examples alone, and says
-    nothing about other trainings. A share has its interval on the logit scale (delta method), so within (0, 1), and there `V_seeds` is the
-    larger of that and of the seeds' logits; where it is 0 or 1, or never varied, it has Wilson's.
+    Each seed's network saw the same examples. The half width h adds up two parts,
+    `h^2 = t_{S-1}^2 V_seeds + t_{N-1}^2 V_examples`. `V_seeds = s^2 / S` is that of the seeds'
+    means. `V_examples` is the jackknife variance over examples of the mean over seeds, less what
+    `V_seeds` holds already (the part that differs by seed and example). So it is Student's interval
+    over the seeds where the trainings differ, and the one over the examples where they do not; in
+    between it is a little too wide. With one seed it is that over the examples alone, and says
+    nothing about other trainings.
 
-    Simulated coverage of 95 % intervals with three seeds and more: 93 to 98 %, also where seeds dominate
-    (`tests/benchmarks/coverage.py`).
+    A share has its interval on the logit scale (delta method), so within (0, 1), and there
+    `V_seeds` is the larger of that and of the seeds' logits. Where it is 0 or 1, or never varied,
+    it has Wilson's.
+
+    Simulated coverage of 95 % intervals with three seeds and more: 93 to 98 %, also where seeds
+    dominate (`tests/benchmarks/coverage.py`).
 
     Args:
-        values: (S, N, R), NaN where nothing was measured. With `counts`, sums of that many measurements of an example.
-        counts: (S, N, R); by default 1 where there is a value. A seed's mean is its sum of values over its sum of counts.
+        values: (S, N, R), NaN where nothing was measured. With `counts`, sums of that many
+            measurements of an example.
+        counts: (S, N, R); by default 1 where there is a value. A seed's mean is its sum of values
+            over its sum of counts.
         level: of the interval.
         bounds: `SHARE`, `DIFFERENCE`, or None.
 
@@ -89,13 +102,16 @@ def crossed_mean(
 def crossed_statistic(
     by_seed: ArrayLike, left_out: ArrayLike, n: int, *, level: float = 0.95, bounds: Bounds = None
 ) -> Estimate:
-    """As `crossed_mean`, of a number that is no mean over examples: by the jackknife over groups of examples.
+    """As `crossed_mean`, of a number that is no mean over examples.
+
+    Its part over examples is by the jackknife over groups of them.
 
     Args:
         by_seed: (S,) the number under each seed.
         left_out: (S, G) the number under each seed without each of the groups.
         n: how many examples there are in all groups.
-        level, bounds: as there.
+        level: of the interval.
+        bounds: `SHARE`, `DIFFERENCE`, or None.
     """
     each = np.asarray(by_seed, float)[:, None]
     deleted = np.asarray(left_out, float)[:, :, None]
@@ -104,10 +120,14 @@ def crossed_statistic(
 
 
 def over_seeds(values: ArrayLike, *, level: float = 0.95, bounds: Bounds = None) -> Estimate:
-    """Mean of one number a seed, of which nothing is known by example: Student's interval, within the bounds.
+    """The mean of one number a seed, with Student's interval within the bounds.
 
-    >>> float(over_seeds([1.0, 2.0, 3.0]).mean[0]), over_seeds([1.0]).low.tolist(), over_seeds([1.0, 3.0]).high.tolist()
-    (2.0, [nan], [3.0])
+    It is for numbers of which nothing is known by example.
+
+    >>> float(over_seeds([1.0, 2.0, 3.0]).mean[0]), over_seeds([1.0]).low.tolist()
+    (2.0, [nan])
+    >>> over_seeds([1.0, 3.0]).high.tolist()
+    [3.0]
     """
     each = np.asarray(values, float)[:, None]
     none = np.zeros(1, int)
@@ -117,10 +137,11 @@ def over_seeds(values: ArrayLike, *, level: float = 0.95, bounds: Bounds = None)
     return Estimate(estimate.mean, low, high, none, estimate.seeds)
 
 
-def _estimate(
-    by_seed: Floats, left_out: Floats, groups: NDArray[np.int64], n: NDArray[np.int64], level: float, bounds: Bounds
-) -> Estimate:
-    """From each seed's number (S, R) and those without each group of examples (S, G, R), of which `groups` (R,) hold any."""
+def _estimate(by_seed: Floats, left_out: Floats, groups: Ints, n: Ints, level: float, bounds: Bounds) -> Estimate:
+    """The estimate from each seed's number (S, R), and those without each group (S, G, R).
+
+    `groups` (R,) is how many of the groups hold any example.
+    """
     known = np.isfinite(by_seed)
     seeds = known.sum(0)
     several = np.maximum(seeds, 1)
@@ -148,12 +169,14 @@ def _estimate(
     )
 
 
-def _spread_of_logits(shares: Floats, mean: Floats, n: NDArray[np.int64]) -> Floats:
-    """The variance (R,) on the logit scale of the mean share, from the variance v of the S seeds' logits.
+def _spread_of_logits(shares: Floats, mean: Floats, n: Ints) -> Floats:
+    """The variance (R,) of the mean share, on the logit scale.
 
-    `v / S + (1 - 2 mean)^2 v^2 / (2 (S - 1))`. The second part is for the skew of shares close to 0 or 1: there the mean share depends on
-    v too, by `v (1 - 2 mean) / 2` on this scale, and v is known from S seeds only (Cox's method for the mean of a lognormal number;
-    Zhou and Gao, 1997). Half an example is added to both sides of each share, so that 0 and 1 have logits.
+    It is `v / S + (1 - 2 mean)^2 v^2 / (2 (S - 1))`, where v is the variance of the logits of the S
+    seeds. The second part is for the skew of shares close to 0 or 1: there the mean share depends
+    on v too, by `v (1 - 2 mean) / 2` on this scale, and v is known from S seeds only (Cox's method
+    for the mean of a lognormal number; Zhou and Gao, 1997). Half an example is added to both sides
+    of each share, so that 0 and 1 have logits.
     """
     known = np.isfinite(shares)
     seeds = np.maximum(known.sum(0), 1)
@@ -163,8 +186,8 @@ def _spread_of_logits(shares: Floats, mean: Floats, n: NDArray[np.int64]) -> Flo
     return variance / seeds + ((1 - 2 * mean) * variance) ** 2 / (2 * others)
 
 
-def _ends(mean: Floats, half: Floats, n: NDArray[np.int64], level: float, bounds: Bounds) -> tuple[Floats, Floats]:
-    """The ends of intervals of these half widths, (R,): within the bounds, and never of no width."""
+def _ends(mean: Floats, half: Floats, n: Ints, level: float, bounds: Bounds) -> tuple[Floats, Floats]:
+    """The ends (R,) of intervals of these half widths, within the bounds, and never of no width."""
     tiny = 1e-12 * np.maximum(1, np.abs(mean))  # rounding
     still = half <= tiny
     if bounds is None:
@@ -183,7 +206,15 @@ def _ends(mean: Floats, half: Floats, n: NDArray[np.int64], level: float, bounds
 
 
 def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Score interval of a proportion (Wilson, 1927). `(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)`.
+    """The ends of the score interval of a proportion (Wilson, 1927), NaN where there are no trials.
+
+    Args:
+        successes: how many, at least 0 and at most as many as the trials.
+        trials: how many.
+        level: of the interval.
+
+    Raises:
+        ValueError: more successes than trials, or fewer than none.
 
     >>> low, high = wilson(9, 10)
     >>> round(float(low), 3), round(float(high), 3)
@@ -192,18 +223,19 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
     k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(trials, float))
     if np.any((k < 0) | (k > n)):
         raise ValueError("successes must lie between 0 and the number of trials")
-    z = special.ndtri(0.5 + level / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / n
-        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        centre, half = score_interval(k, n, p * (1 - p), float(special.ndtri(0.5 + level / 2)))
     low = np.where(k == 0, 0.0, centre - half)  # exact at the ends, where rounding would leave 1e-17
     high = np.where(k == n, 1.0, centre + half)
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
 
 
 def resample_weights(count: int, resamples: int, rng: np.random.Generator) -> Floats:
-    """How often each of `count` things is drawn in each resample of count - 1 draws, (B, count); one alone: always."""
+    """How often each of `count` things is drawn in each resample, (B, count).
+
+    A resample has count - 1 draws; one thing alone is in all of them.
+    """
     if count == 1:
         return np.ones((resamples, 1))
     draws = rng.integers(count, size=(resamples, count - 1))
@@ -212,11 +244,12 @@ def resample_weights(count: int, resamples: int, rng: np.random.Generator) -> Fl
 
 
 def rank_correlation(first: ArrayLike, second: ArrayLike, weights: ArrayLike | None = None) -> Floats:
-    """Spearman's rank correlation (1904) with average ranks for ties, where each pair counts as often as its weight says.
+    """Spearman's rank correlation (1904), with average ranks for ties.
 
     Args:
-        first, second: (N,).
-        weights: (B, N), how often each pair is there in each of B resamples; by default once.
+        first: (N,).
+        second: (N,).
+        weights: (B, N), how often each pair counts in each of B resamples; by default once.
 
     Returns:
         (B,), NaN where all that is there of either is tied.
@@ -235,7 +268,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, weights: ArrayLike | N
 
 
 def _weighted_ranks(values: Floats, times: Floats) -> Floats:
-    """(N,), (B, N) -> (B, N): the mean rank of each value's ties, from 1, if each value were there that many times."""
+    """The mean ranks (B, N), from 1, of values (N,) that are there so many times (B, N)."""
     order = np.argsort(values, kind="stable")
     different, group = np.unique(values[order], return_inverse=True)
     starts = np.searchsorted(values[order], different)

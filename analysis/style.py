@@ -1,6 +1,7 @@
 """How a figure looks: for a paper's column, readable in grey and by the colour-blind, no ornament.
 
-Figures are made without pyplot, so nothing here is global: `paper()` sets Matplotlib's settings for a `with` block.
+Figures are made without pyplot, so nothing here is global: `paper()` sets Matplotlib's settings for
+a `with` block.
 """
 
 from __future__ import annotations
@@ -10,28 +11,50 @@ import re
 import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+Colour = str | tuple[float, float, float, float]
+Dash = Literal["-", ":", ""] | tuple[float, tuple[float, ...]]
+"""A line style: its name, or an offset with the lengths of dashes and gaps, in points."""
+
+
+class Look(TypedDict, total=False):
+    """How a line is drawn, in Matplotlib's own words."""
+
+    color: Colour
+    marker: str
+    linestyle: Dash
+    linewidth: float
+    markersize: float
+    markerfacecolor: Colour
+    markeredgewidth: float
+    alpha: float
+    zorder: float
+
 
 COLUMN = 3.4
 DOUBLE = 7.0
 """Widths of one and of two columns of a paper, in inches."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C7A00", "#5B3A8E")
-"""Okabe and Ito (2008): colours that the colour-blind tell apart; its yellow, too pale for lines, and its black, kept for
-means, are replaced."""
+"""Colours that the colour-blind tell apart (Okabe and Ito, 2008).
+
+Two are replaced: yellow, which is too pale for lines, and black, which is kept for means.
+"""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
+DASHES: tuple[Dash, ...] = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (7, 2)), (0, (3, 1, 1, 1, 1, 1)))
 GREY = "#6b6b6b"
 HARD = "\N{NO-BREAK SPACE}"
 
-RC: dict[str, Any] = {
+RC = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -65,22 +88,41 @@ def paper() -> AbstractContextManager[None]:
     """The settings of every figure, within a `with` block."""
     from matplotlib import rc_context
 
-    return rc_context(cast(Any, RC))
+    return rc_context(cast(Any, RC))  # its keys are literals to Matplotlib
 
 
-def panels(rows: int, columns: int, *, width: float, height: float, **share: Any) -> tuple[Figure, Any]:
-    """A figure of `rows` x `columns` panels, each `height` inches high, and its axes as a 2-D array."""
+Shared = Literal["none", "all", "row", "col"]
+
+
+def panels(
+    rows: int,
+    columns: int,
+    *,
+    width: float,
+    height: float,
+    sharex: bool | Shared = False,
+    sharey: bool | Shared = False,
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure of `rows` x `columns` panels, and its axes as a 2-D array.
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        width: of the figure, in inches.
+        height: of each panel, in inches.
+        sharex: which panels have a common horizontal axis, as Matplotlib has it.
+        sharey: which have a common vertical axis.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, rows * height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **share)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
 
 
 def save(figure: Figure, form: str) -> bytes:
-    """The figure as a file's content; the same figure gives the same bytes.
+    """A figure as the content of a file of this form ("png" or "pdf").
 
-    Args:
-        form: "png" or "pdf".
+    The same figure gives the same bytes.
     """
     buffer = io.BytesIO()
     with paper():
@@ -88,7 +130,7 @@ def save(figure: Figure, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def colours(count: int, numeric: bool) -> list[Any]:
+def colours(count: int, numeric: bool) -> list[Colour]:
     """Colours for `count` things: light to dark for numbers, as different as can be for names."""
     if not numeric:
         return [COLOURS[place % len(COLOURS)] for place in range(count)]
@@ -97,20 +139,39 @@ def colours(count: int, numeric: bool) -> list[Any]:
     return [colormaps["viridis"](place) for place in np.linspace(0.88, 0.0, count)] if count > 1 else [COLOURS[0]]
 
 
-def look(place: int, count: int, numeric: bool = False) -> dict[str, Any]:
+def look(place: int, count: int, numeric: bool = False) -> Look:
     """Colour, marker and dash of the `place`-th of `count` lines."""
     dash = "-" if numeric else DASHES[place % len(DASHES)]
     return {"color": colours(count, numeric)[place], "marker": MARKERS[place % len(MARKERS)], "linestyle": dash}
 
 
-def curve(ax: Axes, x: Any, mean: Any, low: Any, high: Any, *, alpha: float = 0.16, **how: Any) -> None:
-    """A line with its band; the markers' edges are white, so that they stand out where lines cross."""
-    ax.plot(x, mean, markeredgecolor="white", markeredgewidth=0.4, **how)
+def curve(
+    ax: Axes, x: ArrayLike, mean: ArrayLike, low: ArrayLike, high: ArrayLike, how: Look, *, alpha: float = 0.16
+) -> None:
+    """A line with its band.
+
+    The edges of markers are white, so that they stand out where lines cross.
+
+    Args:
+        ax: the panel.
+        x: (N,) where the points lie.
+        mean: (N,) their heights.
+        low: (N,) the lower edge of the band.
+        high: (N,) its upper edge.
+        how: of the line; the band has its colour.
+        alpha: how opaque the band is, from 0 to 1.
+    """
+    line: Look = {"markeredgewidth": 0.4, **how}
+    ax.plot(x, mean, markeredgecolor="white", **line)
     ax.fill_between(x, np.asarray(low, float), np.asarray(high, float), color=how["color"], alpha=alpha, linewidth=0)
 
 
-def probability_axis(ax: Axes, values: Any) -> None:
-    """Limits of a y axis: for shares and probabilities up to 1, from 0 where they come near it; else Matplotlib's choice."""
+def probability_axis(ax: Axes, values: ArrayLike) -> None:
+    """Limits of a vertical axis of shares or probabilities.
+
+    They reach up to 1, and from 0 where values come near it. Of other values, and of small ones
+    alone, the limits are Matplotlib's choice.
+    """
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     if not len(known) or known.min() < 0 or known.max() > 1 or known.max() < 0.5:
@@ -120,7 +181,10 @@ def probability_axis(ax: Axes, values: Any) -> None:
 
 
 def number_axis(ax: Axes, values: ArrayLike) -> None:
-    """A number line for the given values: logarithmic where they span a factor of 30 or more, ticks at the values."""
+    """A horizontal axis of numbers, with ticks at the values.
+
+    It is logarithmic where the values span a factor of 30 or more.
+    """
     from matplotlib.ticker import NullLocator
 
     points = np.unique(np.asarray(values, float))
@@ -162,8 +226,11 @@ def _inches(label: str) -> float:
     return 0.065 * len(label) + 0.08
 
 
-def _apart(points: Any, places: Any, width: float) -> list[float]:
-    """Those of the points whose labels would not touch: the first, then each that is far enough from the one before."""
+def _apart(points: NDArray[np.float64], places: NDArray[np.float64], width: float) -> list[float]:
+    """Those of the points whose labels would not touch.
+
+    They are the first, then each that is far enough from the one before.
+    """
     kept: list[int] = []
     scale = width / max(places[-1] - places[0], 1e-300)
     for here in range(len(points)):
@@ -174,7 +241,9 @@ def _apart(points: Any, places: Any, width: float) -> list[float]:
 
 
 def wrap(label: str, inches: float) -> str:
-    """An axis label broken into lines that fit along an axis of that length; a unit in brackets stays together if it is short.
+    """An axis label broken into lines that fit along an axis of that length.
+
+    A unit in brackets stays together if it is short.
 
     >>> print(wrap("training-noise radius (pixel units)", 2))
     training-noise radius
@@ -197,7 +266,7 @@ def legend_height(width: float, labels: Sequence[str]) -> float:
     return 0.15 * (-(-len(labels) // legend_columns(width, labels)) - 1) if labels else 0.0
 
 
-def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str | None = None) -> None:
+def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str], title: str | None = None) -> None:
     """A legend outside the panels, in as many columns as the figure's width holds."""
     if not handles:
         return

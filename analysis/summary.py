@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.results import Results, Scores
-from analysis.stats import Estimate, crossed_mean, crossed_statistic, over_seeds
+from analysis.stats import Estimate, Floats, crossed_mean, crossed_statistic, over_seeds
 
 LEVEL = 0.95
 
@@ -22,13 +21,17 @@ def scalars(results: Results) -> list[str]:
 
 
 def summarise(results: Results) -> pd.DataFrame:
-    """One line a recipe: `recipe`, the varied settings, `seeds` that are done, `trials` of it in all, and `<scalar>`, `<scalar>.low`,
-    `<scalar>.high`.
+    """One line a recipe: its settings, its seeds, and its scalars with their intervals.
 
-    The recipes of a grid come in its order, those of a search with the best of its (first) objective first; there those of which a
-    trial was stopped or failed come after all others, since their means are of the seeds that survived.
+    The columns are `recipe`, the varied settings, `seeds` that are done, `trials` of it in all, and
+    `<scalar>`, `<scalar>.low`, `<scalar>.high`.
 
-    The intervals are those of the figures (`stats.crossed_mean`): over seeds and examples. With two seeds, `low` and `high` are the seeds.
+    The recipes of a grid come in its order, those of a search with the best of its (first)
+    objective first. There those of which a trial was stopped or failed come after all others, since
+    their means are of the seeds that survived.
+
+    The intervals are those of the figures (`stats.crossed_mean`): over seeds and examples. With two
+    seeds, `low` and `high` are the seeds.
     """
     done = results.trials[results.trials["status"] == "done"]
     lines = []
@@ -55,10 +58,14 @@ def summarise(results: Results) -> pd.DataFrame:
 def estimate(results: Results, trials: pd.DataFrame, scalar: str, level: float) -> Estimate:
     """A scalar's mean over trials that differ by their seed, with its interval; one point.
 
-    Over seeds and examples, where what the scalar is made of was kept for all of the trials; else over the seeds alone.
+    The interval is over seeds and examples where all of the trials kept what the scalar is made of,
+    else over the seeds alone.
 
     Args:
+        results: of the sweep.
         trials: lines of `results.trials`; those that lack the scalar do not count.
+        scalar: its name.
+        level: of the interval.
     """
     column = trials.get(f"summary.{scalar}", pd.Series(np.nan, trials.index, dtype=float))
     values = pd.to_numeric(column, errors="coerce").to_numpy(float)
@@ -79,7 +86,7 @@ def estimate(results: Results, trials: pd.DataFrame, scalar: str, level: float) 
     return over_seeds(values if len(values) else [np.nan], level=level, bounds=bounds)
 
 
-def _aligned(scores: Sequence[Scores], scalar: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _aligned(scores: Sequence[Scores], scalar: str) -> tuple[Floats, Floats]:
     """The sums and counts of several trials on common examples, (S, N, 1) each."""
     ids = np.unique(np.concatenate([one.ids for one in scores]))
     both = np.zeros((2, len(scores), len(ids), 1))

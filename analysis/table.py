@@ -24,10 +24,11 @@ READERS = 8
 
 
 def overview(results: str | os.PathLike[str]) -> Results:
-    """A sweep's results with an empty `rows` frame that only tells which columns there are.
+    """A sweep's results without their rows: the empty frame tells which columns there are.
 
     Raises:
-        ReportError: the folder holds no sweep, or none of its trials is finished and has all of its rows.
+        ReportError: the folder holds no sweep, or none of its trials is finished and has all of its
+            rows.
     """
     store = open_store(results)
     sweep, trials, varied, replicates = _trials(store)
@@ -41,15 +42,18 @@ def overview(results: str | os.PathLike[str]) -> Results:
 
 
 def load(results: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Results:
-    """A sweep's results, with the rows of every finished trial; one that lacks rows of some of its examples is `incomplete`.
+    """A sweep's results, with the rows of every finished trial.
+
+    A trial that lacks rows of some of its examples is `incomplete`.
 
     Args:
         results: the sweep's folder or URI (`s3://bucket/results/noise`).
-        columns: the row columns to read, all by default; those that are not there are left out. A large sweep has many
-            millions of rows: a figure's `needs` says what it takes.
+        columns: the row columns to read, all by default; those that are not there are left out. A
+            large sweep has many millions of rows: a figure's `needs` says what it takes.
 
     Raises:
-        ReportError: the folder holds no sweep, or none of its trials is finished and has all of its rows.
+        ReportError: the folder holds no sweep, or none of its trials is finished and has all of its
+            rows.
     """
     store = open_store(results)
     sweep, trials, varied, replicates = _trials(store)
@@ -81,11 +85,10 @@ def incomplete(results: Results) -> list[str]:
 
 
 def _leave_out(store: Store, trials: pd.DataFrame) -> None:
-    """Gives the finished trials that lack the rows of some of their `examples` the status `incomplete`; `lacks` says what.
+    """Marks the finished trials that lack the rows of some of their `examples` as `incomplete`.
 
-    Args:
-        store: of the folder that has the trials.
-        trials: those of an earlier version, which did not count the examples, are left as they are.
+    `lacks` says what is missing. Trials of an earlier version, which did not count the examples,
+    are left as they are. `store` is that of the folder that has the trials.
 
     Raises:
         ReportError: no trial has all of its rows.
@@ -131,7 +134,9 @@ def open_store(results: str | os.PathLike[str]) -> Store:
 
 
 def home_of(store: Store, sweep: SweepRecord) -> Store:
-    """The store of the folder that has a sweep's `trials`: its own, or, of a quick look, that of the sweep beside it.
+    """The store of the folder that has a sweep's `trials`.
+
+    It is the sweep's own, or, of a quick look, that of the sweep beside it.
 
     Args:
         store: of the sweep's folder.
@@ -176,10 +181,13 @@ def _trials(store: Store) -> tuple[SweepRecord, pd.DataFrame, tuple[str, ...], s
 
 
 def _leaves(varied: Iterable[str], trials: pd.DataFrame) -> list[str]:
-    """The settings that have a column; a group that varies as a whole stands for those of its settings that differ.
+    """The settings that have a column.
+
+    A group that varies as a whole stands for those of its settings that differ.
 
     Raises:
-        ReportError: one has no column at or below it: without it different recipes would pass for seeds of one.
+        ReportError: one has no column at or below it; without it different recipes would pass for
+            seeds of one.
     """
     leaves: list[str] = []
     for name in varied:
@@ -210,7 +218,7 @@ def _rows(store: Store, trial: str, columns: Sequence[str] | None) -> pa.Table |
 
 
 def _scores(store: Store, trials: pd.DataFrame) -> dict[str, Scores]:
-    """What the scalars of the finished trials are made of; nothing for those that an earlier version measured."""
+    """What the scalars of finished trials are made of; nothing for those of an earlier version."""
     done = [str(trial) for trial in trials.loc[trials["status"] == "done", "trial"]]
     with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(lambda trial: _scores_of(store, trial), done)
@@ -238,7 +246,7 @@ def _scores_of(store: Store, trial: str) -> Scores | None:
 
 
 def _join(rows: pd.DataFrame, done: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
-    """Gives each row its trial's recipe and settings, as codes: a sweep has few settings and many rows."""
+    """Gives each row its trial's recipe and settings, as codes, since rows are many."""
     rows["trial"] = pd.Categorical(rows["trial"], categories=list(done["trial"]))
     trial = rows["trial"].cat.codes.to_numpy()
     recipe = done["recipe"].cat

@@ -1,45 +1,42 @@
-"""Everything a classifier is judged by, example by example: accuracy, calibration, and what noise, a search and corruptions do to them.
+"""How accurate, calibrated and robust a classifier is, example by example.
 
-Each image is classified as it is (`clean`), with Gaussian noise at a ladder of radii (`noise`), at the end of an adversarial search of a
-given radius (`attack`), and after everyday damage in several severities (`corruption`, with numbers that cannot be compared to those on
-CIFAR-10-C). The noise directions are those of `input_flatness`, so that the two tasks can be compared sample by sample.
+Each image is classified as it is (`clean`), with Gaussian noise at a ladder of radii (`noise`),
+after an attack of a given radius (`attack`), and after everyday damage in several severities
+(`corruption`; the numbers cannot be compared to those on CIFAR-10-C). The noise directions are
+those of `input_flatness`, so that the two tasks can be compared sample by sample.
 
 Rows: one for each example, condition, change and level of its ladder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self, get_args
 
-import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from tasks.parts.artifacts import adversarial_examples
-from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
-from tasks.parts.batching import batch_size, in_batches
-from tasks.parts.contract import Batch, Needs, TaskConfig
-from tasks.parts.data import load as data
+from tasks.parts.artifacts.common.kind import Given
+from tasks.parts.attack_task import AttackConfig
+from tasks.parts.batching import in_batches
+from tasks.parts.columns import EXAMPLE
+from tasks.parts.contract import Batch, Needs
+from tasks.parts.data.load import Split
 from tasks.parts.measures.calibration import BINS, expected_calibration_error
 from tasks.parts.measures.flatness import Cell, statistics
 from tasks.parts.measures.ladder import mean_height
 from tasks.parts.noise.corruptions import Corruption, corrupted
 from tasks.parts.randomness import BLOCK
-from tasks.parts.rows import spread
-from tasks.parts.self_checks import loss_rises
+from tasks.parts.rows import Columns, example_columns, means, spread
+from tasks.parts.self_checks import Outcome, loss_rises
 from tasks.parts.settings import Positive, Several, UserError
 
 VERSION = 1
-"""Raised by hand when its numbers change on purpose."""
-
 COLUMNS = {
-    "id": "example (index in the split)",
-    "label": "true class",
-    "predicted": "class predicted at the clean image",
-    "correct": "clean image is classified correctly",
+    **EXAMPLE,
     "condition": "what is done to the image: clean, noise, attack or corruption",
     "change": "which noise, attack or corruption",
     "level": "place on the ladder of radii or severities, the weakest is 1; 0 is the clean image",
@@ -50,33 +47,22 @@ COLUMNS = {
     "confidence": "mean probability of the predicted class",
     "loss": "mean cross-entropy (nats)",
 }
-
 SHARES = (
-    *("correct", "accuracy", "persistence", "p_true", "confidence"),
-    *(
-        "ece",
-        "robust_accuracy",
-        "noise_accuracy",
-        "flatness_genuine",
-        "corruption_accuracy",
-        "corruption_ece",
-        "accuracy_*",
-    ),
+    *("correct", "accuracy", "persistence", "p_true", "confidence", "ece", "robust_accuracy"),
+    *("noise_accuracy", "flatness_genuine", "corruption_accuracy", "corruption_ece", "accuracy_*"),
 )
-"""Row columns and scalars that lie between 0 and 1."""
 MAY_BE_MISSING: frozenset[str] = frozenset()
 
-Condition = Literal["clean", "noise", "attack", "corruption"]
 
-
-class Config(TaskConfig):
+class Config(AttackConfig):
     """Settings of `evaluation`."""
 
-    conditions: Several[Condition] = Field(
+    pixels_only: ClassVar[str] = "images are judged"
+
+    conditions: Several[Literal["clean", "noise", "attack", "corruption"]] = Field(
         default=["clean", "noise", "attack", "corruption"],
         description="what is done to the images; they are always classified as they are, too",
     )
-    attack: Attack = Field(default=Attack(), description="the search, at a fixed radius among pixels")
     radii: Several[Positive] = Field(
         default=[0.05, 0.1, 0.2, 0.3, 0.4], description="ladder of noise radii, standard deviation (pixel units)"
     )
@@ -89,19 +75,15 @@ class Config(TaskConfig):
     )
 
     @model_validator(mode="after")
-    def _searchable(self) -> Config:
-        if self.attack.space != "pixel":
-            raise UserError("images are judged; take pixel", "attack.space")
+    def _fixed_radius(self) -> Self:
         if not self.attack.fixed_radius:
-            raise UserError(
-                f"{self.attack.name} has no radius, it searches for the smallest perturbation; take pgd or apgd",
-                "attack.name",
-            )
+            smallest = "has no radius, it searches for the smallest perturbation"
+            raise UserError(f"{self.attack.name} {smallest}; take pgd or apgd", "attack.name")
         return self
 
 
 class Judged(NamedTuple):
-    """What became of B examples under one change: all (B,), float64."""
+    """What becomes of B images under one change; from `accuracy` on (B,), float64."""
 
     condition: str
     change: str
@@ -115,23 +97,19 @@ class Judged(NamedTuple):
 
 
 def needs(config: Config) -> Needs:
-    classifier: Needs = {"classifier": config.recipe}
-    if "attack" not in config.conditions:
-        return classifier
-    wanted = adversarial_examples.Request(
-        networks=(config.recipe,), attack=config.attack, split=config.split, seed=config.seed, batch=config.batch
-    )
-    return {**classifier, "adversarial": wanted}
+    """The classifier, and adversarial examples where images are attacked."""
+    attacked: Needs = {"adversarial": config.adversarial()} if "attack" in config.conditions else {}
+    return {"classifier": config.recipe, **attacked}
 
 
-def check(config: Config, split: data.Split) -> None:
-    """Refuses a target that is no class of the data, or the label of measured examples."""
+def check(config: Config, split: Split) -> None:
+    """Refuses a target of the attack that is no class of the data, or is measured itself."""
     if "attack" in config.conditions:
-        check_classes(config.attack, split, config.classes)
+        config.check_attack(split)
 
 
 def passes(config: Config) -> int:
-    """Forward passes for one example, the search aside."""
+    """Forward passes for one example, the attack aside."""
     each = {
         "noise": len(config.radii) * config.samples,
         "attack": 1,
@@ -140,64 +118,47 @@ def passes(config: Config) -> int:
     return 1 + sum(each.get(condition, 0) for condition in config.conditions)
 
 
-def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str, Any]:
-    """One row for each example, condition, change and level.
+def measure(config: Config, given: Given, batch: Batch) -> Columns:
+    """Rows in the order (example, change and level), as `COLUMNS` names their columns.
 
-    Args:
-        given: `classifier`, a module from [0, 1] images (B, C, H, W) to logits, in evaluation mode; `adversarial`, the
-            `AdversarialExamples` of the batch, where the images are attacked.
-        batch: the examples.
-
-    Returns:
-        Columns, NumPy arrays of one length, as `COLUMNS` names them.
+    `given` holds the `classifier` and, where images are attacked, the `adversarial` examples.
     """
     model, images, labels = given["classifier"], batch.images, batch.labels
-    size = config.batch or batch_size(images[0].numel(), images.device)
+    size = config.batch_for(images)
     clean = in_batches(model, images, size)  # (B, K)
     predicted = clean.argmax(1)
-    judged = [Judged("clean", "none", 0, 0.0, *_judged(clean[:, None], labels, predicted))]
+
+    def judged(condition: str, change: str, level: int, strength: float, logits: Tensor) -> Judged:
+        log_p = logits.double().log_softmax(1)  # the loss of a confident network is 0 in single precision
+        classes, true = logits.argmax(1), log_p.gather(1, labels[:, None])[:, 0]
+        outcome = classes == labels, classes == predicted, true.exp(), log_p.amax(1).exp(), -true
+        return Judged(condition, change, level, strength, *(values.double() for values in outcome))
+
+    changes = [judged("clean", "none", 0, 0.0, clean)]
     if "noise" in config.conditions:
-        judged += _noisy(config, model, batch, predicted, size)
+        changes += _noisy(config, model, batch, predicted)
     if "attack" in config.conditions:
-        at_end = in_batches(model, given["adversarial"].points, size)
         radius = config.attack.resolve().radius
         assert radius is not None  # checked by the settings
-        outcome = _judged(at_end[:, None], labels, predicted)
-        judged.append(Judged("attack", config.attack.name, 1, radius, *outcome))
+        logits = in_batches(model, given["adversarial"].points, size)
+        changes.append(judged("attack", config.attack.name, 1, radius, logits))
     if "corruption" in config.conditions:
-        for change in config.corruptions:
-            for level, severity in enumerate(sorted(config.severities), 1):
-                damaged = corrupted(change, images, severity, ids=batch.ids, seed=config.seed)
-                outcome = _judged(in_batches(model, damaged, size)[:, None], labels, predicted)
-                judged.append(Judged("corruption", change, level, float(severity), *outcome))
+        for change, (level, severity) in product(config.corruptions, enumerate(sorted(config.severities), 1)):
+            damaged = corrupted(change, images, severity, ids=batch.ids, seed=config.seed)
+            changes.append(judged("corruption", change, level, float(severity), in_batches(model, damaged, size)))
 
-    columns: dict[str, tuple[Any, ...]] = {
-        "id": (np.asarray(batch.ids), "example"),
-        "label": (labels, "example"),
-        "predicted": (predicted, "example"),
-        "correct": (predicted == labels, "example"),
-    }
-    for column in ("condition", "change", "level", "strength"):
-        columns[column] = ([getattr(one, column) for one in judged], "change")
-    for column in ("accuracy", "persistence", "p_true", "confidence", "loss"):
-        columns[column] = (torch.stack([getattr(one, column) for one in judged]), "change", "example")
-    rows = spread({"example": len(labels), "change": len(judged)}, columns)
-    return {column: rows[column] for column in COLUMNS}
+    columns = example_columns(batch, predicted)
+    for name in ("condition", "change", "level", "strength"):
+        columns[name] = ([getattr(one, name) for one in changes], "change")
+    for name in ("accuracy", "persistence", "p_true", "confidence", "loss"):
+        columns[name] = (torch.stack([getattr(one, name) for one in changes]), "change", "example")
+    return spread({"example": len(labels), "change": len(changes)}, columns)
 
 
-def _judged(logits: Tensor, labels: Tensor, predicted: Tensor) -> tuple[Tensor, ...]:
-    """Means over the copies of each image: accuracy, persistence, p_true, confidence and loss, of logits (B, S, K)."""
-    log_p = logits.double().log_softmax(-1)  # the loss of a confident network is 0 in single precision
-    given = logits.argmax(-1)  # (B, S)
-    true = log_p.gather(2, labels[:, None, None].expand(-1, logits.shape[1], 1))[..., 0]
-    outcome = [given == labels[:, None], given == predicted[:, None], true.exp(), log_p.amax(-1).exp(), -true]
-    return tuple(values.double().mean(1) for values in outcome)
-
-
-def _noisy(config: Config, model: Any, batch: Batch, predicted: Tensor, size: int) -> Iterator[Judged]:
+def _noisy(config: Config, model: nn.Module, batch: Batch, predicted: Tensor) -> Iterator[Judged]:
     """The images with additive Gaussian noise, clipped to [0, 1]: the noise of `input_flatness`."""
     radii, examples = sorted(config.radii), len(batch.labels)
-    around = statistics(
+    sums = statistics(
         model,
         [Cell(row, "additive", radius) for row in range(examples) for radius in radii],
         batch.images,
@@ -205,33 +166,36 @@ def _noisy(config: Config, model: Any, batch: Batch, predicted: Tensor, size: in
         torch.stack([batch.labels, predicted, predicted], 1),
         samples=config.samples,
         seed=config.seed,
-        batch=size,
+        batch=config.batch_for(batch.images),
         confidence=True,
     )
-    assert around.confidence is not None
-    sums = (around.hits, around.stays, around.p[:, 0], around.confidence, around.loss)
-    means = [(values / config.samples).reshape(examples, len(radii)) for values in sums]
+    assert sums.confidence is not None
+    each = [sums.hits, sums.stays, sums.p[:, 0], sums.confidence, sums.loss]
+    shares = torch.stack(each).reshape(len(each), examples, len(radii)) / config.samples
     for place, radius in enumerate(radii):
-        yield Judged("noise", "gaussian", place + 1, radius, *(values[:, place] for values in means))
+        yield Judged("noise", "gaussian", place + 1, radius, *shares[..., place])
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
-    """Accuracy, calibration and loss of the clean images, and what is left of the accuracy.
+    """Accuracy, loss and calibration of the clean images, and the accuracy under each change.
 
-    `ece` has 15 bins of equal width. `robust_accuracy` is the accuracy under the search. `noise_accuracy` and `corruption_accuracy` are
-    means over radii, and over corruptions and severities. `flatness_genuine` is that of `input_flatness`: the area under the curve of
-    persistence against the noise radius from 0 to the largest, divided by that radius.
+    `nll` is the mean cross-entropy, and `ece` the expected calibration error in 15 bins of equal
+    width. `robust_accuracy` is the accuracy after the attack. `noise_accuracy` and
+    `corruption_accuracy` are means over radii, and over corruptions and severities.
+    `flatness_genuine` is that of `input_flatness`: the area under the curve of persistence against
+    the noise radius from 0 to the largest, divided by that radius.
     """
-    means = {name: float(values.mean()) for name, values in scores(config, rows).items()}
-    errors = {}
-    for condition, judged in rows[rows["condition"].isin(["clean", "corruption"])].groupby("condition"):
-        errors[condition] = expected_calibration_error(judged["confidence"], judged["accuracy"], BINS)
-    scalars = {"accuracy": means.pop("accuracy"), "nll": means.pop("nll"), "ece": errors["clean"], **means}
-    return scalars | ({"corruption_ece": errors["corruption"]} if "corruption" in errors else {})
+    scalars = means(scores(config, rows))
+    errors = {
+        str(condition): expected_calibration_error(judged["confidence"], judged["accuracy"], BINS)
+        for condition, judged in rows[rows["condition"].isin(["clean", "corruption"])].groupby("condition")
+    }
+    first = {"accuracy": scalars.pop("accuracy"), "nll": scalars.pop("nll"), "ece": errors["clean"]}
+    return first | scalars | ({"corruption_ece": errors["corruption"]} if "corruption" in errors else {})
 
 
 def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """What the trial's scalars are the means of, by example; calibration errors are none."""
+    """The values by example whose means are the trial's scalars; a calibration error is no mean."""
     by_condition = {str(name): group.set_index("id") for name, group in rows.groupby("condition")}
     clean = by_condition["clean"]
     found = {"accuracy": clean["accuracy"], "nll": clean["loss"]}
@@ -240,10 +204,9 @@ def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
     if "noise" in by_condition:
         noise = by_condition["noise"]
         curves = noise.reset_index().pivot(index="id", columns="strength", values="persistence")
-        radii = np.array([0.0, *curves.columns])
-        heights = np.concatenate([np.ones((len(curves), 1)), curves.to_numpy()], axis=1)
+        curves.insert(0, 0.0, 1.0)  # the image itself keeps its class
         found["noise_accuracy"] = noise["accuracy"]
-        found["flatness_genuine"] = pd.Series(mean_height(radii, heights), index=curves.index)
+        found["flatness_genuine"] = pd.Series(mean_height(curves.columns, curves), index=curves.index)
     if "corruption" in by_condition:
         damaged = by_condition["corruption"]
         found["corruption_accuracy"] = damaged["accuracy"]
@@ -252,17 +215,16 @@ def scores(config: Config, rows: pd.DataFrame) -> dict[str, pd.Series]:
     return found
 
 
-def checks(config: Config, rows: pd.DataFrame) -> dict[str, str | None]:
+def checks(config: Config, rows: pd.DataFrame) -> Outcome:
     """What must hold for the numbers to mean anything."""
-    each = rows[rows["condition"] == "clean"].set_index("id")
-    attacked = rows[rows["condition"] == "attack"].set_index("id").reindex(each.index)
-    held: dict[str, str | None] = {}
+    clean = rows[rows["condition"] == "clean"].set_index("id")
+    attacked = rows[rows["condition"] == "attack"].set_index("id").reindex(clean.index)
+    held: Outcome = {}
     if attacked["accuracy"].notna().all() and config.attack.target is None:
-        recovered = int(((each["accuracy"] == 0) & (attacked["accuracy"] > 0)).sum())
-        held["the search makes no misclassified image correct"] = f"it does {recovered}" if recovered else None
-        correct = each["accuracy"] > 0
-        flat = int((attacked["loss"] <= each["loss"])[correct].sum())
-        held |= loss_rises(flat, int(correct.sum()))
+        correct = clean["accuracy"] > 0
+        recovered = int((attacked["accuracy"] > 0)[~correct].sum())
+        held["the attack makes no misclassified image correct"] = f"it does {recovered}" if recovered else None
+        held |= loss_rises(int((attacked["loss"] <= clean["loss"])[correct].sum()), int(correct.sum()))
     noise = rows[rows["condition"] == "noise"].groupby("strength")["persistence"].mean()
     if len(noise) > 1:
         held["stronger noise changes more classes"] = (

@@ -1,4 +1,4 @@
-"""Which attack is strongest: robust accuracy against all attacks together, and what each one leaves standing beyond that."""
+"""Which attack is strongest: robust accuracy against all, and what each leaves standing."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import encoding, style
-from analysis.arrays import arrays, caption, counted, refuse_conditions, select
+from analysis import attacks, encoding, style
+from analysis.arrays import arrays, caption, counted, select
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results, recipe_labels, sentence, short_names
-from analysis.searches import standing
 from analysis.stats import SHARE
 from engine.store.records import SweepRecord
 
@@ -23,10 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COSTS = ["forwards", "backwards"]
-LENGTHS = ("attack.norm", "attack.space")
+LENGTHS = (attacks.NORM, attacks.SPACE)
 """Attacks that differ in these measure in different units: they get panels of their own."""
-RADIUS = "attack.epsilon"
-"""Attacks that differ in this alone are one, at several radii."""
 TWO = "needs two attacks or more of the same networks"
 
 
@@ -42,8 +39,8 @@ def needs(options: Options) -> list[str]:
 
 
 def why_not_rows(columns: set[str]) -> str | None:
-    """Rows around several centres are no rows of a search."""
-    return refuse_conditions(columns)
+    """Why rows around several centres are not meant."""
+    return attacks.refuse_conditions(columns)
 
 
 def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
@@ -59,15 +56,19 @@ def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
 
 
 def _split(varied: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The varied settings that make an attack another one, and those that make another recipe of what it faces."""
-    apart = [name for name in varied if name not in (*LENGTHS, RADIUS)]
-    attack = [name for name in apart if name == "attack" or name.startswith("attack.")]
+    """The varied settings that make another attack, and those that make another recipe.
+
+    Attacks that differ in their radius alone are one, at several radii.
+    """
+    apart = [name for name in varied if name not in (*LENGTHS, attacks.RADIUS)]
+    attack = [name for name in apart if name == attacks.ATTACK or name.startswith(f"{attacks.ATTACK}.")]
     return attack, [name for name in apart if name not in attack]
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and radius: `what` (best, gap), `attack`, `recipe`, `column`, `x`, `mean`, ..., `passes`.
+    """The numbers that are drawn: one line for each curve and radius.
 
+    The columns are `what` (best, gap), `attack`, `recipe`, `column`, `x`, `mean`, ..., `passes`.
     `best` is the share of examples that are classified correctly and that no attack fools within
     the radius `x`: for each image and seed the worst case over all attacks of the sweep. `gap` is
     the share that `attack` leaves standing and another attack fools, paired by image and seed: by
@@ -76,7 +77,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     """
     rows = select(results, options)
     trials = _trials(results)
-    robust = standing(rows, options.found)
+    robust = attacks.standing(rows, options.found)
     for name in ("attack", "recipe", "column"):
         robust[name] = robust["trial"].map(trials[name]).astype(str)
     robust["trial"] = robust["trial"].map(trials["seed"]).astype(str)  # trials of one seed share their network
@@ -118,7 +119,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
-        "x": results.length_label("radius"),
+        "x": attacks.length_label(results, "radius"),
         "mean": "robust accuracy, all attacks",
         "gap": "left standing that another attack fools",
     }
@@ -126,7 +127,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 
 
 def _trials(results: Results) -> pd.DataFrame:
-    """By finished trial: its `attack`, `recipe`, `column` (what it measures in) and `seed`, categories in order."""
+    """By finished trial: its `attack`, `recipe`, `column` (what it measures in) and `seed`."""
     done = results.trials[results.trials["status"] == "done"].set_index("trial")
     attack, others = _split(results.varied)
     lengths = [name for name in LENGTHS if f"config.{name}" in done and done[f"config.{name}"].nunique() > 1]
@@ -140,7 +141,7 @@ def _trials(results: Results) -> pd.DataFrame:
 
 
 def _passes(rows: pd.DataFrame, trials: pd.DataFrame) -> dict[str, float]:
-    """By attack: the median of its passes over correctly classified examples, each with its whole ladder."""
+    """By attack: the median of its passes over correctly classified examples, over all radii."""
     correct = rows[rows["correct"].to_numpy(bool)]
     spent = correct.groupby(["trial", "id"], observed=True)[COSTS].max().sum(axis=1).rename("passes").reset_index()
     spent["attack"] = spent["trial"].map(trials["attack"]).astype(str)
@@ -148,7 +149,7 @@ def _passes(rows: pd.DataFrame, trials: pd.DataFrame) -> dict[str, float]:
 
 
 def _lead(frame: pd.DataFrame) -> str:
-    """The answer in one sentence, for each unit of length: the strongest attack, and what each leaves standing."""
+    """A sentence for each unit of length: the strongest attack, and the gaps of the others."""
     sentences = []
     gap = frame[frame["what"] == "gap"]
     for column in gap["column"].unique():
@@ -178,11 +179,14 @@ def _points(share: float) -> str:
 
 
 def _drawn(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """The attacks and the recipes that are told apart: of many the strongest attacks, and where they differ most."""
+    """The attacks and the recipes that are drawn.
+
+    Of many these are the strongest attacks, and the recipes in which attacks differ most.
+    """
     gap = frame[frame["what"] == "gap"]
-    attacks, recipes = (gap.groupby(name, sort=False)["mean"].max() for name in ("attack", "recipe"))
-    kept = attacks.nsmallest(len(style.COLOURS)).index, recipes.nlargest(len(style.DASHES)).index
-    return [str(one) for one in attacks.index if one in kept[0]], [str(one) for one in recipes.index if one in kept[1]]
+    gaps, recipes = (gap.groupby(name, sort=False)["mean"].max() for name in ("attack", "recipe"))
+    kept = gaps.nsmallest(len(style.COLOURS)).index, recipes.nlargest(len(style.DASHES)).index
+    return [str(one) for one in gaps.index if one in kept[0]], [str(one) for one in recipes.index if one in kept[1]]
 
 
 def _hidden(frame: pd.DataFrame) -> str:
@@ -200,11 +204,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
 
     with style.paper():
         frame = frame.assign(**{name: encoding.or_empty(frame[name]) for name in ("attack", "recipe", "column")})
-        attacks, recipes = _drawn(frame)
-        shown = frame[frame["recipe"].isin(recipes) & frame["attack"].isin([*attacks, ""])]
+        strongest, recipes = _drawn(frame)
+        shown = frame[frame["recipe"].isin(recipes) & frame["attack"].isin([*strongest, ""])]
         columns = list(dict.fromkeys(shown["column"]))
         passes = frame.dropna(subset="passes").groupby("attack")["passes"].first()
-        names = {name: f"{name} ({passes[name]:,.0f} passes)" if name in passes else name for name in attacks}
+        names = {name: f"{name} ({passes[name]:,.0f} passes)" if name in passes else name for name in strongest}
         labels = [*names.values(), *(recipes if len(recipes) > 1 else [])]
         height = 2.5 + style.legend_height(style.DOUBLE, labels) / len(columns)
         figure, axes = style.panels(len(columns), 2, width=style.DOUBLE, height=height)
@@ -212,10 +216,13 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             here = shown[shown["column"] == column]
             for (_, attack, recipe), line in here.groupby(["what", "attack", "recipe"], sort=False):
                 dash = style.DASHES[recipes.index(recipe)]
-                how = style.look(attacks.index(attack), len(attacks)) if attack else {"color": "black", "marker": "o"}
+                how: style.Look = {"color": "black", "marker": "o"}
+                if attack:
+                    how = style.look(strongest.index(attack), len(strongest))
+                how["linestyle"] = dash
+                alpha = 0.24 / (len(recipes) + (len(strongest) if attack else 0))  # bands lie over one another
                 band = (line["x"], line["mean"], line["low"], line["high"])
-                alpha = 0.24 / (len(recipes) + (len(attacks) if attack else 0))  # bands lie over one another
-                style.curve(right if attack else left, *band, alpha=alpha, **{**how, "linestyle": dash})
+                style.curve(right if attack else left, *band, how, alpha=alpha)
             for ax, label in ((left, frame.attrs.get("mean")), (right, frame.attrs.get("gap"))):
                 style.number_axis(ax, here["x"].unique())
                 ax.set_title(column)
@@ -224,8 +231,9 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             left.set_ylim(-0.03, 1.03)
             _from_zero(right, here[here["what"] == "gap"])
         handles = []
-        for place in range(len(attacks)):
-            handles.append(Line2D([], [], **{**style.look(place, len(attacks)), "linestyle": "-"}))
+        for place in range(len(strongest)):
+            solid: style.Look = {**style.look(place, len(strongest)), "linestyle": "-"}
+            handles.append(Line2D([], [], **solid))
         if len(recipes) > 1:
             handles += [Line2D([], [], color="black", linestyle=style.DASHES[place]) for place in range(len(recipes))]
         style.legend(figure, handles, labels)

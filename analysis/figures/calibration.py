@@ -1,8 +1,9 @@
-"""Reliability diagram: how often a classifier is right where it says that it is so sure (Guo et al. 2017)."""
+"""Reliability diagram: how often a classifier is right, by how sure it is (Guo et al., 2017)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,11 @@ from analysis.stats import SHARE
 from tasks.parts.measures.calibration import BINS, bin_of
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 SINGLE = ("clean", "corruption")
-"""Conditions drawn where none are named: in their rows each confidence is of one prediction, not a mean over several."""
+"""Conditions drawn where none are named: there each confidence is of one prediction, no mean."""
 
 
 class Options(FigureOptions):
@@ -44,10 +46,11 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe, condition and bin: `condition`, `recipe`, `colour`, `column`, `dash`, `bin`, `x`, `mean`, ..., `share`.
+    """The numbers that are drawn: one line for each recipe, condition and bin.
 
-    `x` is the mean confidence in the bin, `mean` the accuracy, `share` the part of the rows that lie in it. An example may lie in
-    different bins under different seeds.
+    The columns are `condition`, `recipe`, `colour`, `column`, `dash`, `bin`, `x`, `mean`, ...,
+    `share`. `x` is the mean confidence in the bin, `mean` the accuracy, `share` the part of the
+    rows that lie in it. An example may lie in different bins under different seeds.
     """
     present = conditions(results.rows)
     wanted = options.conditions or [name for name in SINGLE if name in present] or present
@@ -101,7 +104,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         figure, axes = style.panels(1, len(present), width=width, height=height, sharex=True, sharey=True)
         crowded = frame["recipe"].nunique() > encoding.FEW
         many = frame["recipe"].nunique() > encoding.CROWD
-        handles: dict[Any, Any] = {}
+        handles: dict[Hashable, Artist] = {}
         for ax, condition in zip(axes[0], present, strict=True):
             ax.plot([0, 1], [0, 1], linestyle=":", color=style.GREY, linewidth=0.8, zorder=1)
             for (_, colour, dash), line in frame[frame["condition"] == condition].groupby(
@@ -113,7 +116,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 if crowded:
                     how |= {"markersize": 2.2, "linewidth": 0.8}
                 alpha = 0.0 if many else 0.06 if crowded else 0.14
-                style.curve(ax, line["x"], line["mean"], line["low"], line["high"], alpha=alpha, **how)
+                style.curve(ax, line["x"], line["mean"], line["low"], line["high"], how, alpha=alpha)
                 handles.setdefault(colour, ax.lines[-1])
             ax.set_title(condition)
             ax.set_xlabel(frame.attrs.get("x", "confidence"))

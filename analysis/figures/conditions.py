@@ -1,4 +1,4 @@
-"""Genuine, adversarial and random centres of the same images: their mean curves, and the differences by example."""
+"""The same images under several conditions: mean curves, and the differences by example."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and point: the columns `FRAME`; `what` is a mean or a difference.
+    """The numbers that are drawn: one line for each curve and point.
 
-    All conditions are compared on the same examples: an example counts where every condition of it was measured.
+    The columns are `FRAME`; `what` is a mean or a difference. All conditions are compared on the
+    same examples: an example counts where every condition of it was measured.
     """
     recipe = results.named(options.recipe)
     parts: list[pd.DataFrame] = []
@@ -76,6 +77,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "caption": _caption(results, options, frame, recipe, len(examples)),
         "x": {kind: results.column_label(options.along, kind) for kind in dict.fromkeys(frame["kind"])},
         "mean": results.column_label(options.y),
+        "difference": f"{results.baseline} minus other",
     }
     return frame
 
@@ -84,7 +86,7 @@ def _caption(results: Results, options: Options, frame: pd.DataFrame, recipe: st
     present = conditions(frame)
     words = [f"{sentence(results.column_label(options.y))} around {', '.join(present)} centres: {recipe}."]
     if (frame["what"] == "difference").any():
-        words.append("Below: genuine minus the other, by example.")
+        words.append(f"Below: {results.baseline} minus the other, by example.")
         words.append(
             "Filled markers: Holm-corrected Wilcoxon signed-rank test (seeds averaged within an example) below 0.05."
         )
@@ -112,7 +114,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             for what, ax in zip(("mean", "difference"), axes[:, column], strict=False):
                 for name, line in of_kind[of_kind["what"] == what].groupby("condition", sort=False):
                     how = style.look(present.index(name), len(present))
-                    style.curve(ax, line["x"], line["mean"], line["low"], line["high"], **how)
+                    style.curve(ax, line["x"], line["mean"], line["low"], line["high"], how)
                     if what == "mean":
                         handles[str(name)] = ax.lines[-1]
                         continue
@@ -128,7 +130,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         style.probability_axis(axes[0, 0], frame.loc[frame["what"] == "mean", "mean"])
         axes[0, 0].set_ylabel(style.wrap(frame.attrs.get("mean", options.y), 1.6))
         if paired:
-            axes[1, 0].set_ylabel("genuine minus other")
+            axes[1, 0].set_ylabel(frame.attrs.get("difference", "difference"))
             for ax in axes[1]:
                 ax.axhline(0, color="black", linewidth=0.6, zorder=1)
         if present != [""]:

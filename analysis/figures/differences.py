@@ -1,11 +1,12 @@
-"""Each recipe beside the one that the others are variations of: the difference by example, whatever settings differ."""
+"""The difference of each recipe from a baseline, by example."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from analysis import encoding, style
@@ -40,10 +41,17 @@ def needs(options: Options) -> list[str]:
     return ["id", "condition", options.y, *(["kind"] if options.kind is not None else [])]
 
 
-def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe and condition: `x` says in what the recipe differs from the baseline, `mean` by how much its column does.
+def uses(options: Options) -> list[str]:
+    """The column of the ladder; without it, one number an example is taken as it is."""
+    return [options.along]
 
-    Differences are between the same examples under the same seeds. With one recipe, its means are all there is.
+
+def compute(results: Results, options: Options) -> pd.DataFrame:
+    """The numbers that are drawn: one line for each recipe and condition.
+
+    `x` says in what the recipe differs from the baseline, `mean` by how much its column does.
+    Differences are between the same examples under the same seeds. With one recipe, its means are
+    all there is.
     """
     kind = options.kind or kinds(results)[0]
     rows = select(results, options, kind=kind)
@@ -93,8 +101,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 
 def _by_condition(
     results: Results, rows: pd.DataFrame, recipe: str, options: Options
-) -> dict[str, tuple[pd.DataFrame, Any]]:
-    """For each condition one number a seed and example, with the trials in the order of the seeds."""
+) -> dict[str, tuple[pd.DataFrame, NDArray[np.object_]]]:
+    """By condition: one number a seed and example, and the trials in the order of the seeds."""
     of_recipe = rows[rows["recipe"] == recipe]
     if of_recipe.empty:
         return {}

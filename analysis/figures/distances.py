@@ -1,4 +1,4 @@
-"""How far an image must be moved: the distribution of the smallest perturbation that an attack finds.
+"""How far an image must be moved: the smallest perturbations that an attack finds.
 
 An attack that searches for the smallest perturbation knows its length. An attack within a radius,
 run along a ladder of radii, knows only between which two of them it lies: the last that failed and
@@ -8,25 +8,30 @@ only that it lies between its values there (interval-censored data; Turnbull, 19
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import encoding, style
-from analysis.arrays import MeasuredArray, arrays, caption, refuse_conditions, select, subsets
+from analysis import attacks, encoding, style
+from analysis.arrays import MeasuredArray, arrays, caption, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
-from analysis.stats import SHARE
+from analysis.stats import SHARE, Floats
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 ENDS = ["distance_low", "distance_high"]
-"""Between which lengths the smallest perturbation lies. Rows of earlier versions lack them: `found` then tells brackets."""
+"""Between which lengths the smallest perturbation lies.
+
+Rows of earlier versions lack them: `found` then tells brackets.
+"""
 EVERYWHERE, AT_RADII = "everywhere", "at the radii"
 HATCHED = "known at the radii alone"
 HATCHES = ("////", "\\\\\\\\", "||||", "----", "....", "xxxx")
@@ -44,26 +49,33 @@ class Options(FigureOptions):
 
 
 def needs(options: Options) -> list[str]:
-    """The row columns it takes; it uses `ENDS` where they are there."""
+    """The row columns it takes."""
     return ["id", "correct", "radius", "found"]
 
 
+def uses(options: Options) -> list[str]:
+    """The ends of brackets, which earlier versions did not measure."""
+    return ENDS
+
+
 def why_not_rows(columns: set[str]) -> str | None:
-    """Rows around several centres are no rows of a search."""
-    return refuse_conditions(columns)
+    """Why rows around several centres are not meant."""
+    return attacks.refuse_conditions(columns)
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and distance: `recipe`, `colour`, `column`, `dash`, `known`, `x`, `mean`, `low`, `high`, `n`, `seeds`.
+    """The numbers that are drawn: one line for each curve and distance.
 
-    `mean` is the share of correctly classified examples whose smallest perturbation, as the attack
-    finds it, is at most `x`: an empirical distribution function up to the largest radius. Where
-    `known` says "everywhere" it is a step function. Where it says "at the radii" each smallest
-    perturbation lies in a bracket, and the share between two lines lies between their `mean`.
+    The columns are `recipe`, `colour`, `column`, `dash`, `known`, `x`, `mean`, `low`, `high`, `n`,
+    `seeds`. `mean` is the share of correctly classified examples whose smallest perturbation, as
+    the attack finds it, is at most `x`: an empirical distribution function up to the largest
+    radius. Where `known` says "everywhere" it is a step function. Where it says "at the radii" each
+    smallest perturbation lies in a bracket, and the share between two lines lies between their
+    `mean`.
     """
     rows = select(results, options)
     rows = rows[rows["correct"].to_numpy(bool)]
-    channels = encoding.lines(results, options.by or _attack(results))
+    channels = attacks.lines(results, options.by or attacks.name_that_differs(results))
     parts, missed = [], []
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
@@ -95,24 +107,18 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         if (frame["known"] == EVERYWHERE).any()
         else "",
         f"Not fooled within the largest radius: {none}.",
-        subsets(rows),
+        attacks.subsets(rows),
         channels.hidden_words(),
         caption(frame, options, "Bands and bars" if frame["known"].nunique() > 1 else _marks(frame)),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
-        "x": results.length_label("distance"),
+        "x": attacks.length_label(results, "distance"),
         "mean": "share of examples fooled",
         "colour": channels.title(results),
-        "own_x": encoding.is_norm(channels.column),
+        "own_x": attacks.is_norm(channels.column),
     }
     return frame
-
-
-def _attack(results: Results) -> str | None:
-    """The setting that says which attack it is, if attacks differ: some know lengths and some brackets."""
-    named = (name for name in results.varied if name.endswith("attack.name"))
-    return next((name for name in named if len(results.values(name)) > 1), None)
 
 
 def _marks(frame: pd.DataFrame) -> str:
@@ -130,7 +136,10 @@ def _by_radius(rows: pd.DataFrame) -> MeasuredArray:
 
 
 def _by_length(rows: pd.DataFrame, end: float, points: int) -> MeasuredArray | None:
-    """Whether each example is fooled within each of some lengths up to `end`; None where the lengths are not all known."""
+    """Whether each example is fooled within each of some lengths up to `end`.
+
+    None where the lengths are not all known.
+    """
     if not set(ENDS) <= set(rows):
         return None
     low, high = rows[ENDS].to_numpy(float).T
@@ -145,7 +154,7 @@ def _by_length(rows: pd.DataFrame, end: float, points: int) -> MeasuredArray | N
     return MeasuredArray(values, length.index.to_numpy(object), length.columns.to_numpy(), grid, SHARE)
 
 
-def _grid(distances: Any, end: float, points: int) -> Any:
+def _grid(distances: Floats, end: float, points: int) -> Floats:
     """0, at most so many of the distances, evenly chosen in their order, and the end."""
     known = np.unique(distances)
     if len(known) > points:
@@ -154,7 +163,11 @@ def _grid(distances: Any, end: float, points: int) -> Any:
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """One panel, or one for each value of a setting: steps with bands, or points with bars amid hatched areas."""
+    """One panel, or one for each value of a setting.
+
+    What is known everywhere is drawn as steps with bands, what is known at the radii as points with
+    bars amid hatched areas.
+    """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -171,7 +184,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             others = (dashes, [*dashes, HATCHED])
             before, after = (encoding.legend_height(width, order, labels) for labels in others)
             laid.figure.set_figheight(height + after - before)
-        handles: dict[Any, Any] = {}
+        handles: dict[Hashable, Artist] = {}
         for column, ax in laid.panels:
             here = frame[frame["column"] == column]
             for (_, colour, dash), line in here.groupby(["recipe", "colour", "dash"], sort=False):
@@ -180,7 +193,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 if colour in lines and not laid.numeric:
                     how["linestyle"] = style.DASHES[lines.index(colour) % len(style.DASHES)]
                 if len(dashes) > 1:
-                    place = dashes.index(dash)
+                    place = dashes.index(str(dash))
                     how |= _of_dash(place)
                 if (line["known"] == AT_RADII).all():
                     drawn = _brackets(ax, line, how, None if crowded[column] else HATCHES[place % len(HATCHES)])
@@ -192,37 +205,54 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             ax.set_xlabel(style.wrap(frame.attrs.get("x", "distance"), laid.width - 0.5))
             ax.set_ylim(-0.03, 1.03)
         laid.panels[0][1].set_ylabel(frame.attrs.get("mean", "share of examples fooled"))
-        more: dict[str, Any] = {}
+        more: dict[str, Artist] = {}
         if len(dashes) > 1:
             for place, dash in enumerate(dashes):
-                marker = {} if bracketed.any() else {"marker": ""}
-                more[dash] = Line2D([], [], **{"color": style.GREY, **_of_dash(place), **marker})
+                grey: style.Look = {"color": style.GREY, **_of_dash(place)}
+                if not bracketed.any():
+                    grey["marker"] = ""
+                more[dash] = Line2D([], [], **grey)
         if hatched:
             more[HATCHED] = Patch(facecolor="none", edgecolor=style.GREY, hatch="////", linewidth=0)
         encoding.legend(laid.figure, handles, order, [], frame.attrs.get("colour") or None, more)
     return laid.figure
 
 
-def _of_dash(place: int) -> dict[str, Any]:
-    """The look of what is told by the dash: brackets have no line, so their marker tells it too."""
+def _of_dash(place: int) -> style.Look:
+    """The look of what the dash tells. Brackets have no line, so their marker tells it too."""
     return {
         "linestyle": style.DASHES[place % len(style.DASHES)],
         "marker": style.MARKERS[place % len(style.MARKERS)],
     }
 
 
-def _steps(ax: Axes, line: pd.DataFrame, how: dict[str, Any], crowded: bool) -> Any:
+def _steps(ax: Axes, line: pd.DataFrame, how: style.Look, crowded: bool) -> Artist:
     low, high = line["low"].to_numpy(float), line["high"].to_numpy(float)
     alpha = 0.03 if crowded else 0.12
     ax.fill_between(line["x"], low, high, step="post", color=how["color"], alpha=alpha, linewidth=0)
-    width = 0.8 if crowded else 1.2
-    return ax.step(line["x"], line["mean"], where="post", linewidth=width, **{**how, "marker": ""})[0]
+    plain: style.Look = {**how, "marker": "", "linewidth": 0.8 if crowded else 1.2}
+    return ax.step(line["x"], line["mean"], where="post", **plain)[0]
 
 
-def _brackets(ax: Axes, line: pd.DataFrame, how: dict[str, Any], hatch: str | None) -> Any:
+def _brackets(ax: Axes, line: pd.DataFrame, how: style.Look, hatch: str | None) -> Artist:
     x, mean = line["x"].to_numpy(float), line["mean"].to_numpy(float)
-    area = {"step": "post", "facecolor": "none", "edgecolor": how["color"], "linewidth": 0, "alpha": 0.4}
-    ax.fill_between(x, mean, np.append(mean[1:], mean[-1]), hatch=hatch, **area)
+    ax.fill_between(
+        x,
+        mean,
+        np.append(mean[1:], mean[-1]),
+        step="post",
+        hatch=hatch,
+        facecolor="none",
+        edgecolor=how["color"],
+        linewidth=0,
+        alpha=0.4,
+    )
     ax.vlines(x, line["low"], line["high"], color=how["color"], linewidth=0.8)
-    hollow = {"linestyle": "", "markersize": 5, "markerfacecolor": "none", "zorder": 3}  # equal ones stay seen
-    return ax.plot(x, mean, **{**how, **hollow})[0]
+    hollow: style.Look = {  # equal ones stay seen
+        **how,
+        "linestyle": "",
+        "markersize": 5,
+        "markerfacecolor": "none",
+        "zorder": 3,
+    }
+    return ax.plot(x, mean, **hollow)[0]

@@ -1,21 +1,24 @@
-"""One number an example against one varied setting: how does the training noise change the flatness, or against a control?"""
+"""A mean over examples against one varied setting, or its difference from a control."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from analysis import encoding, style
 from analysis.arrays import MeasuredArray, arrays, caption, conditions, kinds, left_out, mean_over, select
 from analysis.options import SETTING, FigureOptions
 from analysis.paired import of_difference
-from analysis.results import ReportError, Results, recipe_labels, sentence, short_names, show
+from analysis.results import ReportError, Results, is_number, recipe_labels, sentence, short_names, show
+from analysis.stats import Floats
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -39,14 +42,15 @@ class Options(FigureOptions):
     )
     against: str | None = Field(
         None,
-        description="varied setting: draw the differences, by example and seed, from the recipe in which it has the value `control`",
+        description="varied setting: draw the differences, by example and seed, from the recipe in which it has the "
+        "value `control`",
         json_schema_extra=SETTING,
     )
     control: str | float | bool | None = Field(None, description="value of `against`; by default its first")
 
 
 def needs(options: Options) -> list[str]:
-    """The row columns it takes; without the column of the ladder, one number an example is taken as it is."""
+    """The row columns it takes. Without a ladder, one number an example is taken as it is."""
     return [
         "id",
         options.y,
@@ -55,8 +59,17 @@ def needs(options: Options) -> list[str]:
     ]
 
 
+def uses(options: Options) -> list[str]:
+    """The column of the ladder."""
+    return [options.along]
+
+
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a point: `what` (mean, seed), `condition`, `line`, `recipe`, `x`, `mean`, `low`, `high`, ..., `seed`."""
+    """The numbers that are drawn: one line for each point.
+
+    The columns are `what` (mean, seed), `condition`, `line`, `recipe`, `x`, `mean`, `low`, `high`,
+    ..., `seed`.
+    """
     kind = options.kind or kinds(results)[0]
     rows = select(results, options, kind=kind)
     differing = [name for name in results.varied if len(results.values(name)) > 1]
@@ -85,7 +98,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             estimate = single.estimate(options)
             if estimate.n[0] == 0:
                 continue
-            where: dict[str, Any] = {
+            where: dict[str, str | float] = {
                 "condition": condition,
                 "line": lines[recipe],
                 "recipe": recipe,
@@ -106,7 +119,10 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """One panel for each condition: means with bars, joined along a numeric setting, and the seeds as faint points."""
+    """One panel for each condition: means with bars, and the seeds as faint points.
+
+    Means are joined along a numeric setting.
+    """
     with style.paper():
         frame = frame.assign(condition=encoding.or_empty(frame["condition"]), line=encoding.or_empty(frame["line"]))
         present = list(dict.fromkeys(frame["condition"]))
@@ -116,7 +132,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         width = style.COLUMN if len(present) == 1 else style.DOUBLE
         height = 2.5 + style.legend_height(width, [str(name) for name in lines])
         figure, axes = style.panels(1, len(present), width=width, height=height, sharex=True)
-        handles: dict[str, Any] = {}
+        handles: dict[str, Artist] = {}
         room = width / len(present) - 0.5  # inches of a panel
         dodge = min(DODGE, 40 * room / max(1, len(places) * len(lines)))
         for ax, condition in zip(axes[0], present, strict=True):
@@ -142,14 +158,14 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     return figure
 
 
-def _points(ax: Axes, here: pd.DataFrame, how: dict[str, Any], shift: float) -> Any:
-    """One line: its means with bars, and the seeds behind them, all moved sideways by `shift` points."""
+def _points(ax: Axes, here: pd.DataFrame, how: style.Look, shift: float) -> Artist:
+    """One line: means with bars, seeds behind them, all moved sideways by `shift` points."""
     from matplotlib.transforms import ScaledTranslation
 
     aside = ax.transData + ScaledTranslation(shift / 72, 0, ax.figure.dpi_scale_trans)
     seeds = here[here["what"] == "seed"]
     if (here["seeds"] > 1).any():
-        faint = {"color": how["color"], "alpha": 0.5, "markersize": 2.2, "markeredgewidth": 0}
+        faint: style.Look = {"color": how["color"], "alpha": 0.5, "markersize": 2.2, "markeredgewidth": 0}
         beside = aside + ScaledTranslation(-2.2 / 72, 0, ax.figure.dpi_scale_trans)
         ax.plot(seeds["x"], seeds["mean"], how["marker"], transform=beside, **faint)
     means = here[here["what"] == "mean"].sort_values("x")
@@ -170,10 +186,11 @@ def _lines(results: Results, others: list[str]) -> dict[str, str]:
 
 
 def _controls(results: Results, options: Options, x: str | None) -> dict[str, str]:
-    """For each recipe the one that is the same but for `against`, which has the value `control` there.
+    """For each recipe the one that is the same but for `against`, which has the value `control`.
 
     Raises:
-        ReportError: the setting does not differ between recipes, or is the horizontal axis, or never has that value.
+        ReportError: the setting does not differ between recipes, or is the horizontal axis, or
+            never has that value.
     """
     if options.against is None:
         return {}
@@ -193,7 +210,7 @@ def _controls(results: Results, options: Options, x: str | None) -> dict[str, st
 
 
 def _minus(results: Results, single: MeasuredArray, control: MeasuredArray) -> MeasuredArray:
-    """The differences of the same examples under the same seeds; NaN where either was not measured."""
+    """The differences by example and seed; NaN where either was not measured."""
     first, second = (
         pd.DataFrame(cube.values[:, :, 0], index=_seed_names(results, cube.trials), columns=cube.ids)
         for cube in (single, control)
@@ -203,22 +220,24 @@ def _minus(results: Results, single: MeasuredArray, control: MeasuredArray) -> M
     return MeasuredArray(values, single.trials, single.ids, single.points, of_difference(single.bounds))
 
 
-def _seed_names(results: Results, trials: Any) -> list[str]:
-    """What each trial's seed is called; with nothing that repeats recipes they have one trial each."""
+def _seed_names(results: Results, trials: NDArray[np.object_]) -> list[str]:
+    """What each trial's seed is called. Where nothing repeats recipes they have one trial each."""
     if not results.replicates:
         return [""] * len(trials)
     by_trial = results.trials.set_index("trial")
     return [str(by_trial.at[trial, f"config.{results.replicates}"]) for trial in trials]
 
 
-def _place(results: Results, recipe: str, x: str | None, condition: str) -> Any:
+def _place(results: Results, recipe: str, x: str | None, condition: str) -> str | float:
     if x is None:
         return condition or recipe
     value = results.setting_of(recipe, x)
-    return float(value) if results.is_numeric(x) else show(value)
+    return float(value) if results.is_numeric(x) and is_number(value) else show(value)
 
 
-def _seeds(results: Results, values: Any, trials: Any, where: dict[str, Any]) -> pd.DataFrame:
+def _seeds(
+    results: Results, values: Floats, trials: NDArray[np.object_], where: Mapping[str, str | float]
+) -> pd.DataFrame:
     """The mean of each seed, (S, N) -> one line a seed."""
     known = np.isfinite(values)
     n = known.sum(1)
@@ -237,7 +256,7 @@ def _attributes(
     x: str | None,
     others: list[str],
     kind: str | None,
-) -> Mapping[Any, Any]:
+) -> dict[Hashable, str | bool]:
     y = results.column_label(options.y)
     along = results.column_label(options.along, kind)
     if options.along not in results.rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,13 @@ from pydantic import Field
 
 from analysis import style
 from analysis.arrays import arrays, caption, counted
-from analysis.networks import COLUMNS, RANDOM, networks, transfers
+from analysis.networks import COLUMNS, networks, transfers
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import CELLS, SHARE, Floats, rank_correlation, resample_weights
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 POOLED = "all sources"
@@ -35,11 +36,13 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a source and bin: `source`, `bin`, `x` (mean flatness), `mean`, `low`, `high`, `n`, `seeds`.
+    """The numbers that are drawn: one line for each source and bin.
 
-    `mean` is the share of the other networks that the image fools, of those that classify its original correctly,
-    averaged over examples. Bins are taken within each source, so that a source whose images are flat and transfer badly for
-    other reasons does not make a slope. The correlation is taken within each source, too, then averaged over sources.
+    The columns are `source`, `bin`, `x` (mean flatness), `mean`, `low`, `high`, `n`, `seeds`.
+    `mean` is the share of the other networks that the image fools, of those that classify its
+    original correctly, averaged over examples. Bins are taken within each source, so that a source
+    whose images are flat and transfer badly for other reasons does not make a slope. The
+    correlation is taken within each source, too, then averaged over sources.
     """
     pairs = _pairs(transfers(results, options, options.recipe), options.flatness)
     parts = []
@@ -53,8 +56,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     interval = f"{100 * options.level:g} % interval {_signed(low)} to {_signed(high)}"
     words = [
         "Share of the other networks that an image found at one network fools, by how flat the source is around it, in "
-        f"{options.bins} bins of equal numbers within each source (fewer where many are equally flat); only originals that "
-        "source and other network classify correctly.",
+        f"{options.bins} bins of equal numbers within each source (fewer where many are equally flat); only originals "
+        "that source and other network classify correctly.",
         "Black: all sources; thin: single sources (their intervals are in the table of numbers).",
         f"Spearman's rank correlation by image, mean over {sources}: {_signed(rho)} ({interval})."
         if np.isfinite(rho)
@@ -72,9 +75,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 
 
 def _pairs(rows: pd.DataFrame, flatness: str) -> pd.DataFrame:
-    """One line a trial, source and example: `flatness`, and the share `fooled` of the other networks."""
-    single = rows[~rows["joint"] & (rows["source"] != RANDOM) & rows["found"] & (rows["source_correct"] == 1)]
-    single = single[single["source"].isin(networks(rows))]
+    """One line a trial, source and example: `flatness`, and the share of networks `fooled`."""
+    single = rows[~rows["joint"] & rows["source"].isin(networks(rows)) & rows["found"] & (rows["source_correct"] == 1)]
     others = single[single["held_out"] & (single["target_correct"] == 1)]
     others = others.assign(flatness=others[flatness].astype(float)).dropna(subset=["flatness", "fooled"])
     if others.empty:
@@ -86,7 +88,10 @@ def _pairs(rows: pd.DataFrame, flatness: str) -> pd.DataFrame:
 
 
 def _estimates(pairs: pd.DataFrame, options: Options) -> pd.DataFrame:
-    """The mean flatness and transfer of each bin, with its interval over examples; equal flatness shares a bin."""
+    """The mean flatness and transfer of each bin, with its interval over examples.
+
+    Images of equal flatness share a bin.
+    """
     within = pairs.groupby(["source", "trial"], observed=True)["flatness"]
     bins = ((within.rank() - 0.5) / within.transform("size") * options.bins).astype(int)
     binned = pairs.assign(bin=bins)
@@ -100,13 +105,16 @@ def _estimates(pairs: pd.DataFrame, options: Options) -> pd.DataFrame:
 
 
 def _correlation(pairs: pd.DataFrame, options: Options) -> tuple[float, float, float]:
-    """Spearman's correlation of flatness and transfer within each source, averaged, with its bootstrap over examples."""
+    """Spearman's correlation of flatness and transfer within each source, averaged over sources.
+
+    The ends of its interval are by a bootstrap over examples.
+    """
     example, ids = pd.factorize(pairs["id"], sort=True)
     groups = list(pairs.groupby(["source", "trial"], observed=True).indices.values())
     flatness, fooled = pairs["flatness"].to_numpy(float), pairs["fooled"].to_numpy(float)
 
     def mean(weights: Floats) -> Floats:
-        """(B, examples) -> (B,)"""
+        """The mean correlation in resamples with these weights, (B, examples): (B,)."""
         each = np.array(
             [rank_correlation(flatness[rows], fooled[rows], weights[:, example[rows]]) for rows in groups]
         )  # (sources, B)
@@ -127,7 +135,8 @@ def _correlation(pairs: pd.DataFrame, options: Options) -> tuple[float, float, f
 
 
 def _signed(value: float) -> str:
-    """
+    """A number with a proper minus sign.
+
     >>> _signed(-0.314), _signed(0.2)
     ('\u22120.31', '0.20')
     """
@@ -143,18 +152,18 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         height = 2.6 + style.legend_height(style.COLUMN, listed)
         figure, axes = style.panels(1, 1, width=style.COLUMN, height=height)
         ax = axes[0, 0]
-        handles: dict[str, Any] = {}
+        handles: dict[str, Artist] = {}
         if len(names) > 1:
             for place, name in enumerate(names):
                 line = frame[frame["source"] == name]
-                how = {**style.look(place, len(names)), "markersize": 2.4, "alpha": 0.8}
+                how: style.Look = {**style.look(place, len(names)), "markersize": 2.4, "alpha": 0.8}
                 if many:
                     how = {"color": style.GREY, "alpha": 0.5}
-                (drawn,) = ax.plot(line["x"], line["mean"], linewidth=0.8, **how)
-                handles["single source" if many else name] = drawn
+                how["linewidth"] = 0.8
+                handles["single source" if many else name] = ax.plot(line["x"], line["mean"], **how)[0]
         line = frame[frame["source"] == POOLED]
         band = (line["x"], line["mean"], line["low"], line["high"])
-        style.curve(ax, *band, color="black", marker="o", linewidth=1.8, alpha=0.2, zorder=5)
+        style.curve(ax, *band, {"color": "black", "marker": "o", "linewidth": 1.8, "zorder": 5}, alpha=0.2)
         handles[POOLED] = ax.lines[-1]
         drawn = max(float(frame["mean"].max()), float(line["high"].fillna(0).max()))
         ax.set_ylim(bottom=0, top=min(1.03, max(0.05, 1.1 * drawn)))

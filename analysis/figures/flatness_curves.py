@@ -1,8 +1,8 @@
-"""How fast the network's answer fades with the noise: single examples, class averages, the overall average."""
+"""How fast a network's answer fades with the noise: single examples, class averages, all."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,10 @@ from analysis import style
 from analysis.arrays import MeasuredArray, arrays, caption, conditions, counted, kinds, select
 from analysis.options import FigureOptions
 from analysis.results import Results, sentence
-from analysis.stats import Estimate, wilson
+from analysis.stats import SHARE, Estimate, Floats, wilson
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 
@@ -25,7 +26,7 @@ class Options(FigureOptions):
     y: str = Field("p_true", description="row column to draw")
     along: str = Field("radius", description="row column of the horizontal axis")
     kind: str | None = Field(None, description="kind of noise; by default the first in the rows")
-    condition: str | None = Field(None, description="condition; by default the first (genuine)")
+    condition: str | None = Field(None, description="condition; by default the first")
     recipe: str | None = Field(None, description="recipe, by its label; by default the first")
     examples: int = Field(60, ge=0, description="how many single examples are drawn")
     classes: int = Field(
@@ -39,8 +40,16 @@ def needs(options: Options) -> list[str]:
     return ["id", "label", options.along, options.y, *named]
 
 
+def uses(options: Options) -> list[str]:
+    """What tells how sure a single example's number is: a standard error, or a count of samples."""
+    return [f"{options.y}_se", "samples"]
+
+
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and point: `level` (example, class, all), `name`, `x`, `mean`, `low`, `high`, `n`, `seeds`."""
+    """The numbers that are drawn: one line for each curve and point.
+
+    The columns are `level` (example, class, all), `name`, `x`, `mean`, `low`, `high`, `n`, `seeds`.
+    """
     kind = options.kind or kinds(results)[0]
     recipe = results.named(options.recipe)
     rows = select(results, options, kind=kind, recipe=recipe)
@@ -91,11 +100,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     with style.paper():
         figure, axes = style.panels(1, 2, width=style.DOUBLE, height=2.9, sharey=True, sharex=True)
         left, right = axes[0]
-        handles: dict[str, Any] = {}
+        handles: dict[str, Artist] = {}
         everything = frame[frame["level"] == "all"]
         for ax in (left, right):
             band = (everything["x"], everything["mean"], everything["low"], everything["high"])
-            style.curve(ax, *band, color="black", linewidth=2, alpha=0.3, zorder=5)
+            style.curve(ax, *band, {"color": "black", "linewidth": 2, "zorder": 5}, alpha=0.3)
             ax.set_xlabel(frame.attrs.get("x", options.along))
             style.number_axis(ax, frame["x"].unique())
         handles["mean of all"] = left.lines[-1]
@@ -105,17 +114,9 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         classes = list(dict.fromkeys(frame.loc[frame["level"] == "class", "name"]))
         for place, name in enumerate(classes):
             line = frame[(frame["level"] == "class") & (frame["name"] == name)]
-            how = {**style.look(place, len(classes)), "marker": ""}
-            style.curve(
-                right,
-                line["x"],
-                line["mean"],
-                line["low"],
-                line["high"],
-                alpha=0.12 if len(classes) < 5 else 0.06,
-                linewidth=1.1,
-                **how,
-            )
+            how: style.Look = {**style.look(place, len(classes)), "marker": "", "linewidth": 1.1}
+            alpha = 0.12 if len(classes) < 5 else 0.06
+            style.curve(right, line["x"], line["mean"], line["low"], line["high"], how, alpha=alpha)
             handles[str(name)] = right.lines[-1]
         style.probability_axis(left, frame["mean"])
         left.set_ylabel(style.wrap(frame.attrs.get("mean", options.y), 2))
@@ -125,13 +126,13 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     return figure
 
 
-def _frame(level: str, name: str, x: Any, estimate: Estimate) -> pd.DataFrame:
+def _frame(level: str, name: str, x: Floats, estimate: Estimate) -> pd.DataFrame:
     numbers = {"x": x, "mean": estimate.mean, "low": estimate.low, "high": estimate.high}
     return pd.DataFrame({"level": level, "name": name, **numbers, "n": estimate.n, "seeds": estimate.seeds})
 
 
 def _chosen(averages: dict[str, Estimate], count: int) -> list[str]:
-    """All classes where they are few; of many, half with the lowest and half with the highest averages."""
+    """All classes where they are few; of many, those with the lowest and the highest averages."""
     if len(averages) <= count:
         return list(averages)
     ranked = sorted(averages, key=lambda name: float(np.nanmean(averages[name].mean)))
@@ -140,7 +141,10 @@ def _chosen(averages: dict[str, Estimate], count: int) -> list[str]:
 
 
 def _examples(rows: pd.DataFrame, cube: MeasuredArray, options: Options) -> pd.DataFrame:
-    """Single examples, averaged over seeds, each with the interval of its own noise samples where the rows know it."""
+    """Single examples, averaged over seeds.
+
+    Each has the interval of its own noise samples where the rows know it.
+    """
     with np.errstate(invalid="ignore"):
         known = np.isfinite(cube.values)
         means = np.where(known, cube.values, 0).sum(0) / known.sum(0)  # (N, R)
@@ -150,9 +154,8 @@ def _examples(rows: pd.DataFrame, cube: MeasuredArray, options: Options) -> pd.D
     ranked = complete[np.argsort(means[complete].mean(1), kind="stable")]
     picked = ranked[np.unique(np.linspace(0, len(ranked) - 1, min(options.examples, len(ranked))).round().astype(int))]
     kept = rows[rows["id"].isin(cube.ids[picked])]
-    low, high = _sampling(
-        kept, MeasuredArray(cube.values[:, picked], cube.trials, cube.ids[picked], cube.points), options
-    )
+    chosen = MeasuredArray(cube.values[:, picked], cube.trials, cube.ids[picked], cube.points, cube.bounds)
+    low, high = _sampling(kept, chosen, options)
     size = len(cube.points)
     order = np.argsort(np.argsort(cube.ids[picked]))  # arrays of `kept` have their ids ascending
     return pd.DataFrame(
@@ -169,8 +172,8 @@ def _examples(rows: pd.DataFrame, cube: MeasuredArray, options: Options) -> pd.D
     )
 
 
-def _sampling(rows: pd.DataFrame, cube: MeasuredArray, options: Options) -> tuple[Any, Any]:
-    """(N, R) ends of the intervals for the number of noise samples, ids ascending; NaN where rows do not tell."""
+def _sampling(rows: pd.DataFrame, cube: MeasuredArray, options: Options) -> tuple[Floats, Floats]:
+    """The ends of the intervals of noise samples, (N, R), ids ascending; NaN where not known."""
     mean = arrays(rows, options.y, options.along, by=None)[""].values
     seeds = np.isfinite(mean).sum(0)
     if f"{options.y}_se" in rows:
@@ -178,11 +181,11 @@ def _sampling(rows: pd.DataFrame, cube: MeasuredArray, options: Options) -> tupl
         half = special.ndtri(0.5 + options.level / 2) * np.sqrt(np.nansum(variance, 0)) / seeds
         centre = np.nansum(mean, 0) / seeds
         return centre - half, centre + half
-    if "samples" in rows and options.y in ("accuracy", "persistence"):
+    of_samples = cube.bounds == SHARE and not pd.api.types.is_bool_dtype(rows[options.y])
+    if "samples" in rows and of_samples:  # a share without a standard error is one of the samples
         samples = np.nan_to_num(arrays(rows, "samples", options.along, by=None)[""].values)
         low, high = wilson(np.nansum(mean * samples, 0).round(), samples.sum(0), options.level)
-        exact = cube.points == 0 if options.along == "radius" else np.zeros(len(cube.points), bool)
         centre = np.nansum(mean, 0) / seeds  # without noise nothing is sampled
-        return np.where(exact, centre, low), np.where(exact, centre, high)
+        return np.where(cube.points == 0, centre, low), np.where(cube.points == 0, centre, high)
     empty = np.full(cube.values.shape[1:], np.nan)
     return empty, empty

@@ -1,4 +1,7 @@
-"""How much of an objective's variance over the searched space each setting explains: fANOVA (Hutter et al., 2014), by Optuna."""
+"""How much of an objective's variance over the searched space each setting explains.
+
+The method is fANOVA (Hutter et al., 2014), by Optuna.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ UNKNOWN = "the sweep has computed no importances; name importance among its figu
 
 
 class Options(FigureOptions):
-    """The options of `importance`; intervals and level are those that were computed when the search ended."""
+    """The options of `importance`. The level of its intervals was chosen when the search ended."""
 
 
 def why_not_sweep(sweep: SweepRecord, options: Options) -> str | None:
@@ -39,7 +42,10 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line an objective and setting, the largest first: `objective`, `x` (setting), `mean`, `low`, `high`, `n` points, `seeds`."""
+    """The numbers that are drawn: one line for each objective and setting, the largest first.
+
+    The columns are `objective`, `x` (setting), `mean`, `low`, `high`, `n` (points), `seeds`.
+    """
     found = results.sweep.importance
     if not found:
         raise ReportError(UNKNOWN if found is None else f"it {FEW}")
@@ -50,14 +56,15 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     resamples = int(frame["resamples"].min())
     every = points(results, options.level)
     words = [
-        "Share of an objective's variance over the searched space that each setting explains alone or by its interactions, as far as the "
-        "points that are done tell it (fANOVA, Hutter et al., 2014; seeds averaged); "
+        "Share of an objective's variance over the searched space that each setting explains alone or by its "
+        "interactions, as far as the points that are done tell it (fANOVA, Hutter et al., 2014; seeds averaged); "
         f"n = {int(frame['n'].max())} points.",
         left_out(every),
         "What makes a training fall behind early may look less important than it is, since such points were stopped."
         if (every["status"] == "stopped early").any()
         else "",
-        f"Dots: of all these points; bars: 95 % percentile intervals of {resamples} resamples of them, in which a dot need not lie.",
+        f"Dots: of all these points; bars: 95 % percentile intervals of {resamples} resamples of them, in which a dot "
+        "need not lie.",
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),

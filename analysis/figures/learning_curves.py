@@ -1,8 +1,11 @@
-"""A metric of the trainings against the epoch, one line a training; where a scheduler stopped one, its line ends in a cross."""
+"""A metric of the trainings against the epoch, one line a training.
+
+Where a scheduler stopped a training, its line ends in a cross.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ from analysis.results import OF_TRAINING, ReportError, Results, epoch_metric, ep
 from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 LEGEND = 6
@@ -26,7 +30,8 @@ class Options(FigureOptions):
 
     metric: str | None = Field(
         None,
-        description="metric of an epoch; by default the scheduler's, else accuracy (held-out images first), else the first there is",
+        description="metric of an epoch; by default the scheduler's, else accuracy (held-out images first), else the "
+        "first there is",
         json_schema_extra=METRIC,
     )
 
@@ -42,9 +47,11 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a training and epoch: `trial`, `recipe`, `status`, `x` (epoch), `mean` (the metric), `low`, `high` (none), `n`, `seeds`.
+    """The numbers that are drawn: one line for each training and epoch.
 
-    Trials that share a network share its training, which stands under the first of those that saw most of it.
+    The columns are `trial`, `recipe`, `status`, `x` (epoch), `mean` (the metric), `low`, `high`
+    (none), `n`, `seeds`. Trials that share a network share its training, which stands under the
+    first of those that saw most of it.
     """
     parts = []
     trials = _trained(results)
@@ -80,7 +87,8 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
             else "."
         ),
         "It is that of the images trained on, with their noise and augmentation." if metric in OF_TRAINING else "",
-        f"Crosses: {counted(stopped, 'training')} that {rule} stopped ({spared} epochs fewer than if all had been as long as the longest)."
+        f"Crosses: {counted(stopped, 'training')} that {rule} stopped ({spared} epochs fewer than if all had been as "
+        "long as the longest)."
         if stopped
         else "",
         "No intervals: each line is one training.",
@@ -90,10 +98,11 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 
 
 def _trained(results: Results) -> pd.DataFrame:
-    """The trials that are done or were stopped and have `epochs`, as lists, each with its `training`: the key of its network.
+    """The trials with `epochs`, as lists, each with its `training`: the key of its network.
 
-    Those that are done come before those that were stopped, and these by how far they came: a training that a scheduler stopped for one
-    trial may have gone on for another, and then it was not stopped.
+    Those that are done come before those that were stopped, and these by how far they came: a
+    training that a scheduler stopped for one trial may have gone on for another, and then it was
+    not stopped.
     """
     trials = results.trials[results.trials["status"].isin(["done", "stopped"])]
     reached = [epochs_of(trial) for _, trial in trials.iterrows()]
@@ -111,7 +120,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         ax = axes[0, 0]
         recipes = list(dict.fromkeys(frame["recipe"]))
         told = len(recipes) <= LEGEND
-        handles: dict[str, Any] = {}
+        handles: dict[str, Artist] = {}
         for _, line in frame.groupby("trial", sort=False):
             recipe, stopped = line["recipe"].iloc[0], line["status"].iloc[0] == "stopped"
             colour = style.COLOURS[recipes.index(recipe)] if told else style.GREY if stopped else style.COLOURS[0]

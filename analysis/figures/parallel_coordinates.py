@@ -1,8 +1,8 @@
-"""Every point of a search as a line across its settings and objectives: which values go with which outcome?"""
+"""Every point of a search as a line across its settings and objectives."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from analysis import style
 from analysis.options import OBJECTIVE, FigureOptions
 from analysis.points import left_out, no_search, objectives, points
 from analysis.results import ReportError, Results, in_order, is_number, plain, show
+from analysis.stats import Floats
 from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:
@@ -37,8 +38,12 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a point and axis: `point`, `status`, `axis`, `x` (its place), `value` (as text), `mean` (its height from 0 to 1), `colour`
-    (rank of the objective among the points that are done, 0 the worst, 1 the best), `n` (seeds), `seeds`; the best point last."""
+    """The numbers that are drawn: one line for each point and axis; the best point last.
+
+    The columns are `point`, `status`, `axis`, `x` (its place), `value` (as text), `mean` (its
+    height from 0 to 1), `colour` (rank of the objective among the points that are done, 0 the
+    worst, 1 the best), `n` (seeds), `seeds`.
+    """
     modes = objectives(results.sweep)
     by = options.by or next(iter(modes))
     if by not in modes:
@@ -85,7 +90,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """An upright axis for each setting and objective, with the values at its ends (of words: all)."""
+    """An upright axis for each setting and objective, with the values at its ends, or all words."""
     from matplotlib import colormaps
 
     with style.paper():
@@ -95,7 +100,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         ax = axes[0, 0]
         for _, line in frame.groupby("point", sort=False):
             colour = line["colour"].iloc[0]
-            how: dict[str, Any] = {"color": style.GREY, "linestyle": ":", "linewidth": 0.8, "alpha": 0.7}
+            how: style.Look = {"color": style.GREY, "linestyle": ":", "linewidth": 0.8, "alpha": 0.7}
             if np.isfinite(colour):
                 how = {"color": colormaps["viridis"](0.9 * (1 - colour)), "linewidth": 0.7 + 0.9 * colour}
             ax.plot(line["x"], line["mean"], **how)
@@ -103,7 +108,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             group = frame[frame["x"] == place]
             ax.axvline(place, color="black", linewidth=0.6, zorder=0)
             ends = group.drop_duplicates("value").sort_values("mean")
-            words = not all(map(_is_number, ends["value"]))
+            words = not all(_is_number(str(value)) for value in ends["value"])
             for _, end in (ends if words and len(ends) <= 6 else ends.iloc[[0, -1]]).iterrows():
                 ax.annotate(
                     str(end["value"])[:18],
@@ -124,8 +129,10 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     return figure
 
 
-def _heights(values: pd.Series, log: bool, outcome: bool) -> np.ndarray:
-    """Where values lie between the smallest (0) and the largest (1); words in their order of appearance, before numbers beside them.
+def _heights(values: pd.Series, log: bool, outcome: bool) -> Floats:
+    """Where values lie between the smallest (0) and the largest (1).
+
+    Words lie in their order of appearance, before numbers among them.
 
     Only an outcome can be missing (NaN): the null of a setting is one of its values, and so a word.
     """
@@ -139,7 +146,7 @@ def _heights(values: pd.Series, log: bool, outcome: bool) -> np.ndarray:
     return np.array([order.index(value) / max(1, len(order) - 1) for value in known])
 
 
-def _is_number(text: Any) -> bool:
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:

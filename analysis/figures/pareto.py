@@ -51,7 +51,10 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a point: `recipe`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `front`, `n`, `seeds`; the front's in order."""
+    """The numbers that are drawn: one line for each point; those of the front come last, in order.
+
+    The columns are `recipe`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `front`, `n`, `seeds`.
+    """
     modes = objectives(results.sweep)
     if reason := why_not_sweep(results.sweep, options):
         raise ReportError(reason)
@@ -96,7 +99,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     with style.paper():
         figure, axes = style.panels(1, 1, width=style.COLUMN, height=2.6)
         ax = axes[0, 0]
-        for chosen, how in ((False, {"color": style.GREY, "alpha": 0.8}), (True, {"color": style.COLOURS[0]})):
+        looks: list[tuple[bool, style.Look]] = [
+            (False, {"color": style.GREY, "alpha": 0.8}),
+            (True, {"color": style.COLOURS[0]}),
+        ]
+        for chosen, how in looks:
             here = frame[frame["front"].astype(bool) == chosen]
             ax.vlines(here["x"], here["low"], here["high"], linewidth=0.8, **how)
             ax.hlines(here["mean"], here["x_low"], here["x_high"], linewidth=0.8, **how)

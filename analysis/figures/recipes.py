@@ -1,8 +1,9 @@
-"""Every recipe's mean curve: one row of panels for each condition, colour and columns for what the sweep varies."""
+"""Every recipe's mean curve, in a row of panels for each condition."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from pydantic import Field
@@ -14,6 +15,7 @@ from analysis.options import SETTING, FigureOptions
 from analysis.results import Results, sentence
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 
@@ -36,7 +38,11 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and point: `condition`, `recipe`, `colour`, `column`, `dash`, `x`, `mean`, `low`, `high`, ..."""
+    """The numbers that are drawn: one line for each curve and point.
+
+    The columns are `condition`, `recipe`, `colour`, `column`, `dash`, `x`, `mean`, `low`, `high`,
+    ...
+    """
     kind = options.kind or kinds(results)[0]
     rows = select(results, options, kind=kind)
     channels = encoding.assign_channels(results, options.by)
@@ -86,7 +92,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         figure, axes = style.panels(len(grid), len(grid[0]), width=width, height=height, sharex=True, sharey=True)
         colours, numeric = encoding.colours(frame)
         dashes = list(dict.fromkeys(frame["dash"]))
-        handles: dict[Any, Any] = {}
+        handles: dict[Hashable, Artist] = {}
         for ax, (condition, column) in zip(axes.flat, [cell for line in grid for cell in line], strict=True):
             here = frame[(frame["condition"] == condition) & (frame["column"] == column)]
             for (_, colour, dash), line in here.groupby(["recipe", "colour", "dash"], sort=False):
@@ -96,7 +102,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                 if len(colours) > LISTED:
                     how["marker"] = ""
                 alpha = 0.14 if len(colours) * len(dashes) <= FEW else 0.08
-                style.curve(ax, line["x"], line["mean"], line["low"], line["high"], alpha=alpha, **how)
+                style.curve(ax, line["x"], line["mean"], line["low"], line["high"], how, alpha=alpha)
                 handles.setdefault(colour, ax.lines[-1])
             ax.set_title(", ".join(filter(None, (condition, column))))
         for ax in axes[-1]:

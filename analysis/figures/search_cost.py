@@ -1,19 +1,22 @@
-"""What a search costs and what it finds: passes through the network an example, against the share that is fooled."""
+"""What an attack costs and what it finds: passes an example, against the share that is fooled."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import encoding, style
-from analysis.arrays import arrays, caption, refuse_conditions, select, subsets
+from analysis import attacks, encoding, style
+from analysis.arrays import arrays, caption, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, show
+from analysis.stats import Floats
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -25,7 +28,8 @@ class Options(FigureOptions):
 
     radius: float | None = Field(
         None,
-        description="success within this radius of the ladder; by default the one at which the share is nearest to a half",
+        description="success within this radius of the ladder; by default the one at which the share is nearest to a "
+        "half",
     )
     by: str | None = Field(
         None,
@@ -40,19 +44,21 @@ def needs(options: Options) -> list[str]:
 
 
 def why_not_rows(columns: set[str]) -> str | None:
-    """Rows around several centres are no rows of a search."""
-    return refuse_conditions(columns)
+    """Why rows around several centres are not meant."""
+    return attacks.refuse_conditions(columns)
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe and kind of pass: `what` (forwards, backwards), `recipe`, `colour`, `column`, `dash`, `x`, ...
+    """The numbers that are drawn: one line for each recipe and kind of pass.
 
-    `x`, `x_low` and `x_high` are the median and the quartiles of the passes over correctly classified examples (what a
-    whole search took, all radii together); `mean`, `low` and `high` the share of these that it fooled, with its interval.
+    The columns are `what` (forwards, backwards), `recipe`, `colour`, `column`, `dash`, `x`, ...
+    `x`, `x_low` and `x_high` are the median and the quartiles of the passes over correctly
+    classified examples (what a whole attack took, all radii together); `mean`, `low` and `high` the
+    share of these that it fooled, with its interval.
     """
     rows = select(results, options)
     rows = rows[rows["correct"].to_numpy(bool)]
-    channels = encoding.lines(results, options.by)
+    channels = attacks.lines(results, options.by)
     radii = _radii(rows, options.radius)
     parts = []
     for recipe in results.recipes:
@@ -76,7 +82,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "passes through the network that it took for an example (all radii together).",
         "Along the horizontal axis: median and quartiles over examples and seeds, which is their spread and no interval "
         "of confidence.",
-        subsets(rows),
+        attacks.subsets(rows),
         channels.hidden_words(),
         caption(frame, options, "Vertical bars"),
     ]
@@ -89,14 +95,15 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     return frame
 
 
-def _radii(rows: pd.DataFrame, wanted: float | None) -> dict[Any, float]:
-    """By recipe: the wanted radius, or that at which the share fooled, over all recipes with the same ladder, is nearest to a half.
+def _radii(rows: pd.DataFrame, wanted: float | None) -> dict[Hashable, float]:
+    """By recipe the wanted radius, or that at which the share fooled is nearest to a half.
 
-    Where all or none are fooled nothing tells attacks apart.
+    The share is over all recipes with the same ladder. Where all or none are fooled nothing tells
+    attacks apart.
     """
     share = rows.groupby(["recipe", "radius"], observed=True)["found"].mean().unstack("radius")
     ladders = {recipe: tuple(line.dropna().index.astype(float)) for recipe, line in share.iterrows()}
-    chosen: dict[Any, float] = {}
+    chosen: dict[Hashable, float] = {}
     for ladder in dict.fromkeys(ladders.values()):
         recipes = [recipe for recipe, own in ladders.items() if own == ladder]
         if wanted is None:
@@ -128,7 +135,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         height = 2.6 + encoding.legend_height(width, order, groups)
         figure, axes = style.panels(1, len(whats), width=width, height=height, sharey=True)
         wide = any(_wide(frame[frame["what"] == what]) for what in whats)
-        handles: dict[Any, Any] = {}
+        handles: dict[Hashable, Artist] = {}
         for ax, what in zip(axes[0], whats, strict=True):
             here = frame[frame["what"] == what]
             for _, point in here.iterrows():
@@ -152,20 +159,22 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     return figure
 
 
-def _point(ax: Axes, point: pd.Series, how: dict[str, Any]) -> Any:
-    thin = {"color": how["color"], "linewidth": 0.9}
+def _point(ax: Axes, point: pd.Series, how: style.Look) -> Artist:
+    thin: style.Look = {"color": how["color"], "linewidth": 0.9}
     ax.plot([point["x_low"], point["x_high"]], [point["mean"]] * 2, **thin)
     ax.plot([point["x"]] * 2, [point["low"], point["high"]], **thin)
-    hollow = {
+    hollow: style.Look = {  # equal ones stay seen
+        **how,
         "linestyle": "",
         "markersize": 5,
         "markerfacecolor": "none",
         "markeredgewidth": 1.2,
-    }  # equal ones stay seen
-    return ax.plot([point["x"]], [point["mean"]], zorder=4, **{**how, **hollow})[0]
+        "zorder": 4,
+    }
+    return ax.plot([point["x"]], [point["mean"]], **hollow)[0]
 
 
-def _costs(here: pd.DataFrame) -> Any:
+def _costs(here: pd.DataFrame) -> Floats:
     return here[["x_low", "x", "x_high"]].to_numpy(float).ravel()
 
 

@@ -1,21 +1,22 @@
-"""Robust accuracy against the radius of the attack, beside what a random step of the same length does."""
+"""Robust accuracy against the radius of the attack, beside a random step of the same length."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from analysis import encoding, style
-from analysis.arrays import arrays, caption, counted, refuse_conditions, select
+from analysis import attacks, encoding, style
+from analysis.arrays import arrays, caption, counted, select
 from analysis.options import SETTING, FigureOptions
 from analysis.results import Results
-from analysis.searches import standing
 from analysis.stats import SHARE
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 
@@ -37,18 +38,19 @@ def needs(options: Options) -> list[str]:
 
 
 def why_not_rows(columns: set[str]) -> str | None:
-    """Rows around several centres are no rows of a search."""
-    return refuse_conditions(columns)
+    """Why rows around several centres are not meant."""
+    return attacks.refuse_conditions(columns)
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a curve and radius: `what` (search, random), `recipe`, `colour`, `column`, `dash`, `x`, `mean`, ...
+    """The numbers that are drawn: one line for each curve and radius.
 
-    An example is robust at a radius where its image is classified correctly and no perturbation of at most that radius
-    was found. At radius 0 that is the accuracy.
+    The columns are `what` (search, random), `recipe`, `colour`, `column`, `dash`, `x`, `mean`, ...
+    An example is robust at a radius where its image is classified correctly and no perturbation of
+    at most that radius was found. At radius 0 that is the accuracy.
     """
     rows = select(results, options)
-    channels = encoding.lines(results, options.by)
+    channels = attacks.lines(results, options.by)
     parts = []
     for recipe in results.recipes:
         of_recipe = rows[rows["recipe"] == recipe]
@@ -57,7 +59,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         for what, column in (("search", options.found), ("random", options.random)):
             if column is None:
                 continue
-            robust = standing(of_recipe, column)
+            robust = attacks.standing(of_recipe, column)
             if not np.isfinite(robust["robust"]).any():  # a control that was not tried
                 continue
             cube = arrays(robust, "robust", by=None, bounds=SHARE)[""]
@@ -79,16 +81,19 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
-        "x": results.length_label("radius"),
+        "x": attacks.length_label(results, "radius"),
         "mean": "robust accuracy",
         "colour": channels.title(results),
-        "own_x": encoding.is_norm(channels.column),
+        "own_x": attacks.is_norm(channels.column),
     }
     return frame
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """One panel, or one for each value of a setting: searches with bands, the random control as thin dotted lines."""
+    """One panel, or one for each value of a setting.
+
+    Attacks have bands, the random control is a thin dotted line.
+    """
     from matplotlib.lines import Line2D
 
     with style.paper():
@@ -96,7 +101,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         laid = encoding.layout(frame)
         order, dashes = laid.order, laid.dashes
         own = bool(frame.attrs.get("own_x"))
-        handles: dict[Any, Any] = {}
+        handles: dict[Hashable, Artist] = {}
         for column, ax in laid.panels:
             here = frame[frame["column"] == column]
             crowded = here["recipe"].nunique() > encoding.CROWD
@@ -108,11 +113,11 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                     )
                     continue
                 if len(dashes) > 1:
-                    how["linestyle"] = style.DASHES[dashes.index(dash) % len(style.DASHES)]
+                    how["linestyle"] = style.DASHES[dashes.index(str(dash)) % len(style.DASHES)]
                 if crowded:
                     how |= {"marker": "", "linewidth": 0.8}
                 alpha = 0.03 if crowded else 0.14 if here["recipe"].nunique() <= encoding.FEW else 0.08
-                style.curve(ax, line["x"], line["mean"], line["low"], line["high"], alpha=alpha, **how)
+                style.curve(ax, line["x"], line["mean"], line["low"], line["high"], how, alpha=alpha)
                 handles.setdefault(colour, ax.lines[-1])
             ax.set_title(column)
             style.number_axis(ax, here["x"].unique() if own else frame["x"].unique())

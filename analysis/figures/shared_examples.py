@@ -10,7 +10,7 @@ from pydantic import Field
 
 from analysis import style
 from analysis.arrays import spread
-from analysis.networks import COLUMNS, RANDOM, jointly, networks, sources, transfers
+from analysis.networks import COLUMNS, controls, jointly, networks, sources, transfers
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import wilson
@@ -37,10 +37,12 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a bar: `source`, `x` (how many networks are fooled), `mean`, `low`, `high`, `n`, `seeds`.
+    """The numbers that are drawn: one line for each bar.
 
-    `mean` is the share of the images found at the source that fool exactly `x` networks, with its Wilson interval. Joint
-    searches that each left out networks are averaged within an example.
+    The columns are `source`, `x` (how many networks are fooled), `mean`, `low`, `high`, `n`,
+    `seeds`. `mean` is the share of the images found at the source that fool exactly `x` networks,
+    with its Wilson interval. Joint attacks that each left out networks are averaged within an
+    example.
     """
     rows = transfers(results, options, options.recipe)
     total = len(networks(rows))
@@ -51,8 +53,9 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
     kept = rows["id"].nunique()
     if not kept:
         raise ReportError("no example is classified correctly by every network (only_correct: false keeps the others)")
+    at_random = controls(rows)
     # a random step finds nothing; what it fools is counted as it is
-    images = rows[(rows["source"] == RANDOM) | ((rows["source_correct"] == 1) & rows["found"])]
+    images = rows[rows["source"].isin(at_random) | ((rows["source_correct"] == 1) & rows["found"])]
     images = images.drop_duplicates(["trial", "source", "id"])
     order = sources(rows)
     merged = dict.fromkeys(jointly(rows), JOINT)
@@ -80,10 +83,11 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         if options.only_correct
         else "Examples that a network misclassifies unmoved count as fooling it.",
         f"n = {spread(counts.min(), counts.max(), 'example')}: those for which the search at the source succeeded.",
-        f"{JOINT}: one image against all networks but one (which are among those counted), averaged over which was left out."
+        f"{JOINT}: one image against all networks but one (which are among those counted), averaged over which was left "
+        "out."
         if merged
         else "",
-        f"{RANDOM}: moved as far in a random direction." if RANDOM in order else "",
+        *(f"{name}: moved as far in a random direction." for name in at_random),
         f"Thin lines: {100 * options.level:g} % Wilson intervals over examples of these networks.",
         _hidden(len(parts), options.panels),
     ]
@@ -92,6 +96,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "x": "number of networks fooled",
         "mean": "share of found images",
         "joint": JOINT,
+        "controls": at_random,
     }
     return frame
 
@@ -101,10 +106,11 @@ def _hidden(count: int, panels: int) -> str:
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """A small histogram for each source, all on the same axes; the joint search and the control last."""
+    """A small histogram for each source; the joint attack and the control come last."""
     with style.paper():
         names = list(dict.fromkeys(frame["source"]))
-        special = [name for name in names if name in (frame.attrs.get("joint", JOINT), RANDOM)]
+        at_random = frame.attrs.get("controls", [])
+        special = [name for name in names if name in (frame.attrs.get("joint", JOINT), *at_random)]
         single = [name for name in names if name not in special]
         shown = [*single[: options.panels - len(special)], *special]
         columns = min((4, 3), key=lambda count: -len(shown) % count) if len(shown) > 4 else len(shown)
@@ -115,13 +121,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
             ax.set_visible(False)
         for place, (ax, name) in enumerate(zip(axes.flat, shown, strict=False)):
             here = frame[frame["source"] == name]
-            colour = (
-                style.COLOURS[1]
-                if name not in (*single, RANDOM)
-                else style.GREY
-                if name == RANDOM
-                else style.COLOURS[0]
-            )
+            colour = style.COLOURS[0] if name in single else style.GREY if name in at_random else style.COLOURS[1]
             ax.bar(here["x"], here["mean"], width=0.8, color=colour, alpha=0.75)
             ax.vlines(here["x"], here["low"], here["high"], color="black", linewidth=0.8)
             ax.set_title(f"{style.wrap(name, width / columns - 0.2)}\n(n = {here['n'].iloc[0]})", fontsize=7)

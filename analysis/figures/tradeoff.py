@@ -1,8 +1,9 @@
-"""What one kind of accuracy costs of another: clean accuracy against accuracy under attack, a point a recipe."""
+"""What one kind of accuracy costs of another: clean against attacked, a point a recipe."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from pydantic import Field
@@ -13,6 +14,7 @@ from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -21,7 +23,7 @@ class Options(FigureOptions):
     """The options of `tradeoff`."""
 
     y: str = Field("accuracy", description="row column to draw, under both conditions")
-    across: str = Field("clean", description="condition of the horizontal axis")
+    across: str | None = Field(None, description="condition of the horizontal axis; by default the first")
     up: str | None = Field(
         None, description="condition of the vertical axis; by default attack, or where there is none the last one"
     )
@@ -38,17 +40,21 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a recipe: `recipe`, `colour`, `column`, `dash`, `x`, `x_low`, `x_high`, `mean`, `low`, `high`, `n`, `seeds`.
+    """The numbers that are drawn: one line for each recipe.
+
+    The columns are `recipe`, `colour`, `column`, `dash`, `x`, `x_low`, `x_high`, `mean`, `low`,
+    `high`, `n`, `seeds`.
 
     Both numbers are means over examples, their copies, the ladder of the condition and seeds.
     """
     present = conditions(results.rows)
-    others = [name for name in present if name != options.across]
+    across = options.across or present[0]
+    others = [name for name in present if name != across]
     up = options.up or ("attack" if "attack" in others else others[-1] if others else None)
     if up is None:
-        raise ReportError(f"up: there is no condition besides {options.across}")
+        raise ReportError(f"up: there is no condition besides {across}")
     channels = encoding.assign_channels(results, options.by)
-    flat, steep = (select(results, options, condition=name) for name in (options.across, up))
+    flat, steep = (select(results, options, condition=name) for name in (across, up))
     parts = []
     for recipe in results.recipes:
         both = [rows[rows["recipe"] == recipe] for rows in (flat, steep)]
@@ -59,17 +65,18 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         place = {"x": x.mean, "x_low": x.low, "x_high": x.high}
         parts.append(pd.DataFrame({**channels.of(results, recipe), **place, **y.columns()}))
     if not parts:
-        raise ReportError(f"no recipe was measured under both {options.across} and {up}")
+        raise ReportError(f"no recipe was measured under both {across} and {up}")
     frame = pd.concat(parts, ignore_index=True)
     label = options.y.replace("_", " ")
     words = [
-        f"{counted(len(frame), 'recipe').capitalize()}: {label} ({up}) against {label} ({options.across}), means over examples and seeds.",
+        f"{counted(len(frame), 'recipe').capitalize()}: {label} ({up}) against {label} ({across}), means over "
+        "examples and seeds.",
         channels.hidden_words(),
         caption(frame, options, "Bars both ways"),
     ]
     frame.attrs = {
         "caption": " ".join(filter(None, words)),
-        "x": f"{label} ({options.across})",
+        "x": f"{label} ({across})",
         "mean": f"{label} ({up})",
         "colour": channels.title(results),
     }
@@ -88,7 +95,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
         groups = list(dict.fromkeys(frame["dash"]))
         height = 2.6 + encoding.legend_height(width, order, groups)
         figure, axes = style.panels(1, len(columns), width=width, height=height, sharex=True, sharey=True)
-        handles: dict[Any, Any] = {}
+        handles: dict[Hashable, Artist] = {}
         crowded = len(frame) / len(columns) > encoding.CROWD
         for ax, column in zip(axes[0], columns, strict=True):
             for _, point in frame[frame["column"] == column].iterrows():
@@ -97,7 +104,7 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
                     how["marker"] = style.MARKERS[groups.index(point["dash"]) % len(style.MARKERS)]
                 handles.setdefault(point["colour"], _point(ax, point, how, crowded))
             ax.set_title(column)
-            ax.set_xlabel(frame.attrs.get("x", options.across))
+            ax.set_xlabel(frame.attrs.get("x", options.across or ""))
         axes[0, 0].set_ylabel(style.wrap(frame.attrs.get("mean", options.y), height - 0.7))
         more = {
             group: Line2D([], [], color=style.GREY, linestyle="", marker=style.MARKERS[place % len(style.MARKERS)])
@@ -108,10 +115,10 @@ def draw(frame: pd.DataFrame, options: Options) -> Figure:
     return figure
 
 
-def _point(ax: Axes, point: pd.Series, how: dict[str, Any], crowded: bool) -> Any:
+def _point(ax: Axes, point: pd.Series, how: style.Look, crowded: bool) -> Artist:
     """A marker with its interval along either axis."""
-    thin = {"color": how["color"], "linewidth": 0.4 if crowded else 0.9, "alpha": 0.5 if crowded else 1.0}
+    thin: style.Look = {"color": how["color"], "linewidth": 0.4 if crowded else 0.9, "alpha": 0.5 if crowded else 1.0}
     ax.plot([point["x_low"], point["x_high"]], [point["mean"]] * 2, **thin)
     ax.plot([point["x"]] * 2, [point["low"], point["high"]], **thin)
-    look = {**how, "linestyle": "", "markersize": 4.5}
-    return ax.plot([point["x"]], [point["mean"]], markeredgecolor="white", markeredgewidth=0.4, zorder=4, **look)[0]
+    look: style.Look = {**how, "linestyle": "", "markersize": 4.5, "markeredgewidth": 0.4, "zorder": 4}
+    return ax.plot([point["x"]], [point["mean"]], markeredgecolor="white", **look)[0]

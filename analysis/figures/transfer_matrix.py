@@ -1,8 +1,9 @@
-"""Which network is fooled by what was found at which: a matrix of source x target, with each share's interval."""
+"""Which network is fooled by images found at which: a matrix of source x target."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from analysis import style
 from analysis.arrays import spread
-from analysis.networks import COLUMNS, RANDOM, by_example, count, jointly, networks, sources, transfers
+from analysis.networks import COLUMNS, by_example, controls, count, jointly, networks, sources, transfers
 from analysis.options import FigureOptions
 from analysis.results import ReportError, Results
 from analysis.stats import wilson
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 JOINT = "all others, jointly"
-"""The row that holds, for each network, the joint search that it was held out of."""
+"""The row that holds, for each network, the joint attack that it was held out of."""
 EVERY, RIGHT = "all examples", "right before, and found at the source"
 WIDE = 8
 """Matrices of more networks than this lie below each other."""
@@ -43,19 +44,22 @@ def needs(options: Options) -> list[str]:
 
 
 def compute(results: Results, options: Options) -> pd.DataFrame:
-    """One line a cell: `panel`, `source`, `x` (the target), `same`, `mean`, `low`, `high`, `n`, `seeds`.
+    """The numbers that are drawn: one line for each cell.
 
-    `mean` is the share of examples whose image, found at the source, the target misclassifies, with its Wilson interval.
+    The columns are `panel`, `source`, `x` (the target), `same`, `mean`, `low`, `high`, `n`,
+    `seeds`. `mean` is the share of examples whose image, found at the source, the target
+    misclassifies, with its Wilson interval.
     """
     rows = transfers(results, options, options.recipe)
     targets = networks(rows)
     known = sources(rows)
     joint = jointly(rows)
-    shown = [name for name in known if name not in joint and name != RANDOM]
-    shown += [JOINT] * bool(joint) + [RANDOM] * (RANDOM in known)
+    at_random = controls(rows)
+    shown = [name for name in known if name not in joint and name not in at_random]
+    shown += [JOINT] * bool(joint) + at_random
     right = rows["target_correct"] == 1
     # a random step needs no source that is right and finds nothing
-    right &= (rows["source"] == RANDOM) | ((rows["source_correct"] == 1) & rows["found"])
+    right &= rows["source"].isin(at_random) | ((rows["source_correct"] == 1) & rows["found"])
     several = rows["source"].isin(joint)
     rows = rows.assign(row=rows["source"].where(~several, JOINT), right=right)[~several | rows["held_out"]]
     lines = []
@@ -82,14 +86,15 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
         "itself.",
         f"First: all examples, those that the target misclassifies unmoved included (n = "
         f"{spread(every.min(), every.max(), 'example')} a cell).",
-        "Second: only examples that source and target classify correctly unmoved and for which the search at the source "
-        f"succeeded (n = {spread(chosen.min(), chosen.max(), 'example')} a cell)."
+        "Second: only examples that source and target classify correctly unmoved and for which the search at the "
+        f"source succeeded (n = {spread(chosen.min(), chosen.max(), 'example')} a cell)."
         if len(chosen)
         else "Nothing is left of the examples that source and target got right.",
         f"{JOINT}: one image against all other networks, the target held out." if joint else "",
-        f"{RANDOM}: moved as far in a random direction; in the second matrix where the target is right unmoved."
-        if RANDOM in known
-        else "",
+        *(
+            f"{name}: moved as far in a random direction; in the second matrix where the target is right unmoved."
+            for name in at_random
+        ),
         f"Below each share: its {100 * options.level:g} % Wilson interval over examples of these networks"
         f"{' (seeds averaged within an example)' if frame['seeds'].max() > 1 else ''}.",
         "The intervals are in the table of numbers." if len(targets) > MANY else "",
@@ -99,7 +104,7 @@ def compute(results: Results, options: Options) -> pd.DataFrame:
 
 
 def draw(frame: pd.DataFrame, options: Options) -> Figure:
-    """Two matrices on one scale, side by side, or below each other where there are many networks."""
+    """Two matrices on one scale, side by side; those of many networks lie below each other."""
     with style.paper():
         present = list(dict.fromkeys(frame["panel"]))
         targets = list(dict.fromkeys(frame["x"]))
@@ -138,14 +143,16 @@ def _matrix(ax: Axes, here: pd.DataFrame, rows: list[str], targets: list[str], c
     size = float(np.clip(cell * 15, 4.5, 7))
     for _, line in here.iterrows():
         down, across = place[0][line["source"]], place[1][line["x"]]
-        ink: dict[str, Any] = {"color": _ink(colours(line["mean"] / DARKEST)), "ha": "center"}
-        ax.text(across, down, _percent(line["mean"]), va="bottom" if intervals else "center", fontsize=size, **ink)
+        ink = _ink(colours(line["mean"] / DARKEST))
+        va: Literal["bottom", "center"] = "bottom" if intervals else "center"
+        ax.text(across, down, _percent(line["mean"]), va=va, ha="center", fontsize=size, color=ink)
         if intervals:
             words = f"{_percent(line['low'])}\u2013{_percent(line['high'])}"
-            ax.text(across, down + 0.06, words, va="top", fontsize=max(4.2, size - 2), **ink)
+            ax.text(across, down + 0.06, words, va="top", ha="center", fontsize=max(4.2, size - 2), color=ink)
         if line["same"]:
-            box: dict[str, Any] = {"fill": False, "edgecolor": style.COLOURS[1], "linewidth": 1.6, "zorder": 3}
-            ax.add_patch(Rectangle((across - 0.5, down - 0.5), 1, 1, clip_on=False, **box))
+            corner, orange = (across - 0.5, down - 0.5), style.COLOURS[1]
+            box = Rectangle(corner, 1, 1, clip_on=False, fill=False, edgecolor=orange, linewidth=1.6, zorder=3)
+            ax.add_patch(box)
     for edge in range(1, len(rows)):
         ax.axhline(edge - 0.5, color="white", linewidth=0.8)
         if rows[edge] not in targets and rows[edge - 1] in targets:  # where the single networks end
@@ -157,7 +164,7 @@ def _matrix(ax: Axes, here: pd.DataFrame, rows: list[str], targets: list[str], c
     ax.spines[:].set_visible(False)
 
 
-def _ink(colour: Any) -> str:
+def _ink(colour: Sequence[float]) -> str:
     """Black or white, whichever stands out more on a colour (relative luminance, WCAG 2).
 
     >>> _ink((1.0, 1.0, 1.0)), _ink((0.0, 0.2, 0.5))
@@ -168,8 +175,9 @@ def _ink(colour: Any) -> str:
     return "white" if luminance < 0.18 else "black"
 
 
-def _percent(share: Any) -> str:
-    """
+def _percent(share: float) -> str:
+    """A share in hundredths.
+
     >>> _percent(0.634), _percent(0.0)
     ('63', '0')
     """

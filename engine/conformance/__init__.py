@@ -1,6 +1,7 @@
-"""What every task, attack and artifact kind is held to: ours, and one of your own.
+r"""Tests that every task, attack and artifact kind must pass: ours, and those of your own.
 
-    python -m pytest -p engine.conformance.plugin --pyargs engine.conformance --own my_package.my_task
+    python -m pytest -p engine.conformance.plugin --pyargs engine.conformance \
+        --own my_package.my_task
 
-tries a module, whatever of the three it is.
+tests a module of your own, whichever of the three it is.
 """

@@ -1,4 +1,7 @@
-"""A plugin of pytest: which members are tried, those on disk, or with `--own` modules of the user's own."""
+"""A pytest plugin that chooses what is tested.
+
+These are all tasks, attacks and kinds on disk or, with `--own`, modules of the user's own.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ FOLDERS = {"task": tasks, "attack": attacks, "kind": artifacts}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--own`, the modules to test in place of those on disk."""
     parser.addoption(
         "--own",
         action="append",
@@ -26,14 +30,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """A file without members to try is left out."""
+    """Leaves out a test file where `--own` names no module of its sort."""
     sort = collection_path.stem.removeprefix("test_").removesuffix("s")
     return True if sort in FOLDERS and config.getoption("own") and not _members(sort, config) else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs each test of this folder with every task, attack or kind."""
     if metafunc.module.__package__ != __package__:
-        return  # a test of another's, whose arguments may have the same names
+        return  # not a test of this folder; its arguments may have the same names
     for sort in FOLDERS:
         if sort in metafunc.fixturenames:
             found = _members(sort, metafunc.config)
@@ -49,5 +54,5 @@ def _members(sort: str, config: pytest.Config) -> list[ModuleType]:
 
 
 def _sort(module: ModuleType) -> str:
-    """What a module is: a task has a `Config`, a kind a `Request`."""
+    """The sort of a module: a task has a `Config`, a kind a `Request`."""
     return "task" if hasattr(module, "Config") else "kind" if hasattr(module, "Request") else "attack"

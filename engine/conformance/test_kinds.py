@@ -1,4 +1,7 @@
-"""Every artifact kind holds to the same promises: what is asked for twice is the same, whatever it is made beside."""
+"""Every artifact kind keeps the same promises.
+
+The most important: the same request gives the same result, whatever else is made with it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import random
 from collections.abc import Mapping, Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ IDS = (3, 0, 14, 27, 41, 8, 55, 19, 20)
 
 
 def asked(kind: ModuleType) -> Settings:
-    """A request of little work: fields that are recipes are a small one's, the others as they are by default."""
+    """A request that is quickly made: a small recipe, and defaults for all other fields."""
     fields = kind.Request.model_fields
     given = {"recipe": RECIPE, "networks": (RECIPE,)}
     lacking = [name for name, field in fields.items() if field.is_required() and name not in given]
@@ -40,28 +42,30 @@ def asked(kind: ModuleType) -> Settings:
 
 
 def examples(kind: ModuleType, ids: Sequence[int] = IDS) -> Batch:
+    """The images and labels of some examples of the split that the kind uses."""
     request = asked(kind)
     images, labels = data.take(kind_of(request).split(request, None), ids)
     return Batch(tuple(ids), images, labels)
 
 
-def given(kind: ModuleType) -> dict[str, Any]:
-    """What it needs, made in memory."""
+def given(kind: ModuleType) -> dict[str, object]:
+    """The artifacts that the request needs, made in memory."""
     return _given(kind.__name__, kind)
 
 
 @cache
-def _given(_: str, kind: ModuleType) -> dict[str, Any]:
+def _given(_: str, kind: ModuleType) -> dict[str, object]:
     images, labels = data.take(data.load("blobs", "test"), IDS)
     return prepared(kind_of(asked(kind)).needs(asked(kind)), {}, Batch(IDS, images, labels))
 
 
 def steps(kind: ModuleType) -> list[Progress | Product]:
+    """All that making a whole artifact yields: its progress, then the product."""
     return list(kind_of(asked(kind)).make_whole(asked(kind), given(kind), None, "cpu"))
 
 
 def arrays(kind: ModuleType, ids: Sequence[int] = IDS) -> Mapping[str, np.ndarray]:
-    """What is made: a whole thing's arrays, or the columns of some examples."""
+    """What the kind makes: the arrays of a whole artifact, or the columns of some examples."""
     if not kind.PER_EXAMPLE:
         product = steps(kind)[-1]
         assert isinstance(product, Product)
@@ -71,6 +75,7 @@ def arrays(kind: ModuleType, ids: Sequence[int] = IDS) -> Mapping[str, np.ndarra
 
 
 def same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], tolerance: float = 0) -> None:
+    """Asserts that two sets of arrays are equal, up to a tolerance."""
     assert first.keys() == second.keys()
     for name in first:
         assert first[name].dtype == second[name].dtype, name
@@ -78,6 +83,7 @@ def same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], tole
 
 
 def test_a_kind_has_what_the_contract_names(kind: ModuleType) -> None:
+    """It has a docstring, a cost, checked requests, and needs that are artifacts too."""
     assert kind.__doc__
     found = kind_of(asked(kind))
     assert found.module is kind
@@ -88,6 +94,7 @@ def test_a_kind_has_what_the_contract_names(kind: ModuleType) -> None:
 
 
 def test_requests_are_frozen_closed_and_come_back_from_text(kind: ModuleType) -> None:
+    """A request is a frozen record of known fields, and JSON keeps all of it."""
     request = asked(kind)
     assert type(request).model_validate_json(request.model_dump_json()) == request
     with pytest.raises(ValidationError, match="Extra inputs"):
@@ -97,12 +104,13 @@ def test_requests_are_frozen_closed_and_come_back_from_text(kind: ModuleType) ->
 
 
 def test_the_identity_is_json_and_that_of_the_request(kind: ModuleType) -> None:
+    """The identity can be written as JSON, and equal requests have equal ones."""
     found, again = (kind.identity(asked(kind), None) for _ in range(2))
     assert json.loads(json.dumps(found)) == json.loads(json.dumps(again))
 
 
 def test_the_same_is_made_again(kind: ModuleType) -> None:
-    """Whatever has drawn random numbers in between, and those of others are left alone."""
+    """Random numbers drawn in between change nothing, and making draws none of the shared ones."""
     first = arrays(kind)
     torch.manual_seed(7)
     random.seed(7)
@@ -113,6 +121,7 @@ def test_the_same_is_made_again(kind: ModuleType) -> None:
 
 
 def test_whole_things_tell_of_their_steps_and_end_in_a_product(kind: ModuleType) -> None:
+    """Making a whole artifact yields growing progress and, at the end, the product."""
     if kind.PER_EXAMPLE:
         pytest.skip("made by example")
     *progress, product = steps(kind)
@@ -128,6 +137,7 @@ def test_whole_things_tell_of_their_steps_and_end_in_a_product(kind: ModuleType)
     "pieces", [[[i] for i in IDS], [IDS[:7], IDS[7:]], [IDS[::-1]]], ids=["one", "two", "reversed"]
 )
 def test_rows_do_not_depend_on_the_chunks(kind: ModuleType, pieces: list[Sequence[int]]) -> None:
+    """Rows are the same however the examples are grouped and ordered, to 1e-5."""
     if not kind.PER_EXAMPLE:
         pytest.skip("made whole")
     together = arrays(kind)
@@ -139,7 +149,7 @@ def test_rows_do_not_depend_on_the_chunks(kind: ModuleType, pieces: list[Sequenc
 
 
 def test_what_is_kept_is_what_is_loaded(kind: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """From memory and from disk alike."""
+    """What is loaded is the same from memory and from disk."""
     store, found, request = Store(tmp_path_factory.mktemp("kept")), kind_of(asked(kind)), asked(kind)
     if kind.PER_EXAMPLE:
         made = arrays(kind)
@@ -156,6 +166,7 @@ def test_what_is_kept_is_what_is_loaded(kind: ModuleType, tmp_path_factory: pyte
 
 
 def test_making_writes_into_nothing_it_was_given(kind: ModuleType) -> None:
+    """The request and the networks are as they were before."""
     networks = {name: thing for name, thing in given(kind).items() if isinstance(thing, nn.Module)}
     states = {name: {key: value.clone() for key, value in net.state_dict().items()} for name, net in networks.items()}
     request = asked(kind).model_dump_json()
@@ -167,5 +178,6 @@ def test_making_writes_into_nothing_it_was_given(kind: ModuleType) -> None:
 
 
 def test_functions_take_what_the_engine_gives(kind: ModuleType) -> None:
+    """The functions of the module take as many arguments as the engine passes."""
     for name, count in {"identity": 2, "load": 3, "make": 3 if kind.PER_EXAMPLE else 4}.items():
         assert len(inspect.signature(getattr(kind, name)).parameters) == count, name

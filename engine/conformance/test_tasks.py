@@ -1,4 +1,4 @@
-"""Every task holds to the same promises."""
+"""Every task keeps the same promises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +24,7 @@ from tasks.parts.artifacts import classifier
 from tasks.parts.artifacts.common.kind import kind_of
 from tasks.parts.contract import Batch, TaskConfig, hook, prepared, requests
 from tasks.parts.data import load as data
+from tasks.parts.dotted import flatten, is_setting
 from tasks.parts.finite import NotFinite
 from tasks.parts.models.build import Classifier
 from tasks.parts.training import training
@@ -36,24 +36,25 @@ BLOBS = [
 ]
 IDS = [3, 0, 14, 27, 41, 8, 55, 19, 20]
 
-QUICK: dict[str, dict[str, Any]] = {
+QUICK: dict[str, dict[str, object]] = {
     "tasks.adversarial_search": {"attack": {"norm": "L2", "steps": 8}, "radii": [0.1, 0.3, 0.6], "black_box": 30},
     "tasks.transfer": {
         "networks": [{"network": "mlp"}, {"network": "linear"}],
         **{"members": 2, "attack": {"epsilon": 0.2, "steps": 5}, "samples": 6},
     },
 }
-"""Settings in place of the defaults, where these take long."""
+"""Settings of tasks whose defaults take long."""
 
 every_network = pytest.mark.parametrize("recipe", BLOBS, ids=lambda recipe: recipe.network)
 
 
-def config_of(task: ModuleType, **settings: Any) -> TaskConfig:
+def config_of(task: ModuleType, **settings: object) -> TaskConfig:
+    """The task's default settings, quick ones where the defaults take long, with changes."""
     return task.Config(**QUICK.get(task.__name__, {}), **settings)
 
 
 def trained(recipe: Recipe) -> Classifier:
-    """The recipe's network as a task gets it: in evaluation mode and without gradients."""
+    """The trained network of a recipe as a task gets it: in evaluation mode, without gradients."""
     return _trained(recipe.model_dump_json())
 
 
@@ -69,17 +70,20 @@ def _trained(text: str) -> Classifier:
 
 
 def examples(ids: Sequence[int] = IDS) -> Batch:
+    """The images and labels of some test examples."""
     images, labels = data.take(data.load("blobs", "test"), ids)
     return Batch(tuple(ids), images, labels)
 
 
-def made(task: ModuleType, config: TaskConfig, batch: Batch) -> dict[str, Any]:
+def made(task: ModuleType, config: TaskConfig, batch: Batch) -> dict[str, object]:
+    """The artifacts that the task needs, made in memory."""
     needs = requests(task.needs(config))
     networks = {name: trained(need.recipe) for name, need in needs.items() if isinstance(need, classifier.Request)}
     return prepared(needs, networks, batch)
 
 
 def measured(task: ModuleType, config: TaskConfig, ids: Sequence[int] = IDS) -> pd.DataFrame:
+    """The rows that the task measures at some examples."""
     batch = examples(ids)
     return pd.DataFrame(task.measure(config, made(task, config, batch), batch))
 
@@ -91,6 +95,7 @@ def may_be_missing(task: ModuleType) -> set[str]:
 
 
 def shared_generators() -> list[bytes]:
+    """The states of the process's own random generators."""
     return [
         torch.get_rng_state().numpy().tobytes(),
         repr(np.random.get_state()).encode(),
@@ -98,21 +103,23 @@ def shared_generators() -> list[bytes]:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------------ tasks
+# ------------------------------------------------------------------------------------------- tasks
 
 
 def test_a_task_has_what_the_contract_names(task: ModuleType) -> None:
+    """It has a docstring, settings, columns with labels, and the three functions."""
     assert task.__doc__
     assert issubclass(task.Config, TaskConfig)
     for function, count in ((task.needs, 1), (task.measure, 3), (task.summarise, 2)):
         assert len(inspect.signature(function).parameters) == count
     assert all(isinstance(name, str) and name.isidentifier() for name in task.COLUMNS)
     assert all(isinstance(label, str) and label.strip() for label in task.COLUMNS.values())
-    assert "id" in task.COLUMNS  # the key by which any two tasks' rows join
+    assert "id" in task.COLUMNS  # rows of two tasks are joined by it
     assert may_be_missing(task) <= set(task.COLUMNS) - {"id", "label"}
 
 
 def test_scalars_that_are_means_are_those_of_their_scores(task: ModuleType) -> None:
+    """The mean of a scalar's scores is the scalar itself."""
     config = config_of(task, recipe=BLOBS[0])
     rows = measured(task, config)
     summary, scores = task.summarise(config, rows), hook(task, "scores")(config, rows)
@@ -123,6 +130,7 @@ def test_scalars_that_are_means_are_those_of_their_scores(task: ModuleType) -> N
 
 
 def test_shares_lie_between_0_and_1(task: ModuleType) -> None:
+    """All columns and scalars that the task declares as shares are between 0 and 1."""
     config = config_of(task, recipe=BLOBS[0])
     rows = measured(task, config)
     numbers = {name: rows[name] for name in rows} | task.summarise(config, rows)
@@ -133,7 +141,7 @@ def test_shares_lie_between_0_and_1(task: ModuleType) -> None:
 
 
 def groups(config: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """A settings class and those of its fields, all the way down."""
+    """A settings class, and the settings classes of its fields, at any depth."""
     yield config
     for field in config.model_fields.values():
         if inspect.isclass(field.annotation) and issubclass(field.annotation, BaseModel):
@@ -141,6 +149,7 @@ def groups(config: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def test_settings_are_frozen_closed_and_told(task: ModuleType) -> None:
+    """Settings are frozen, known fields, each with a default and a description."""
     for group in groups(task.Config):
         default = group()
         for name, field in group.model_fields.items():
@@ -153,20 +162,20 @@ def test_settings_are_frozen_closed_and_told(task: ModuleType) -> None:
 
 
 def test_settings_come_back_from_text(task: ModuleType) -> None:
+    """JSON keeps all settings."""
     config = config_of(task, recipe=BLOBS[1], seed=3)
     assert type(config).model_validate_json(config.model_dump_json()) == config
 
 
 def test_the_fields_that_the_settings_name_exist(task: ModuleType) -> None:
+    """`performance` and `replicates` name settings of the task."""
     assert task.Config.performance <= set(task.Config.model_fields)
-    group: Any = task.Config()
-    for name in task.Config.replicates.split("."):
-        assert name in type(group).model_fields
-        group = getattr(group, name)
-    assert isinstance(group, int)
+    assert is_setting(task.Config, task.Config.replicates)
+    assert isinstance(flatten(task.Config().model_dump())[task.Config.replicates], int)
 
 
 def test_needs_are_classifiers_of_the_data_and_what_is_made_of_these(task: ModuleType) -> None:
+    """Needs are artifacts, and classifiers among them are trained by the recipe."""
     needs = requests(task.needs(task.Config(recipe=BLOBS[0])))
     assert needs
     assert all(isinstance(name, str) and name for name in needs)
@@ -178,6 +187,7 @@ def test_needs_are_classifiers_of_the_data_and_what_is_made_of_these(task: Modul
 
 @every_network
 def test_columns_and_summary(task: ModuleType, recipe: Recipe) -> None:
+    """Rows have the declared columns and examples, and all numbers are finite."""
     config = config_of(task, recipe=recipe)
     columns = task.measure(config, made(task, config, examples()), examples())
     assert set(columns) == set(task.COLUMNS)
@@ -196,7 +206,7 @@ def test_columns_and_summary(task: ModuleType, recipe: Recipe) -> None:
 
 @every_network
 def test_rows_do_not_depend_on_the_chunks(task: ModuleType, recipe: Recipe) -> None:
-    """Words, whole numbers and truths exactly; float reductions to 1e-5."""
+    """Rows are the same however the examples are grouped and ordered: floats to 1e-5."""
     config = config_of(task, recipe=recipe)
     together = measured(task, config)
     order = {example: place for place, example in enumerate(IDS)}
@@ -210,6 +220,7 @@ def test_rows_do_not_depend_on_the_chunks(task: ModuleType, recipe: Recipe) -> N
 
 
 def test_rows_depend_on_the_seed_and_on_nothing_global(task: ModuleType) -> None:
+    """Global random states change no row and are not changed; the seed changes rows."""
     config = config_of(task, recipe=BLOBS[1])
     torch.manual_seed(1)
     rows = measured(task, config)
@@ -219,11 +230,12 @@ def test_rows_depend_on_the_seed_and_on_nothing_global(task: ModuleType) -> None
     before = shared_generators()
     pd.testing.assert_frame_equal(measured(task, config), rows, check_exact=True)
     assert shared_generators() == before
-    if task.__name__.startswith("tasks."):  # one of a user's own may draw nothing
+    if task.__name__.startswith("tasks."):  # a user's own task may draw nothing
         assert not measured(task, config.model_copy(update={"seed": 1})).equals(rows)
 
 
 def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
+    """Settings, images, labels and networks are as they were before."""
     config, batch = config_of(task, recipe=BLOBS[1]), examples()
     given = made(task, config, batch)
     settings, images, labels = config.model_dump_json(), batch.images.clone(), batch.labels.clone()
@@ -242,8 +254,8 @@ def test_measuring_writes_into_nothing_it_was_given(task: ModuleType) -> None:
             assert all(p.grad is None and not p.requires_grad for p in thing.parameters())
 
 
-def tensors(thing: Any) -> dict[str, Tensor]:
-    """Of a network, of adversarial examples, or of whatever else a kind loads."""
+def tensors(thing: object) -> dict[str, Tensor]:
+    """The tensors of a network, of adversarial examples, or of anything else that a kind loads."""
     if isinstance(thing, Tensor):
         return {"": thing}
     found = dict(thing.state_dict()) if isinstance(thing, nn.Module) else getattr(thing, "__dict__", {})
@@ -252,20 +264,21 @@ def tensors(thing: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_a_network_that_is_not_finite_is_no_measurement(task: ModuleType, number: float) -> None:
-    """Nor where its adversarial examples are those of a sound one."""
+    """The task fails, even if the adversarial examples were found with a sound network."""
     config, batch = config_of(task, recipe=BLOBS[1]), examples()
     given = made(task, config, batch)
     if not any(isinstance(thing, nn.Module) for thing in given.values()):
         pytest.skip("asks no network")
     for name, thing in given.items():
         if isinstance(thing, nn.Module):
-            given[name] = copy.deepcopy(thing)
-            list(given[name].parameters())[-1].fill_(number)
+            given[name] = broken = copy.deepcopy(thing)
+            list(broken.parameters())[-1].fill_(number)
     with pytest.raises(NotFinite, match="the network returns numbers that are not finite"):
         task.measure(config, given, batch)
 
 
 def test_summarising_writes_into_nothing_it_was_given(task: ModuleType) -> None:
+    """The rows are as they were before."""
     config = config_of(task, recipe=BLOBS[1])
     rows = measured(task, config)
     before = rows.copy(deep=True)
@@ -274,7 +287,7 @@ def test_summarising_writes_into_nothing_it_was_given(task: ModuleType) -> None:
 
 
 def test_a_task_is_a_file_of_its_own(task: ModuleType) -> None:
-    """It imports parts, never another task."""
+    """A task imports parts, never another task."""
     there = [module.name for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg]
     names = {name for name in there if task.__name__.startswith("tasks.") and f"tasks.{name}" != task.__name__}
     source = Path(inspect.getfile(task)).read_text()

@@ -23,6 +23,7 @@ import torch
 
 from engine.store.arrays import LARGE, Shared, as_rows, opened, require_folder, size_of, write_whole
 from engine.store.store import Store
+from tasks.parts.artifacts import classifier
 from tasks.parts.artifacts.common.kind import Kind, Product, Progress
 from tasks.parts.batching import Batch
 from tasks.parts.contract import TaskConfig, hook
@@ -31,7 +32,7 @@ from tasks.parts.finite import NotFinite, watched
 from tasks.parts.models.classifier import Classifier
 from tasks.parts.own_code import survived
 from tasks.parts.rows import as_array
-from tasks.parts.settings import Settings
+from tasks.parts.settings import Settings, below
 
 LOADED = 16
 """How many whole artifacts a process keeps loaded, since many chunks use them."""
@@ -174,9 +175,8 @@ def measure(
     recipe = config.recipe
 
     def some(ids: Sequence[int]) -> pa.Table:
-        split = data.load(
-            recipe.dataset, config.split, root=context.data_root, image_size=recipe.image_size, classes=recipe.classes
-        )
+        with below("recipe"):
+            split = classifier.split_of(recipe, config.split, context.data_root)
         images, labels = data.take(split, ids, device=context.device)
         given = _given(names, handles, shared, ids, context.device)
         with survived("measure"), watched(_networks(given)):

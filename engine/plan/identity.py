@@ -12,20 +12,18 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
-from pydantic import JsonValue
-
 from tasks.parts import user_code
 from tasks.parts.artifacts.common.kind import Kind
 from tasks.parts.settings import Settings
 
 
-def of_task(task: ModuleType) -> list[JsonValue]:
+def of_task(task: ModuleType) -> list[object]:
     """The identity of a task: one of ours by its version, the user's own by its source."""
     ours = task.__name__.startswith("tasks.") and hasattr(task, "VERSION")
     return [task.__name__, task.VERSION if ours else _source_hash(task.__name__)]
 
 
-def of_artifact(kind: Kind, request: Settings, root: str | None) -> list[JsonValue]:
+def of_artifact(kind: Kind, request: Settings, root: str | None) -> list[object]:
     """The identity of an artifact, without what it needs, which has identities of its own.
 
     Args:

@@ -19,7 +19,7 @@ from tasks.parts.artifacts.common.kind import Kind, kind_of
 from tasks.parts.contract import TaskConfig, hook, requests
 from tasks.parts.data import load as data
 from tasks.parts.own_code import explained
-from tasks.parts.settings import Settings, UserError
+from tasks.parts.settings import Settings, UserError, below
 from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
 
@@ -198,7 +198,8 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
     with explained("task", f"{spec.sweep.task}: check", own_code=True):
         hook(spec.task, "check")(config, split)
     identity = config.model_dump(mode="json", exclude=set(config.performance))
-    identity["recipe"] = of_recipe(config.recipe, root)
+    with below("recipe"):
+        identity["recipe"] = of_recipe(config.recipe, root)
     keys = {name: need.key for name, need in needs.items()}  # by content; the settings may have a path
     key = content_hash([of_task(spec.task), identity, keys])
     return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes)
@@ -271,7 +272,7 @@ def _recipes(request: Settings) -> list[Recipe]:
 
 def _examples(config: TaskConfig, root: str | None) -> tuple[data.Split, tuple[int, ...]]:
     recipe = config.recipe
-    with explained("recipe.dataset", recipe.dataset, own_code=data.is_own_code(recipe.dataset)):
+    with below("recipe"), explained("dataset", recipe.dataset, own_code=data.is_own_code(recipe.dataset)):
         split = data.load(recipe.dataset, config.split, root=root, image_size=recipe.image_size, classes=recipe.classes)
     chosen = json.dumps([config.examples, config.classes])
     return split, _ids(recipe.dataset, config.split, root, recipe.image_size, json.dumps(recipe.classes), chosen)

@@ -1,11 +1,13 @@
-"""A searched space in Optuna's terms."""
+"""Translates a search space and its points into Optuna's terms."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from engine.sweepfile.schema import Distribution, Sweep
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistribution]:
-    """The searched space in Optuna's terms."""
+    """The search space as Optuna's distributions, by the name of the setting."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     found: dict[str, optuna.distributions.BaseDistribution] = {}
@@ -23,14 +25,13 @@ def distributions(sweep: Sweep) -> dict[str, optuna.distributions.BaseDistributi
             found[name] = CategoricalDistribution(_words(drawn.choice))
         elif drawn.whole is not None:
             found[name] = IntDistribution(*drawn.whole)
-        else:
-            low, high = drawn.ends()
-            found[name] = FloatDistribution(low, high, log=drawn.loguniform is not None)
+        elif drawn.bounds is not None:
+            found[name] = FloatDistribution(*drawn.bounds, log=drawn.loguniform is not None)
     return found
 
 
-def encoded(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A point's values as a study holds them."""
+def encoded(sweep: Sweep, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The values of a point as an Optuna study holds them; see `decoded`."""
     found = {}
     for name, drawn in sweep.search.items():
         value = found[name] = values[name]
@@ -39,18 +40,22 @@ def encoded(sweep: Sweep, values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def decoded(drawn: Distribution, value: Any) -> Any:
-    return value if drawn.choice is None else drawn.choice[_words(drawn.choice).index(value)]
+def decoded(drawn: Distribution, value: JsonValue) -> JsonValue:
+    """The value of a point's setting, from what a study holds; the inverse of `encoded`."""
+    return value if drawn.choice is None else drawn.choice[_words(drawn.choice).index(str(value))]
 
 
-def _words(choice: list[Any]) -> list[str]:
-    """A choice's values as text, since a study holds no lists or mappings and takes 1 and true for the same."""
+def _words(choice: list[JsonValue]) -> list[str]:
+    """The values of a choice as text.
+
+    A study cannot hold lists or mappings, and takes 1 and true for the same value.
+    """
     words = [value if isinstance(value, str) else json.dumps(value) for value in choice]
     return words if len(set(words)) == len(words) else [json.dumps(value) for value in choice]
 
 
 def quiet() -> None:
-    """Optuna says nothing of its own accord."""
+    """Silences Optuna's messages below warnings, and its warnings of experimental features."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

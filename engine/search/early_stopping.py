@@ -1,8 +1,9 @@
-"""Early stopping: whether a training goes on, by one of its epoch metrics and by what the other trainings had at the same epoch.
+"""Early stopping: ends trainings that are worse than the others at the same epoch.
 
-The rules are those of Ray Tune's schedulers of the same names. They are applied here, where a training reports, and not by Tune, so that
-a run without Ray decides alike, a search that is resumed knows the trainings of before, and a stopped trial ends like any other: what it
-started is cancelled, and what it reached is stored.
+The rules are those of Ray Tune's schedulers of the same names. They are applied here, where a
+training reports, and not by Tune, for three reasons: a run without Ray makes the same decisions, a
+resumed search knows the earlier trainings, and a stopped trial ends like any other. The tasks that
+it started are cancelled, and the results so far are stored.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from engine.store.records import Epoch
 from engine.sweepfile.schema import Scheduler
 
 Curve = Sequence[float]
-"""A value an epoch; larger is better."""
+"""One value for each epoch; larger is better."""
 Curves = Mapping[str, Sequence[Epoch]]
-"""The epochs of trainings, by network."""
+"""The epochs of each training, by the key of its network."""
 
 
 def asha(curve: Curve, others: Iterable[Curve], grace: int, reduction: int) -> bool:
-    """Asynchronous successive halving (Li et al., 2020): at the epochs grace, grace * reduction, grace * reduction^2, ... a training
-    stops that is not among the best 1 / reduction of those that were there before it.
+    """Whether asynchronous successive halving (Li et al., 2020) stops a training.
 
-    >>> asha([0.4], [[0.1], [0.2], [0.9]], grace=1, reduction=3), asha([0.4], [], grace=1, reduction=3)
+    It decides at the epochs grace, grace * reduction, grace * reduction^2, ... A training stops if
+    it is not among the best 1 / reduction of the trainings that reached this epoch before.
+
+    >>> others = [[0.1], [0.2], [0.9]]
+    >>> asha([0.4], others, grace=1, reduction=3), asha([0.4], [], grace=1, reduction=3)
     (True, False)
     """
     rung = grace
@@ -37,7 +41,10 @@ def asha(curve: Curve, others: Iterable[Curve], grace: int, reduction: int) -> b
 
 
 def median(curve: Curve, others: Iterable[Curve], grace: int, least: int) -> bool:
-    """Median stopping rule (Golovin et al., 2017): a training stops whose best value is below the median of the others' means so far.
+    """Whether the median stopping rule (Golovin et al., 2017) stops a training.
+
+    It stops if its best value is below the median of the others' means up to the same epoch. At
+    least `least` others must have reached it, and the means begin at the epoch `grace`.
 
     >>> median([0.1, 0.3], [[0.2, 0.4], [0.3, 0.5], [0.4, 0.6]], grace=1, least=3)
     True
@@ -49,10 +56,11 @@ def median(curve: Curve, others: Iterable[Curve], grace: int, least: int) -> boo
 
 
 class Pruner:
-    """Remembers the curves of all trainings of a search and decides which goes on.
+    """Remembers the curves of all trainings of a search, and decides which ones stop.
 
     Args:
-        curves: the epochs of trainings that ended before, by network (`trial.json` has them).
+        scheduler: the rule and its settings.
+        curves: the epochs of earlier trainings, by network, from their `trial.json`.
     """
 
     def __init__(self, scheduler: Scheduler, curves: Curves):
@@ -60,9 +68,12 @@ class Pruner:
         self._curves = {network: [self._value(epoch) for epoch in epochs] for network, epochs in curves.items()}
 
     def stops(self, network: str, epoch: Epoch, epochs: int) -> bool:
-        """Takes an epoch of a network's training, of `epochs` in all, and says whether it is the last."""
+        """Takes the latest epoch of a network's training, and says whether the training stops.
+
+        After the last of its `epochs` a training is over, and is not stopped.
+        """
         number = int(epoch["epoch"])
-        curve = [*self._curves.get(network, [])[: number - 1], self._value(epoch)]  # a training may begin again
+        curve = [*self._curves.get(network, [])[: number - 1], self._value(epoch)]  # a training may start again
         self._curves[network] = curve
         others = [other for name, other in self._curves.items() if name != network]
         if number >= epochs:

@@ -1,12 +1,12 @@
-"""How much of an objective's variance over a searched space each setting explains."""
+"""Estimates which searched settings matter: the share of an objective's variance of each."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from engine.plan.plan import Planned
 from engine.search.distributions import distributions, encoded, quiet
@@ -15,22 +15,28 @@ from engine.sweepfile.load import Spec
 from engine.sweepfile.schema import Sweep
 
 RESAMPLES = 100
-"""Resamples of the points for the intervals of importances."""
+"""Number of resamples of the points for the intervals."""
 TREES, TREES_OF_A_RESAMPLE = 64, 8
-"""Trees of the forest of all points, and of each resample's: there are a hundred of them, and what few trees blur is little beside what
-other points would change."""
+"""Trees of the forest for all points, and for each resample.
+
+Eight trees for each resample suffice: the variance between resamples dominates.
+"""
 
 
 def importance(spec: Spec, planned: Sequence[Planned], records: Sequence[TrialRecord | None]) -> list[Importance]:
-    """How much of an objective's variance over the searched space each setting explains: fANOVA (Hutter et al., 2014), by Optuna.
+    """The share of each objective's variance over the search space that each setting explains.
+
+    The method is functional ANOVA (Hutter et al., 2014), as Optuna has it.
 
     Args:
-        planned: the trials. A record may be of an earlier sweep, which searched other settings, so points are those planned.
-        records: of these trials, in their order; None for one that has not ended.
+        spec: the sweep with its search.
+        planned: the trials. The points are taken from these, not from the records: a record may be
+            that of an earlier sweep, which searched other settings.
+        records: the records of these trials, in the same order; None for one that has not ended.
 
     Returns:
-        One for each objective and setting. None for an objective with fewer than five complete
-        points (all seeds done, with all objectives), or the same value at all of them.
+        One `Importance` for each objective and setting. An objective is left out if fewer than five
+        points are complete (all seeds done, with all objectives), or all have the same value.
     """
     sweep = spec.sweep
     if not sweep.objectives:
@@ -70,10 +76,13 @@ def importance(spec: Spec, planned: Sequence[Planned], records: Sequence[TrialRe
 
 def _complete(
     spec: Spec, planned: Sequence[Planned], records: Sequence[TrialRecord | None]
-) -> list[tuple[dict[str, Any], list[dict[str, float]]]]:
-    """The searched values of each point whose seeds are all done and have all objectives, and their summaries."""
+) -> list[tuple[dict[str, JsonValue], list[dict[str, float]]]]:
+    """The searched values of each complete point, with the summaries of its seeds.
+
+    A point is complete if all its seeds are done and have all objectives.
+    """
     seed, metrics = spec.task.Config.replicates, [objective.metric for objective in spec.sweep.objectives]
-    points: dict[str, tuple[dict[str, Any], list[dict[str, float]]]] = {}
+    points: dict[str, tuple[dict[str, JsonValue], list[dict[str, float]]]] = {}
     for item, record in zip(planned, records, strict=True):
         values = {name: value for name, value in item.trial.point.items() if name != seed}
         _, summaries = points.setdefault(json.dumps(values, sort_keys=True), (values, []))
@@ -86,8 +95,10 @@ def _complete(
     ]
 
 
-def _explained(sweep: Sweep, params: list[dict[str, Any]], values: list[float], trees: int) -> dict[str, float] | None:
-    """Setting -> importance, or None where the values, or those of every tree, are all the same."""
+def _explained(
+    sweep: Sweep, params: list[dict[str, JsonValue]], values: list[float], trees: int
+) -> dict[str, float] | None:
+    """Setting -> importance; None where all values are the same, or those of every tree are."""
     if len(set(values)) < 2:
         return None
     import optuna
@@ -104,6 +115,6 @@ def _explained(sweep: Sweep, params: list[dict[str, Any]], values: list[float], 
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=trees, seed=0)
     try:
         found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(space))
-    except RuntimeError:  # one point that differs, and no tree has drawn it
+    except RuntimeError:  # a single point differs, and no tree has drawn it
         return None
     return {name: float(found[name]) for name in space}

@@ -1,34 +1,36 @@
 """The points of a search, and the Optuna study that chooses them.
 
-`results/<page>/search.json` lists every point in the order in which they were chosen, and is written before a point's trials start. It
-and the trials' records decide what the study holds: at the start of a run the study is compared with them and, where it says something
-else (a run was killed, seeds were added, a failed trial is tried again), filled anew. So a study file may be lost, and a search resumes
-on a store without files too. Each choice is seeded by its number: a search that is resumed goes on as if it had not been interrupted.
+`results/<page>/search.json` lists all points in the order of their choice. It is written before the
+trials of a new point start. This file and the records of the trials decide what the study holds. At
+the start of a run the study is compared with them. Where they differ (a run was killed, seeds were
+added, a failed trial is tried again), the study is filled anew. So the file of the study may be
+lost, and a search can also resume on a store that has no local files. Each choice is seeded by its
+number, so that a resumed search goes on as if it had not been interrupted.
 
-A point has one trial for each seed. It is told to the study when all of them have ended: complete with the means of its objectives,
-pruned where a training was stopped, failed where a trial failed or lacks an objective, or its settings do not go together.
+A point has one trial for each seed. The study is told of a point when all its trials have ended.
+The point is then complete, with the means of its objectives; pruned, where a training was stopped;
+or failed, where a trial failed or lacks an objective, or the settings do not go together.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+from pydantic import JsonValue
 
 from engine.plan.plan import Planned, plan_one
 from engine.search import study_file
 from engine.search.distributions import decoded, distributions, encoded, quiet
 from engine.search.samplers import sampler
 from engine.store.owned import SweepFolder
-from engine.store.records import TrialRecord, read_trial
+from engine.store.records import Record, TrialRecord, read_trial
 from engine.store.store import Store
 from engine.sweepfile.load import Spec
 from tasks.parts.dotted import flatten
@@ -38,29 +40,62 @@ from tasks.parts.settings import UserError
 NEW = "put that back, or begin a new study with --fresh or in other --results"
 
 
+class Identity(Record):
+    """What a study is begun with; `search.json` and the study both keep it.
+
+    A study with another identity is another study.
+    """
+
+    sweep: str = ""
+    task: str
+    search: dict[str, JsonValue]
+    objective: list[JsonValue]
+    searcher: dict[str, JsonValue]
+    fixed: dict[str, JsonValue]
+
+
+class SavedPoint(Record):
+    """A point in `search.json`; the fields are those of `Point`."""
+
+    values: dict[str, JsonValue]
+    system: dict[str, JsonValue]
+
+
+class SavedStudy(Record):
+    """The content of `search.json`."""
+
+    study: Identity
+    points: tuple[SavedPoint, ...]
+
+
 @dataclass
 class Point:
     """Values of the searched settings, and the trials that measure them.
 
     Attributes:
-        system: what Optuna's sampler remembers of the point.
-        refused: why the settings do not go together, where they do not.
+        values: value of each searched setting, by dotted name.
+        system: what Optuna's sampler notes about the point.
+        trials: one for each seed; none where the point is refused.
+        refused: why the settings do not go together; None where they do.
     """
 
-    values: dict[str, Any]
-    system: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, JsonValue]
+    system: dict[str, JsonValue] = field(default_factory=dict)
     trials: list[Planned] = field(default_factory=list)
     refused: str | None = None
 
 
 class Study:
-    """The points of one search.
+    """The points of one search: chooses new ones, and tells Optuna how the others ended.
 
     Args:
-        fresh: forget the points of before.
+        spec: the sweep with its search.
+        store: the store of the results.
+        fresh: forget the points of earlier runs.
 
     Raises:
-        SpecError: the storage is of another sweep or cannot be used; space, objective or searcher are not those of before.
+        SpecError: the storage cannot be used or belongs to another sweep, or the search space, the
+            objective or the searcher have changed.
     """
 
     def __init__(self, spec: Spec, store: Store, *, fresh: bool = False):
@@ -69,34 +104,33 @@ class Study:
         self._path = f"{spec.page}/search.json"
         self._folder = SweepFolder(store.within(spec.page), spec.name)
         self._records: dict[str, TrialRecord] = {}
-        self._running: dict[int, optuna.Trial] = {}  # by number, of the points that have not ended
+        self._running: dict[int, optuna.Trial] = {}  # by number of the point; those that have not ended
         self._file = study_file.file_of(spec, store)
         study_file.refuse_others(self._file, spec)
-        saved: dict[str, Any] | None = None
-        if not fresh:
-            saved = store.record(self._path, "study", "points") or self._recovered()
-        if saved:
-            self._refuse_changes(saved["study"])
-        self._new = not saved
-        self.points = [self._point(entry["values"], entry["system"]) for entry in (saved or {"points": []})["points"]]
+        saved = None if fresh else self._saved() or self._recovered()
+        if saved is not None:
+            self._refuse_changes(saved.study)
+        self._new = saved is None
+        self.points = [self._point(point.values, point.system) for point in (saved.points if saved else ())]
 
     @property
     def planned(self) -> list[Planned]:
-        """The trials of the points that are known, each once."""
+        """The trials of all points so far, each once."""
         here = self.points[: self._spec.sweep.trials]
         return list({item.key: item for point in here for item in point.trials}.values())
 
     @property
     def refused(self) -> list[str]:
+        """The reasons why points were refused, one for each such point."""
         return [point.refused for point in self.points[: self._spec.sweep.trials] if point.refused]
 
     @property
     def remaining(self) -> int:
-        """How many points are still to be chosen."""
+        """The number of points that are still to be chosen."""
         return max(0, (self._spec.sweep.trials or 0) - len(self.points))
 
     def ask(self) -> list[Planned]:
-        """Chooses a point; returns its trials (none where its settings do not go together)."""
+        """Chooses a point and returns its trials; none where its settings do not go together."""
         sweep, number = self._spec.sweep, len(self.points)
         if sweep.adaptive:
             self._study.sampler = sampler(sweep.searcher, number)
@@ -114,20 +148,28 @@ class Study:
         return point.trials
 
     def finish(self, planned: Planned, record: TrialRecord) -> None:
-        """Takes the record of a trial that has ended; tells the study every point that ends with it."""
+        """Takes the record of a trial, and tells the study of every point that is now over."""
         self._records[planned.key] = record
         for number, point in enumerate(self.points):
             if any(item.key == planned.key for item in point.trials):
                 self._tell(number)
 
     def open(self) -> None:
-        """Opens the study, so that what is wrong with its storage is said before the work."""
+        """Opens the study before any trial runs, so that an unusable storage is noticed early.
+
+        Raises:
+            SpecError: the storage cannot be used.
+        """
         if self._fresh or self._store.record(self._path) is None:
             self._save()
         assert self._study is not None
 
     def rollback(self) -> None:
-        """Forgets a study that began in this run, whose objective no trial reports: once that is mended it can begin."""
+        """Deletes a study that began in this run.
+
+        This is done when no trial reports the objective: with a mended sweep file the study can
+        begin again.
+        """
         if self._new:
             self._folder.remove(["search.json"])
             optuna.delete_study(study_name=self._spec.page, storage=self._storage)
@@ -137,7 +179,7 @@ class Study:
         if state is TrialState.RUNNING or number not in self._running:
             return
         trial = self._running.pop(number)
-        for name, value in self._told(self.points[number]).items():
+        for name, value in self._shown(self.points[number]).items():
             trial.set_user_attr(name, value)
         self._study.tell(trial, values, state=state)
 
@@ -157,22 +199,25 @@ class Study:
         return TrialState.COMPLETE, [statistics.fmean(of) for of in values]
 
     def _values(self, point: Point, metric: str) -> list[float]:
-        """One value for each seed; NaN from an earlier run that had another objective, and left none."""
+        """The objective under each seed; NaN in records of a run that had another objective."""
         records = [self._record(item) for item in point.trials]
         values = [record.summary.get(metric) if record else None for record in records]
         return [math.nan if value is None else float(value) for value in values]
 
-    def _told(self, point: Point) -> dict[str, Any]:
-        """What the dashboard shows of a point: its trials and, with several seeds, its objectives under each."""
-        told: dict[str, Any] = {"trials": [item.key for item in point.trials]}
+    def _shown(self, point: Point) -> dict[str, JsonValue]:
+        """What the dashboard shows of a point.
+
+        These are its trials and, with several seeds, its objectives under each seed.
+        """
+        shown: dict[str, JsonValue] = {"trials": [item.key for item in point.trials]}
         if len(point.trials) > 1 and self._outcome(point)[0] is TrialState.COMPLETE:
             for objective in self._spec.sweep.objectives:
                 values = self._values(point, objective.metric)
-                told[objective.metric] = f"{', '.join(f'{value:.4g}' for value in values)} over {len(values)} seeds"
-        return told | ({"refused": point.refused} if point.refused else {})
+                shown[objective.metric] = f"{', '.join(f'{value:.4g}' for value in values)} over {len(values)} seeds"
+        return shown | ({"refused": point.refused} if point.refused else {})
 
     def _record(self, item: Planned) -> TrialRecord | None:
-        """A trial's record where it has ended and is not tried again."""
+        """The record of a trial; None where it has not ended or will be tried again."""
         if item.key not in self._records:
             found = None if self._fresh else read_trial(self._store, item.folder)
             if found is None or found.status not in self._spec.ended:
@@ -180,7 +225,7 @@ class Study:
             self._records[item.key] = found
         return self._records[item.key]
 
-    def _point(self, values: dict[str, Any], system: dict[str, Any]) -> Point:
+    def _point(self, values: dict[str, JsonValue], system: dict[str, JsonValue]) -> Point:
         try:
             trials = [plan_one(self._spec, trial) for trial in self._spec.at(values)]
         except UserError as error:
@@ -189,33 +234,41 @@ class Study:
 
     def _save(self) -> None:
         points = [{"values": point.values, "system": point.system} for point in self.points]
-        self._folder.write_json("search.json", {"study": self._identity, "points": points})
+        self._folder.write_json("search.json", {"study": self._identity.to_json(), "points": points})
 
     @cached_property
-    def _identity(self) -> dict[str, Any]:
-        """What decides which study it is."""
+    def _identity(self) -> Identity:
         sweep = self._spec.sweep
-        return {
-            "sweep": self._spec.name,
-            "task": sweep.task,
-            "search": {
+        return Identity(
+            sweep=self._spec.name,
+            task=sweep.task,
+            search={
                 name: d.model_dump(mode="json", by_alias=True, exclude_none=True) for name, d in sweep.search.items()
             },
-            "objective": [objective.model_dump() for objective in sweep.objectives],
-            "searcher": sweep.searcher.model_dump(),
-            "fixed": json.loads(json.dumps(sweep.fixed)),
-        }
+            objective=[objective.model_dump() for objective in sweep.objectives],
+            searcher=sweep.searcher.model_dump(),
+            fixed=sweep.fixed,
+        )
 
-    def _refuse_changes(self, before: Mapping[str, Any]) -> None:
-        """Points were chosen by what came out of others: those must have been drawn from one space and judged alike."""
+    def _refuse_changes(self, before: Identity) -> None:
+        """Refuses a study that was begun with another identity.
+
+        A point is chosen by the results of earlier ones, so all must come from one search space and
+        have the same objective.
+        """
         now, error = self._identity, self._spec.source.error
-        for entry in ("task", "objective", "searcher"):
-            if before[entry] != now[entry]:
-                raise error(entry, f"was {quote(before[entry])} when this study was begun; {NEW}")
-        speed = self._spec.task.Config.performance
-        settled = {"search": list, "fixed": lambda held: [name for name in flatten(held) if name not in speed]}
-        for entry, names in settled.items():
-            old, new = ({name: _at(held[entry], name) for name in names(held[entry])} for held in (before, now))
+        whole = {
+            "task": (before.task, now.task),
+            "objective": (before.objective, now.objective),
+            "searcher": (before.searcher, now.searcher),
+        }
+        for entry, (was, becomes) in whole.items():
+            if was != becomes:
+                raise error(entry, f"was {quote(was)} when this study was begun; {NEW}")
+        for entry, old, new in (
+            ("search", before.search, now.search),
+            ("fixed", self._fixed(before), self._fixed(now)),
+        ):
             for name in [*new, *old]:
                 if name not in new:
                     raise error(entry, f"had {name}: {quote(old[name])} when this study was begun; {NEW}")
@@ -224,14 +277,19 @@ class Study:
                 if old[name] != new[name]:
                     raise error(f"{entry}.{name}", f"was {quote(old[name])} when this study was begun; {NEW}")
 
+    def _fixed(self, identity: Identity) -> dict[str, JsonValue]:
+        """The fixed settings by dotted name, without those that change only the speed."""
+        speed = self._spec.task.Config.performance
+        return {name: value for name, value in flatten(identity.fixed).items() if name not in speed}
+
     # The study in Optuna
 
     @cached_property
     def _study(self) -> optuna.Study:
-        """The study in its storage, holding what the points and their trials' records say.
+        """The study in its storage, brought in line with the points and their trials' records.
 
-        It is filled anew where it holds something else, and where points of it were under way when
-        a run was killed: Optuna gives the trial of such a point to no other process.
+        It is filled anew where it holds something else, and where a run was killed while points
+        were running: Optuna gives the trial of such a point to no other process.
         """
         study = self._begun()
         wanted = [self._frozen(point) for point in self.points]
@@ -248,15 +306,15 @@ class Study:
     def _storage(self) -> optuna.storages.BaseStorage:
         try:
             return study_file.opened(self._file)
-        except Exception as error:  # of SQLAlchemy, of the file system, of Optuna for a file of another version
+        except Exception as error:  # of SQLAlchemy, the file system, or Optuna (another version's file)
             raise study_file.unusable(self._spec, self._file, error) from None
 
     def _begun(self, *, fresh: bool = False) -> optuna.Study:
         name, objectives = self._spec.page, self._spec.sweep.objectives
-        return study_file.begun(self._storage, name, self._identity, objectives, fresh=fresh or self._fresh)
+        return study_file.begun(self._storage, name, self._identity.to_json(), objectives, fresh=fresh or self._fresh)
 
     def _add(self, study: optuna.Study, points: list[Point]) -> None:
-        """Enters points into the study; those that have not ended wait there, and `ask` takes them up."""
+        """Adds points to the study; those that have not ended are taken up as running."""
         frozen = [self._frozen(point) for point in points]
         study.add_trials(frozen)
         for trial in frozen:
@@ -265,7 +323,7 @@ class Study:
                 self._running[taken.number] = taken
 
     def _frozen(self, point: Point) -> optuna.trial.FrozenTrial:
-        """A point as the study is to hold it."""
+        """The Optuna trial that the study should hold for a point."""
         state, values = self._outcome(point)
         return optuna.trial.create_trial(
             state=TrialState.WAITING if state is TrialState.RUNNING else state,
@@ -273,31 +331,31 @@ class Study:
             params=encoded(self._spec.sweep, point.values),
             distributions=distributions(self._spec.sweep),
             system_attrs=point.system,
-            user_attrs=self._told(point),
+            user_attrs=self._shown(point),
         )
 
-    def _decoded(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def _decoded(self, params: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         return {name: decoded(drawn, params[name]) for name, drawn in self._spec.sweep.search.items()}
 
-    def _recovered(self) -> dict[str, Any] | None:
-        """The points of the study in the storage, where the results have none: they were moved, or deleted."""
+    def _saved(self) -> SavedStudy | None:
+        """The points in `search.json`; None where there is no such file."""
+        found = self._store.record(self._path, "study", "points")
+        return None if found is None else SavedStudy.read(found)
+
+    def _recovered(self) -> SavedStudy | None:
+        """The points in the study's storage; None where there are none.
+
+        They are used where the results were moved or deleted, and `search.json` with them.
+        """
         if self._file is None or not self._file.exists():
             return None
         if self._spec.page not in optuna.get_all_study_names(self._storage):
             return None
         study = optuna.load_study(study_name=self._spec.page, storage=self._storage)
         trials = study.get_trials(deepcopy=False)
-        if not trials:  # nothing is lost, and a run that was killed may have left it half begun
+        if not trials:  # nothing to recover; a killed run may have left it so
             return None
-        identity = study.user_attrs[study_file.IDENTITY]
-        self._refuse_changes(identity)
-        points = [{"values": self._decoded(t.params), "system": dict(t.system_attrs)} for t in trials]
-        return {"study": identity, "points": points}
-
-
-def _at(entries: Mapping[str, Any], name: str) -> Any:
-    if name in entries:
-        return entries[name]
-    for part in name.split("."):
-        entries = entries[part]
-    return entries
+        identity = Identity.read(study.user_attrs[study_file.IDENTITY])
+        self._refuse_changes(identity)  # points can only be decoded in their own search space
+        points = [SavedPoint(values=self._decoded(t.params), system=t.system_attrs) for t in trials]
+        return SavedStudy(study=identity, points=tuple(points))

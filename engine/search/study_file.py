@@ -1,4 +1,4 @@
-"""The file that a study is kept in, SQLite or a journal, and the study in it."""
+"""Opens the file of a study, SQLite or a journal, and the study in it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from engine.sweepfile.schema import Objective
 from engine.sweepfile.yaml_lines import SpecError
 
 IDENTITY = "study"
-"""The user attribute in which a study of ours keeps what decides which it is."""
+"""The user attribute of a study with what it was begun with, see `engine.search.study.Identity`."""
 
 
 def file_of(spec: Spec, store: Store) -> Path | None:
-    """Where the study is kept, or None: in memory."""
+    """The file of the study; None where it is kept in memory.
+
+    Raises:
+        SpecError: the file cannot be written there.
+    """
     given, folder = spec.sweep.storage, store.folder
     if given == "none" or (given is None and folder is None):
         return None
@@ -41,7 +45,7 @@ def file_of(spec: Spec, store: Store) -> Path | None:
 
 
 def opened(file: Path | None) -> BaseStorage:
-    """The storage of Optuna's that a study in the file has: SQLite for *.db, else a journal; in memory for None."""
+    """Opens a file as Optuna's storage: SQLite for *.db, else a journal; in memory for None."""
     if file is None:
         return InMemoryStorage()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -58,11 +62,16 @@ def begun(
     *,
     fresh: bool = False,
 ) -> optuna.Study:
-    """The study of that name; a new one in place of one that was begun otherwise.
+    """Opens the study with a name, or begins a new one.
+
+    A study with another identity or other objectives is deleted first.
 
     Args:
-        identity: what decides which study it is.
-        fresh: forget the one that is there.
+        storage: from `opened`.
+        name: of the study.
+        identity: what the study is begun with.
+        objectives: of the sweep.
+        fresh: begin a new study in any case.
     """
     names = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
     directions = [names[objective.mode] for objective in objectives]
@@ -82,10 +91,12 @@ def begun(
 
 
 def refuse_others(file: Path | None, spec: Spec) -> None:
-    """Refuses a file that is no storage, or that holds another study; nothing is written to find out.
+    """Refuses a file that is no storage of Optuna's, or that holds another study.
+
+    Nothing is written to find out.
 
     Raises:
-        SpecError: with the line of the storage.
+        SpecError: with the line of `storage`.
     """
     if file is None or not file.exists() or (file.is_file() and file.stat().st_size == 0):
         return
@@ -96,10 +107,10 @@ def refuse_others(file: Path | None, spec: Spec) -> None:
     except Exception as error:
         raise unusable(spec, file, error) from None
     for study in studies:
-        sweep = study.study_name.partition("@")[0]  # the quick looks at a sweep may share its file
+        sweep = study.study_name.partition("@")[0]  # quick looks of a sweep may share its file
         identity = study.user_attrs.get(IDENTITY)
         ours = isinstance(identity, dict) and "sweep" in identity
-        # One without points, which a killed run may leave, has nothing to lose.
+        # A killed run may leave a study without points, which can be lost.
         foreign = study.n_trials > 0 and not ours
         if foreign or sweep != spec.name:
             what = f"a study {study.study_name} that is of no sweep" if foreign else f"the study of the sweep {sweep}"
@@ -107,9 +118,9 @@ def refuse_others(file: Path | None, spec: Spec) -> None:
 
 
 def _studies(file: Path) -> list[StudySummary]:
-    """The studies in a file, which is left as it is."""
+    """The studies in a file; the file is not changed."""
     if file.suffix == ".db":
-        # To read what a killed run has left, SQLite first rolls it back.
+        # SQLite must roll back an unfinished write of a killed run before it can read.
         query = {"mode": "rw" if os.access(file, os.W_OK) else "ro", "uri": "true"}
         url = URL.create("sqlite", database=f"file:{quote(str(file))}", query=query)
         storage: BaseStorage = RDBStorage(url.render_as_string(), skip_table_creation=True)
@@ -122,7 +133,7 @@ def _studies(file: Path) -> list[StudySummary]:
 
 
 def unusable(spec: Spec, file: Path | None, error: Exception) -> SpecError:
-    """What to tell the user of an error of SQLAlchemy, the file system or Optuna."""
+    """The error to raise where SQLAlchemy, the file system or Optuna cannot use a study's file."""
     cause = error.__cause__ or error  # Optuna passes on errors of SQLAlchemy as the causes of its own
     said = str(getattr(cause, "orig", None) or getattr(cause, "strerror", None) or cause).strip().splitlines()
     return spec.source.error("storage", f"{file} cannot be used: {said[0] if said else type(cause).__name__}")

@@ -1,9 +1,10 @@
-"""The arrays of artifacts, and the way they take from the store to the workers.
+"""Stores the arrays of artifacts, and brings them to the workers.
 
-What is small travels through the executor: the driver reads it, and it is shared between the processes of
-a node. What is large (`LARGE`) the workers open themselves at the store's address, memory-mapped, so the
-driver's memory does not grow with it. Of a store that is no folder of the node, and of rows that a task
-wants all of, a copy is made once a node, in the user's cache.
+Small arrays travel through the executor: the driver reads them, and the processes of a node share
+them. Large arrays (above `LARGE` bytes) are opened by the workers themselves, memory-mapped, at the
+store's address, so that they do not pass through the driver's memory. Each node makes one copy in
+the user's cache where the store is not a folder of the node, or where a task wants all rows of an
+artifact.
 
 ```
 artifacts/<kind>/<hash>/artifact.json  arrays.pt                 one whole thing
@@ -23,11 +24,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import JsonValue
 
 from engine.store.naming import content_hash
 from engine.store.row_parts import parts_of, read_parts
@@ -37,11 +39,11 @@ from tasks.parts.data.cache import locked, user_cache
 from tasks.parts.settings import UserError
 
 ARRAYS = "arrays.pt"
-"""The arrays of a whole artifact, by name, as torch saves tensors."""
+"""The file of a whole artifact's arrays: name -> tensor, as torch saves them."""
 LARGE = 64 * 2**20
-"""Bytes of arrays up to which they travel through the executor."""
+"""Most bytes of arrays that travel through the executor."""
 UNUSED = 7 * 24 * 3600.0
-"""Seconds after which a node's copy that nothing has opened is removed, when another is made."""
+"""Seconds after which a node's unopened copy is removed; checked when another is made."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +51,31 @@ class Address:
     """Where a worker finds large arrays.
 
     Attributes:
-        store, folder: of the artifact.
-        facts: about a whole artifact.
-        parts: of rows: the parts, and the ids that each covers. None for a whole artifact.
-        ids: of rows: those that are wanted, in order.
+        store, folder: where the artifact is stored.
+        facts: facts about a whole artifact.
+        parts: the paths of an artifact's rows, each with the ids that it covers. None for a whole
+            artifact.
+        ids: the rows that are wanted, in order. Empty for a whole artifact.
     """
 
     store: Store
     folder: str
-    facts: Mapping[str, Any]
+    facts: Mapping[str, JsonValue]
     parts: tuple[tuple[str, tuple[int, ...]], ...] | None = None
     ids: tuple[int, ...] = ()
 
 
 Shared = Saved | Address
-"""What travels to the workers of an artifact."""
+"""An artifact as it is sent to the workers: small arrays themselves, or where large ones are."""
 
 
 def size_of(arrays: Mapping[str, np.ndarray]) -> int:
-    """Bytes of arrays in memory."""
+    """The bytes that arrays take in memory."""
     return sum(array.nbytes for array in arrays.values())
 
 
 def write_whole(store: Store, folder: str, arrays: Mapping[str, np.ndarray]) -> int:
-    """Writes the arrays of a whole artifact; returns the bytes of their file."""
+    """Writes the arrays of a whole artifact, and returns the size of the file in bytes."""
     tensors = {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in arrays.items()}
     store.write_stream(f"{folder}/{ARRAYS}", lambda stream: torch.save(tensors, stream))
     size = store.size(f"{folder}/{ARRAYS}")
@@ -80,11 +83,14 @@ def write_whole(store: Store, folder: str, arrays: Mapping[str, np.ndarray]) -> 
     return size
 
 
-def shared_whole(store: Store, folder: str, facts: Mapping[str, Any], size: int) -> Shared:
-    """A whole artifact for the workers.
+def shared_whole(store: Store, folder: str, facts: Mapping[str, JsonValue], size: int) -> Shared:
+    """A whole artifact in the form in which it is sent to the workers.
 
     Args:
-        size: of the file of its arrays, in bytes.
+        store: with the artifact.
+        folder: of the artifact, in the store.
+        facts: facts about the artifact.
+        size: bytes of the file of its arrays.
 
     Raises:
         Damaged: the file cannot be read.
@@ -95,10 +101,10 @@ def shared_whole(store: Store, folder: str, facts: Mapping[str, Any], size: int)
 
 
 def shared_rows(store: Store, folder: str, ids: Sequence[int]) -> Shared:
-    """The rows of these examples for the workers, in the order of the ids.
+    """The rows of some examples, in the order of the ids, as they are sent to the workers.
 
     Raises:
-        RuntimeError: an example is missing, since something deleted rows while the trial ran.
+        RuntimeError: an example is missing: its row was deleted while the trial ran.
         Damaged: a part cannot be read.
     """
     parts = tuple((path, tuple(covered)) for path, covered in parts_of(store, f"{folder}/rows"))
@@ -114,10 +120,17 @@ def shared_rows(store: Store, folder: str, ids: Sequence[int]) -> Shared:
 
 
 def opened(shared: Shared, ids: Sequence[int] | None) -> Saved:
-    """The arrays of an artifact, in a worker.
+    """Opens the arrays of an artifact in a worker.
 
     Args:
-        ids: of rows: those of some of the artifact's examples; all of them where None.
+        shared: the artifact, as it was sent.
+        ids: the examples whose rows are wanted; all where None. Without meaning for a whole
+            artifact.
+
+    Raises:
+        KeyError: one of the examples has no row.
+        Damaged: a file cannot be read.
+        UserError: the store is a folder that this node does not have.
     """
     if isinstance(shared, Saved):
         if ids is None or shared.ids is None:
@@ -135,10 +148,17 @@ def opened(shared: Shared, ids: Sequence[int] | None) -> Saved:
 
 
 def as_rows(columns: Mapping[str, np.ndarray], ids: Sequence[int], about: Mapping[str, str]) -> pa.Table:
-    """Columns (B, ...) as rows; numbers of several dimensions lie flat, and the table knows their shapes.
+    """Columns of shape (B, ...) as a table with a row an example.
+
+    Arrays of several dimensions are stored flat; the metadata of the table have their shapes.
 
     Args:
+        columns: arrays by name.
+        ids: the example of each row.
         about: further metadata.
+
+    Raises:
+        ValueError: a column has another number of rows.
     """
     table = pa.table({"id": pa.array(ids, pa.int64())})
     shapes = {}
@@ -168,7 +188,7 @@ def _bytes_a_row(schema: pa.Schema) -> int:
 
 
 def _columns(rows: pa.Table, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The columns of rows as arrays (N, ...), `id` among them."""
+    """The columns of a table as arrays (N, ...), `id` included."""
     found = {}
     for name in rows.column_names:
         column = rows[name].combine_chunks()
@@ -188,10 +208,10 @@ def _of_ids(columns: Mapping[str, np.ndarray], ids: Sequence[int]) -> dict[str, 
 
 
 def _places(among: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """Where each of some ids stands.
+    """The position of each id in an array of ids.
 
     Raises:
-        KeyError: one of them is not there.
+        KeyError: one of them is missing.
     """
     order = np.argsort(among, kind="stable")
     places = order[np.searchsorted(among[order], ids).clip(max=len(among) - 1)]
@@ -203,7 +223,7 @@ def _places(among: np.ndarray, ids: Sequence[int]) -> np.ndarray:
 
 def _arrays(store: Store, path: str, file: BinaryIO | Path) -> dict[str, np.ndarray]:
     try:
-        mapped = isinstance(file, Path)  # private: what is written into it changes this process's copy alone
+        mapped = isinstance(file, Path)  # private: writing changes only this process's copy
         tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise Damaged(path, store.location(path), "torch cannot read it") from error
@@ -211,7 +231,7 @@ def _arrays(store: Store, path: str, file: BinaryIO | Path) -> dict[str, np.ndar
 
 
 def _mapped(shared: Address) -> dict[str, np.ndarray]:
-    """The arrays of a whole artifact, of which the pages that are looked at are read."""
+    """The arrays of a whole artifact, memory-mapped: a page is read when it is used."""
     store, path = shared.store, f"{shared.folder}/{ARRAYS}"
     if store.folder is not None:
         require_folder(store)
@@ -225,7 +245,10 @@ def _mapped(shared: Address) -> dict[str, np.ndarray]:
 
 
 def _gathered(shared: Address) -> dict[str, np.ndarray]:
-    """All rows, in one file a column; a part at a time is in memory while they are made."""
+    """All rows of an artifact, memory-mapped from one file a column.
+
+    While the files are made, one part at a time is in memory.
+    """
     store, parts = shared.store, shared.parts
     assert parts is not None
     place = {example: row for row, example in enumerate(shared.ids)}
@@ -251,7 +274,11 @@ def _gathered(shared: Address) -> dict[str, np.ndarray]:
 
 
 def require_folder(store: Store) -> None:
-    """Raises `UserError` where a store is a folder that this node does not have."""
+    """Refuses a store in a folder that this node does not have.
+
+    Raises:
+        UserError: with what to do about it.
+    """
     if store.folder is not None and not store.folder.exists():
         raise UserError(
             f"this node has no folder {store.folder}, where a large artifact lies; give --results a folder that"
@@ -259,8 +286,8 @@ def require_folder(store: Store) -> None:
         )
 
 
-def _copied(identity: Any, make: Callable[[Path], None]) -> Path:
-    """The folder of this node's copy, made by one process and opened by all."""
+def _copied(identity: object, make: Callable[[Path], None]) -> Path:
+    """The folder of this node's copy; one process makes it, and all open it."""
     key = content_hash(identity)
     root = user_cache() / "artifacts"
     folder = root / key

@@ -1,19 +1,20 @@
-"""Names of what is stored: the hash of what decides it, and which names a folder may have."""
+"""Names of stored things: hashes of their content, and the names that a folder may have."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 FORMAT = 3
-"""Enters every hash: counted up when what is stored, or what a stored number means, changes."""
+"""Part of every hash; raised when the stored files, or the meaning of their numbers, change."""
 LONGEST = 255
-"""Bytes in a name at most: no common file system takes more."""
+"""Most bytes in a name on common file systems."""
 
 
-def content_hash(content: Any) -> str:
-    """Sixteen hexadecimal digits that identify JSON-able content, whatever the order of its mappings' keys.
+def content_hash(content: object) -> str:
+    """The hash of content that JSON can hold, in 16 hexadecimal digits.
+
+    The order of keys in mappings does not matter.
 
     >>> content_hash({"a": 1, "b": [0.1, None]}) == content_hash({"b": [0.1, None], "a": 1})
     True
@@ -23,7 +24,7 @@ def content_hash(content: Any) -> str:
 
 
 def unfit_name(name: str) -> str | None:
-    """Why a name cannot be that of a folder of results, in words that follow it; None where it can.
+    """Why no folder of results can have a name, in words that follow it; None where one can.
 
     >>> unfit_name("größe 2"), unfit_name("..")
     (None, 'begins with a dot')

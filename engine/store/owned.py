@@ -1,13 +1,15 @@
-"""Which files of a sweep's folder are ours: no other is ever replaced or removed, wherever a user lets results go.
+"""Keeps apart our files in a sweep's folder and the user's, which are never replaced or removed.
 
-`manifest.json` lists the files that were made at the top of a folder and in `figures/`, and the runs in `tensorboard/`. A name
-is in the list before its file is first written, and as long as it may be there, so a run that is killed leaves nothing that
-looks like the user's. Files that are made in numbers are known by their names instead: those of a trial
-(`trials/<hash>/trial.json`, `scores.parquet`, `rows/part-*.parquet`, and the `attachments/` that `trial.json` tells of) and the events
-of TensorBoard.
+`manifest.json` lists our files at the top of a folder and in `figures/`, and the runs in
+`tensorboard/`. A name enters the list before its file is first written, and stays as long as the
+file may exist. So a killed run leaves no file that looks like the user's. Files that exist in large
+numbers are recognised by their names instead: those of a trial (`trials/<hash>/trial.json`,
+`scores.parquet`, `rows/part-*.parquet`, and the `attachments/` that `trial.json` lists) and the
+event files of TensorBoard.
 
-A folder is ours where it has a manifest, or where a version that kept none has been: that one's files are known by convention, and the
-manifest begins with them. A folder that is absent or empty becomes ours with the first file. Any other is refused.
+A folder is ours where it has a manifest. It is also ours where it has the files of an earlier
+version that kept no manifest: those are recognised by their names, and enter the new manifest. An
+absent or empty folder becomes ours with the first file. Any other folder is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from engine.store.naming import unfit_name
 from engine.store.store import Damaged, Store
@@ -23,9 +24,9 @@ from tasks.parts.settings import UserError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-"""Of the manifest: counted up when an earlier version could not read it."""
+"""Format of the manifest; raised when earlier versions could not read it."""
 HEADER = "# The sweep as it ran"
-"""What a resolved sweep begins with."""
+"""The beginning of `sweep.yaml`, the sweep with all settings resolved."""
 _TRIAL = re.compile("[0-9a-f]{16}")
 _RECORD = re.compile(r"trial\.json|scores\.parquet|augmented\.png|_trial\.json\.damaged")
 _PART = re.compile(r"part-.*\.parquet|_part-.*\.parquet\.damaged")
@@ -35,16 +36,18 @@ _DRAWN = (
     *("importance", "learning_curves", "parallel_coordinates", "pareto", "recipes", "search_cost", "security_curve"),
     *("shared_examples", "tradeoff", "transfer_matrix"),
 )
-"""The figures of the version that kept no manifest."""
+"""The figures of the versions that kept no manifest."""
 _FIGURE = re.compile(r"(.+?)(-[0-9]+)?\.(png|pdf|csv|error\.txt)")
 
 
 class SweepFolder:
-    """The files at the top of a sweep's folder, and in folders of it such as `figures`: what is ours, and how it is written.
+    """Writes and removes our files in a sweep's folder, and leaves the user's alone.
+
+    This holds for the files at the top of the folder and in folders such as `figures`.
 
     Args:
-        store: of the folder.
-        sweep: the name that the manifest tells.
+        store: the store of the folder.
+        sweep: the name of the sweep, for the manifest.
 
     Raises:
         UserError: the folder is not ours, cannot be written to, or its manifest cannot be read.
@@ -62,11 +65,15 @@ class SweepFolder:
 
     @property
     def files(self) -> list[str]:
-        """Our files, by their paths in the folder; a run that was killed may not have come to write the last."""
+        """The paths of our files in the folder; a killed run may not have written the last ones."""
         return sorted(self._known())
 
     def refuse(self, names: Iterable[str]) -> None:
-        """Raises `UserError` where a file of the user's own is in the way of one of ours."""
+        """Refuses names that the user's own files have.
+
+        Raises:
+            UserError: for the first such file.
+        """
         ours = self._known()
         for name in names:
             if name not in ours and self._store.exists(name):
@@ -75,7 +82,7 @@ class SweepFolder:
                 )
 
     def claim(self, names: Iterable[str] = ()) -> None:
-        """Makes the folder ours, and enters the names of files that are going to be written.
+        """Makes the folder ours, and lists files that will be written.
 
         Raises:
             UserError: a file of the user's own has such a name, or nothing can be written.
@@ -95,11 +102,12 @@ class SweepFolder:
         self.claim([name])
         self._write(name, content)
 
-    def write_json(self, name: str, content: Any) -> None:
+    def write_json(self, name: str, content: object) -> None:
+        """Writes content as a JSON file; see `write`."""
         self.write(name, json.dumps(content, indent=2).encode())
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes those of the files that are ours, and a folder that has nothing left in it."""
+        """Removes the files that are ours, and their folders where these are then empty."""
         ours = self._known()
         gone = ours.intersection(names)
         for name in sorted(gone):
@@ -110,13 +118,13 @@ class SweepFolder:
             self._list(ours - gone)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Takes names out of the list, of files that are gone."""
+        """Takes files that no longer exist out of the list."""
         ours = self._known()
         if ours.intersection(names):
             self._list(ours.difference(names))
 
     def _known(self) -> set[str]:
-        """The names in the manifest, or, where there is none, those of the files that an earlier version has made."""
+        """The names in the manifest; without one, those of an earlier version's files."""
         if self._store.exists(MANIFEST):
             return self._manifest()
         found = _by_convention(self._store)
@@ -128,14 +136,14 @@ class SweepFolder:
         return found or set()
 
     def _manifest(self) -> set[str]:
-        """What the manifest lists.
+        """The files that the manifest lists.
 
         Raises:
-            UserError: it is not to be relied on. Then nothing is removed: what is there might be the user's.
+            UserError: the manifest is broken. Nothing is removed then: any file may be the user's.
         """
         try:
-            told = json.loads(self._store.read(MANIFEST))
-            names, unknown = told["files"], told["format"] != FORMAT
+            found = json.loads(self._store.read(MANIFEST))
+            names, unknown = found["files"], found["format"] != FORMAT
             broken = not all(isinstance(name, str) and _ordinary(name) for name in names)
         except (OSError, ValueError, TypeError, KeyError):
             broken, unknown = True, False
@@ -159,7 +167,7 @@ class SweepFolder:
 
 
 def clear_trial(folder: str, store: Store) -> None:
-    """Removes what is stored of a trial."""
+    """Removes the stored files of a trial."""
     record = store.record(f"{folder}/trial.json") or {}
     left = "|".join(re.escape(f"{name}.png") for name in record.get("attachments") or {})
     _clear(f"{folder}/attachments", re.compile(left), store)
@@ -168,12 +176,15 @@ def clear_trial(folder: str, store: Store) -> None:
 
 
 def clear_events(folder: str, store: Store) -> None:
-    """Removes a run from the TensorBoard log."""
+    """Removes the events of a run from the TensorBoard log."""
     _clear(folder, _EVENTS, store)
 
 
 def _clear(folder: str, ours: re.Pattern[str], store: Store) -> None:
-    """Removes the files of such names, also those that a killed run has left half written, and the folder if that was all."""
+    """Removes files with our names, and the folder if it is then empty.
+
+    Half-written files of a killed run are removed too.
+    """
     there = {name: name for name in store.names(folder)} | store.unfinished(folder)
     for name, meant in there.items():
         if ours.fullmatch(meant):
@@ -182,19 +193,20 @@ def _clear(folder: str, ours: re.Pattern[str], store: Store) -> None:
 
 
 def _ordinary(path: str) -> bool:
-    """Whether a path leads to a file in the folder, or in a folder of it, and no further.
+    """Whether a path is a file in the folder or in one of its folders, not deeper or outside.
 
-    >>> [_ordinary(path) for path in ("report.html", "figures/effects.png", "../notes", "trials/a/b", "/etc")]
+    >>> paths = ("report.html", "figures/effects.png", "../notes", "trials/a/b", "/etc")
+    >>> [_ordinary(path) for path in paths]
     [True, True, False, False, False]
     """
     return path.count("/") < 2 and all(unfit_name(part) is None for part in path.split("/"))
 
 
 def _by_convention(store: Store) -> set[str] | None:
-    """The files that a version without manifests has made in a folder; None where it was never there."""
+    """The files of a version without manifests; None where it has not written to the folder."""
     found: set[str] = set()
     if _is_table_of_trials(store):
-        found.add("trials.parquet")  # was there before these
+        found.add("trials.parquet")  # was written before these
         found.update(name for name in ("summary.csv", "report.html", "report.json") if store.is_file(name))
         figures = {name: _FIGURE.fullmatch(name) for name in store.names("figures")}
         found.update(f"figures/{name}" for name, of in figures.items() if of and of[1] in _DRAWN)
@@ -215,7 +227,7 @@ def _is_table_of_trials(store: Store) -> bool:
 
 def _is_search(store: Store) -> bool:
     try:
-        told = store.read_json("search.json")
+        found = store.read_json("search.json")
     except (OSError, ValueError):
         return False
-    return isinstance(told, Mapping) and {"study", "points"} <= told.keys()
+    return isinstance(found, Mapping) and {"study", "points"} <= found.keys()

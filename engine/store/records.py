@@ -1,7 +1,7 @@
-"""The records of trials (`trial.json`) and sweeps (in the metadata of `trials.parquet`), as types.
+"""The records of trials (`trial.json`) and sweeps (in the metadata of `trials.parquet`) as types.
 
-Files of other versions are read too. A field that is missing, or holds something else than it
-should, has its default; one that is unknown is passed over.
+Files of other versions can be read too. A field that is missing or wrong has its default; an
+unknown field is ignored.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from pydantic import (
 from engine.store.store import Store
 
 TOLERANT = "a file of any version"
-"""The context in which a field that is not as it should be has its default."""
+"""The validation context in which a wrong field has its default."""
 EARLIER_CONDITIONS = ("genuine", "adversarial", "random")
-"""The order that versions took, of whatever conditions were there, before a task could say its own."""
+"""The order of conditions in versions in which a task could not give its own."""
 Number = int | float
 Epoch = Mapping[str, Number]
-"""The metrics of an epoch of training, by name; `epoch` is its number, from 1."""
+"""The metrics of a training epoch by name; `epoch` is its number, from 1."""
 
 
 class Record(BaseModel):
-    """A record that is written as JSON: only the fields that were given."""
+    """The base of records in JSON files; only fields that were given are written."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     @classmethod
     def read(cls, found: object) -> Self:
-        """The record in what a file holds.
+        """Makes the record from the content of a file.
 
         >>> TrialRecord.read({"status": "done", "seconds": "few", "mood": "good"})
         TrialRecord(status='done')
@@ -57,20 +57,24 @@ class Record(BaseModel):
             return field.get_default(call_default_factory=True)
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
-        """Only what is there."""
+        """Only the fields that differ from their defaults."""
         return ((name, value) for name, value in self if value != type(self).model_fields[name].default)
 
     def to_json(self) -> dict[str, JsonValue]:
+        """The fields that were given, as JSON has them."""
         return self.model_dump(mode="json", exclude_unset=True)
 
 
 class AugmentedImage(Record):
-    """One column of the picture of an augmentation: a training image, and what the move did to it.
+    """A training image before and after adversarial augmentation: one column of the picture.
 
     Attributes:
-        label, predicted, moved_to: the true class, and the predicted ones before and after.
-        distance: how far it was moved in a hidden layer.
-        neighbour_labels, distances: of the training images that are nearest there.
+        label: the true class.
+        predicted, moved_to: the predicted classes before and after.
+        margin_before, margin_after: the margins of the true class before and after.
+        distance: how far the image was moved in a hidden layer.
+        neighbour_labels, distances: the classes and distances of the nearest training images in
+            that layer.
     """
 
     label: int
@@ -84,32 +88,37 @@ class AugmentedImage(Record):
 
 
 class Augmentation(Record):
-    """What the tiles of an adversarial augmentation (`attachments/augmentation.png`) show."""
+    """What the picture of an adversarial augmentation (`attachments/augmentation.png`) shows."""
 
     space: str
     rows: tuple[str, ...] = ()
     columns: tuple[AugmentedImage, ...] = ()
     marks: tuple[tuple[str | None, ...], ...] = ()
-    """Of each tile: "changed" for another class than the image's, "own" for the image itself."""
+    """The mark of each tile: "changed" for another class than the image's, "own" for the image."""
     largest: float | None = None
-    """The largest change of a pixel, where the images are moved in pixel space."""
+    """The largest change of a pixel, for images that are moved in pixel space."""
 
 
 class TrialRecord(Record):
-    """What a trial that has ended says of itself.
+    """The record of a trial that has ended: which it is, how it went, and its results.
 
     Attributes:
-        trial, task, point, config: which trial it is: its key and settings.
-        versions: of the libraries that made its numbers; `devices` are those that measured.
-        started, seconds: when it began (seconds since 1970), and how long it took.
-        epochs: of the classifier that it is about; none where it is about several.
-        summary: its scalars, None for one that is not finite; `infinite` has the sign of the infinite ones.
-        checks: its self-checks, with words on what is wrong, or None.
+        status: done, stopped early by the scheduler, or failed.
+        trial, task, point, config: the trial's key, its task, what varies, and all settings.
+        versions: the versions of the libraries that computed its numbers.
+        started: when it began, in seconds since 1970.
+        seconds: how long it took.
+        devices: the devices on which it was measured.
+        epochs: the training epochs of its classifier; none where it has several classifiers.
+        summary: its scalars; None for one that is not finite.
+        infinite: the signs of the infinite scalars.
+        checks: its self-checks, each with words on what is wrong, or None.
         parts: the bytes of each part of its rows, by name.
         error, traceback: why it failed.
-        unreported: the objective that it lacks; `reports` are the scalars that it has.
-        attachments: the notes that the maker of what it is about has left, by name.
-        augmented: what its picture shows, of earlier versions.
+        unreported: the objective that it does not report.
+        reports: the scalars that it reports instead.
+        attachments: the notes that its artifact's maker left, by name.
+        augmented: in records of earlier versions, what the picture of its augmentation shows.
     """
 
     status: Literal["done", "stopped", "failed"] = "failed"
@@ -135,51 +144,60 @@ class TrialRecord(Record):
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """What adversarial augmentation does to some training images, where there is any."""
+        """What adversarial augmentation does to some training images; None without augmentation."""
         notes = self.attachments.get("augmentation")
         return self.augmented if notes is None else Augmentation.read(notes)
 
     @property
     def scalars(self) -> dict[str, float | None]:
-        """The trial's scalars, also the infinite ones; None for one that is not a number."""
+        """The trial's scalars, infinite ones included; None for one that is not a number."""
         return {**self.summary, **{name: float(sign) for name, sign in self.infinite.items()}}
 
     @property
     def unpassed(self) -> dict[str, str]:
-        """The self-checks that did not hold, with what is wrong."""
+        """The self-checks that failed, each with words on what is wrong."""
         return {what: wrong for what, wrong in self.checks.items() if wrong is not None}
 
 
 def read_trial(store: Store, folder: str) -> TrialRecord | None:
-    """The record in a trial's folder; None where there is none or, which is said, it is cut."""
+    """Reads the record in a trial's folder.
+
+    None where there is no record. A damaged one counts as none, and is reported on stderr.
+    """
     found = store.record(f"{folder}/trial.json", "status")
     return None if found is None else TrialRecord.read(found)
 
 
 def write_trial(store: Store, folder: str, record: TrialRecord) -> None:
+    """Writes the record into a trial's folder."""
     store.write_json(f"{folder}/trial.json", record.to_json())
 
 
 class Objective(Record):
-    """A scalar that a sweep is about, and whether more of it is better (`max`) or less."""
+    """A scalar that a sweep makes as large (`max`) or as small (`min`) as possible."""
 
     metric: str
     mode: Literal["max", "min"] = "max"
 
 
 class EarlyStopping(Record):
-    """What stops trainings early: the name of the rule, and the metric of an epoch that it looks at."""
+    """The rule that stops trainings early, and the epoch metric that it uses."""
 
     name: str
     metric: str
 
 
 class Importance(Record):
-    """How much of an objective's variance over a searched space a setting explains.
+    """The share of an objective's variance over a searched space that a setting explains.
 
     Attributes:
-        mean: of all `n` points, which have `seeds` at most.
-        low, high: percentiles (95 %) over `resamples` of the points. The mean may lie outside.
+        objective, setting: the names of both.
+        mean: the share, from all points.
+        low, high: its 95 % percentile interval over resamples of the points. The mean may lie
+            outside.
+        n: the number of points.
+        seeds: the most seeds that a point has.
+        resamples: the number of resamples.
     """
 
     objective: str
@@ -193,24 +211,28 @@ class Importance(Record):
 
 
 class SweepRecord(Record):
-    """What a sweep says of itself to its report.
+    """What the report needs to know about a sweep.
 
     Attributes:
-        name, task, about: the sweep's name, its task, and its own words.
-        trials: of a quick look, the folder that has the trials; `look` are the settings that it changes.
+        name, task, about: the sweep's name, its task, and the user's description.
+        trials: for a quick look, the folder with the trials.
+        look: for a quick look, the settings that it changes.
         replicates: the setting that repeats a recipe (the seed).
-        labels: settings in words; `columns` those of the rows, with their units.
-        by_kind: of a row column other words, for kinds of noise whose unit is another.
+        labels: the settings in words.
+        columns: the row columns in words, with their units.
+        by_kind: other words for a row column, for kinds of noise with another unit.
         conditions: in the order of figures; the others are compared with the first. None where the
             task names none.
         classes: names of the classes, in order.
-        varied: dotted names of what varies; None where that is not known.
-        search: what is searched, with the kind of its distribution; `objectives` is what for.
-        metrics: of an epoch; None where they are not known.
-        epochs: whether trials were trained.
+        varied: dotted names of the settings that vary; None where they are not known.
+        objectives: the scalars that the sweep is to improve.
+        search: the searched settings, with the kinds of their distributions.
+        scheduler: what stops trainings early.
+        metrics: the metrics of an epoch; None where they are not known.
+        epochs: whether trials trained a network.
         importance: of the searched settings; None where no figure has asked for it.
-        figures: the `figures:` of the sweep.
-        shares: row columns and scalars that lie between 0 and 1; None where that is not known.
+        figures: the `figures:` entry of the sweep.
+        shares: row columns and scalars that lie between 0 and 1; None where they are not known.
     """
 
     name: str = ""
@@ -237,7 +259,7 @@ class SweepRecord(Record):
     @model_validator(mode="before")
     @classmethod
     def _of_earlier_versions(cls, found: object) -> object:
-        """They knew a single `objective`, and one order of `conditions`."""
+        """Reads earlier versions, with a single `objective` and a fixed order of `conditions`."""
         if not isinstance(found, Mapping):
             return found
         found = {"conditions": EARLIER_CONDITIONS, **found}
@@ -247,5 +269,5 @@ class SweepRecord(Record):
 
     @property
     def objective(self) -> Objective | None:
-        """The first of the objectives."""
+        """The first objective; None where there is none."""
         return self.objectives[0] if self.objectives else None

@@ -1,4 +1,4 @@
-"""The parts of rows in a folder: files, each of which says which examples it covers."""
+"""Reads the row parts in a folder: Parquet files that each say which examples they cover."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from engine.store.store import Damaged, Store, is_part
 
 
 def parts_of(store: Store, folder: str, *, mend: bool = False) -> Iterator[tuple[str, list[int]]]:
-    """The row parts in a folder, with the ids of the examples that each covers (also of those that have no row).
+    """The row parts in a folder, each with the ids of the examples that it covers.
 
-    Those that cannot be read are told and left out.
+    Covered examples without a row are among the ids. Parts that cannot be read are reported on
+    stderr and left out.
 
     Args:
-        mend: they are set aside, too.
+        store: with the folder.
+        folder: of the parts, in the store.
+        mend: also set aside the parts that cannot be read.
     """
     for path, schema in _schemas(store, folder, mend=mend):
         yield path, json.loads(schema.metadata[b"ids"])
@@ -32,7 +35,7 @@ def _schemas(store: Store, folder: str, *, mend: bool = False) -> Iterator[tuple
             schema = store.read_schema(path)
             if b"ids" not in (schema.metadata or {}):
                 raise Damaged(path, store.location(path), "does not say which examples it covers")
-        except FileNotFoundError:  # another run has set it aside meanwhile
+        except FileNotFoundError:  # another run has set it aside
             continue
         except Damaged as damaged:
             if mend:
@@ -44,21 +47,23 @@ def _schemas(store: Store, folder: str, *, mend: bool = False) -> Iterator[tuple
 
 
 def column_names(store: Store, folder: str) -> list[str]:
-    """The columns of the row parts in a folder; none where there is no part."""
+    """The columns of the rows in a folder; none where there is no part."""
     first = next((schema for _, schema in _schemas(store, folder)), None)
     return first.names if first else []
 
 
 def read_parts(store: Store, folder: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, set[int]]:
-    """All rows in a folder, and the ids of the examples that its parts cover.
+    """Reads all rows in a folder, and the ids of the examples that its parts cover.
 
-    Each example counts once, also where two runs at the same time have measured it twice, in chunks that overlap.
+    Each example counts once, even where two simultaneous runs measured it in overlapping chunks.
 
     Args:
-        columns: those to read, where they are there; all where None.
+        store: with the folder.
+        folder: of the parts, in the store.
+        columns: the columns to read, as far as they exist; all where None.
 
     Raises:
-        Damaged: the rows of a part cannot be read, though it says which they are.
+        Damaged: the metadata of a part can be read, but its rows cannot.
     """
     covered: set[int] = set()
     pieces: list[pa.Table] = []

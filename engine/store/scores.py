@@ -1,8 +1,9 @@
-"""What a trial's scalars are made of, by example: the report takes their intervals from it.
+"""What each example adds to a trial's scalars; the report takes their intervals from it.
 
-`trials/<hash>/scores.parquet` has a line an example: `id` and, for each scalar that is a mean, the sum (`<scalar>`) and the number
-(`<scalar>.count`) of what the example gives to it. Of any other scalar its metadata hold `left_out`: the scalar without each of at
-most `GROUPS` groups of examples, for a jackknife.
+`trials/<hash>/scores.parquet` has a row for each example: `id` and, for each scalar that is a mean,
+the sum (`<scalar>`) and the count (`<scalar>.count`) of the example's values. For the other scalars
+the metadata have `left_out`: the scalar without each of at most `GROUPS` groups of examples, for a
+jackknife.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from tasks.parts.contract import TaskConfig
 
 GROUPS = 32
-"""Groups that examples are dealt into at most. More cost more calls of `summarise`; with 32, Student's t is 2.04 in place of 1.96."""
+"""Most groups of examples in a jackknife.
+
+Each group costs a call of `summarise`. With 32, Student's t is 2.04, not much above 1.96.
+"""
 FILE = "scores.parquet"
 COUNT = ".count"
 
@@ -33,13 +37,16 @@ def by_example(
     names: Sequence[str],
     means: Mapping[str, pd.Series],
 ) -> pa.Table:
-    """The content of `scores.parquet`.
+    """The table of a trial's scores, the content of `scores.parquet`.
 
     Args:
-        rows: all rows of a trial.
-        ids: its examples, also those without rows.
-        names: of the trial's scalars.
-        means: what those are the mean of that are means, by example: the task's `scores`.
+        task: the module of the task.
+        config: its settings.
+        rows: all rows of the trial.
+        ids: the trial's examples, those without rows included.
+        names: the names of the trial's scalars.
+        means: for each scalar that is a mean, the values that it is the mean of, indexed by
+            example: the task's `scores`.
     """
     columns: dict[str, object] = {"id": np.asarray(ids, dtype=np.int64)}
     for name, values in means.items():
@@ -54,7 +61,7 @@ def by_example(
 def _left_out(
     task: ModuleType, config: TaskConfig, rows: pd.DataFrame, ids: Sequence[int], names: Sequence[str]
 ) -> dict[str, list[float | None]]:
-    """Each of these scalars without each of the groups; None where there is no such number then."""
+    """Each scalar without each of the groups; None where it is then missing or not finite."""
     groups = min(GROUPS, len(ids))
     group = pd.Series(np.arange(len(ids)) % groups, index=list(ids)).reindex(rows["id"]).to_numpy()
     found: dict[str, list[float | None]] = {name: [] for name in names}

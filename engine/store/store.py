@@ -1,17 +1,20 @@
-"""Where results and artifacts live: a folder tree on any file system of `pyarrow.fs` (a local folder, NFS, `s3://...`).
+"""Reads and writes results and artifacts: a folder on any file system of `pyarrow.fs`.
 
-Everything is addressed by the hash of what decides it, and a file appears under its name only when it is whole: it is written under a
-temporary name beside it, synced to a local disk, then renamed. So a killed run leaves nothing that a later one could mistake for a
-result. What a full disk, a crash or a copy has cut all the same is told once on stderr, is as good as not there, and is made again.
+That is a local folder, NFS, or a bucket such as `s3://...`. Results are addressed by the hash of
+what decides them. A file gets its name only when it is complete: it is written under a temporary
+name beside it, synced to a local disk, then renamed. So a killed run leaves nothing that a later
+run could mistake for a result. A file that is damaged all the same (by a full disk, a crash or an
+incomplete copy) is reported once on stderr, counts as missing, and is made again.
 
 ```
-<root>/<page>/manifest.json  sweep.yaml  trials.parquet  summary.csv  report.html  figures/  tensorboard/
+<root>/<page>/manifest.json  sweep.yaml  trials.parquet  summary.csv  report.html
+<root>/<page>/figures/  tensorboard/
 <root>/<sweep>/trials/<hash>/trial.json  rows/part-*.parquet
 <root>/artifacts/<kind>/<hash>/...
 ```
 
-The page of a sweep has the sweep's name; that of a quick look with other settings has its own (`engine.sweepfile.load`). What else
-may lie in these folders is the user's (`engine.store.owned`).
+The page of a sweep has the sweep's name; the page of a quick look has a name of its own
+(`engine.sweepfile.load`). All other files in these folders are the user's (`engine.store.owned`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -36,32 +39,35 @@ import pyarrow.parquet as pq
 from engine.store.naming import unfit_name
 from engine.terminal import say
 
+Parsed = TypeVar("Parsed")
+
 _UNFINISHED = re.compile(r"\.writing-[0-9a-f]{32}-")
-"""What the name of a file begins with while it is written."""
+"""The beginning of a file's name while it is written."""
 
 
 class Damaged(Exception):
-    """A file that is there cannot be read: it was cut, or is of another kind.
+    """A file exists but cannot be read: it is incomplete, or of another kind.
 
     Args:
-        path: of the file, in its store.
+        path: path of the file in its store.
         location: its full path or URI, for the message.
-        why: what is wrong with it.
+        why: what is wrong with the file.
     """
 
     def __init__(self, path: str, location: str, why: str):
         super().__init__(f"{location}: {why}")
         self.path, self.location, self.why = path, location, why
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.path, self.location, self.why)
 
 
 class Store:
-    """A folder on some file system. Paths are relative to it, with forward slashes.
+    """A folder on any file system; all paths are relative to it, with forward slashes.
 
     Args:
-        uri: a folder (created when first written to) or a URI that `pyarrow.fs` knows, such as `s3://bucket/results`.
+        uri: a folder, which is created by the first write, or a URI that `pyarrow.fs` knows, such
+            as `s3://bucket/results`.
 
     Raises:
         ValueError: the URI's scheme is unknown.
@@ -77,14 +83,14 @@ class Store:
             self.uri = path
         self._filesystem = pafs.SubTreeFileSystem(path, filesystem)
         self.folder = Path(path) if isinstance(filesystem, pafs.LocalFileSystem) else None
-        """The local folder, or None on another file system."""
-        self._told: set[str] = set()
+        """The local folder; None on another file system."""
+        self._reported: set[str] = set()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.uri,)
 
     def location(self, path: str) -> str:
-        """The full path or URI of what is at a path.
+        """The full path or URI of a path in the store.
 
         >>> Store("file:///results").location("two words")
         'file:///results/two%20words'
@@ -93,14 +99,14 @@ class Store:
         return f"{base}/{quote(path) if '://' in base else path}{mark}{query}"
 
     def within(self, folder: str) -> Store:
-        """The store of a folder of this one."""
+        """The store of a folder in this store."""
         return self._at(self.location(folder), f"{self._filesystem.base_path}{folder}")
 
     def beside(self, name: str) -> Store:
-        """The store of the folder of that name beside this one.
+        """The store of a folder beside this one, with another name.
 
         Raises:
-            ValueError: it is no plain name, or this is the root of its file system.
+            ValueError: the name is no plain name, or this is the root of its file system.
 
         >>> Store("file:///results/two%20words").beside("noise@a").uri
         'file:///results/noise%40a'
@@ -123,7 +129,10 @@ class Store:
         return other
 
     def obstacle(self) -> str | None:
-        """Why nothing can be written here, as far as can be told without writing; None where nothing is known to be in the way."""
+        """Why nothing can be written here; None where no reason is known.
+
+        It is found out without writing.
+        """
         if self.folder is None:
             bucket = self._filesystem.base_path.strip("/").partition("/")[0]
             if not bucket:
@@ -138,17 +147,22 @@ class Store:
         return None if os.access(above, os.W_OK) else f"{above} cannot be written to"
 
     def exists(self, path: str) -> bool:
+        """Whether there is a file or a folder at a path."""
         return self._filesystem.get_file_info(path).type != pafs.FileType.NotFound
 
     def is_file(self, path: str) -> bool:
+        """Whether there is a file at a path."""
         return self._filesystem.get_file_info(path).type == pafs.FileType.File
 
     def names(self, folder: str) -> list[str]:
-        """The sorted names in a folder, without what is still being written; empty where there is no such folder."""
+        """The sorted names in a folder without unfinished files; none where there is no folder."""
         return sorted(name for name in self._all_names(folder) if not _UNFINISHED.match(name))
 
     def unfinished(self, folder: str) -> dict[str, str]:
-        """What is being written in a folder, or was when a run was killed: its temporary name, and that it will have."""
+        """The unfinished files in a folder, as temporary name -> final name.
+
+        They are being written, or were when a run was killed.
+        """
         return {name: _UNFINISHED.sub("", name) for name in self._all_names(folder) if _UNFINISHED.match(name)}
 
     def _all_names(self, folder: str) -> list[str]:
@@ -156,7 +170,7 @@ class Store:
         return [info.base_name for info in self._filesystem.get_file_info(selector)]
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """The bytes of each row part in a folder, by name, from one listing."""
+        """The size of each row part in a folder in bytes, by name, from one listing."""
         selector = pafs.FileSelector(folder, allow_not_found=True)
         found = self._filesystem.get_file_info(selector)
         return {
@@ -164,25 +178,33 @@ class Store:
         }
 
     def size(self, path: str) -> int | None:
-        """The bytes of a file; None where there is none."""
+        """The size of a file in bytes; None where there is no file."""
         return self._filesystem.get_file_info(path).size
 
     def read(self, path: str) -> bytes:
+        """The content of a file."""
         with self._filesystem.open_input_stream(path) as stream:
             return stream.read()
 
     @contextmanager
     def opened(self, path: str) -> Iterator[BinaryIO]:
-        """A file to be read piece by piece."""
+        """Opens a file, to read it piece by piece."""
         with self._filesystem.open_input_stream(path) as stream:
             yield stream
 
     def write(self, path: str, content: bytes) -> None:
-        """Writes a whole file or nothing; it is on a local disk before it has its name."""
+        """Writes a file completely or not at all; on a local disk it is synced, then named."""
         self.write_stream(path, lambda stream: stream.write(content))
 
     def write_stream(self, path: str, fill: Callable[[BinaryIO], object]) -> None:
-        """As `write`, for content that `fill` writes into a stream, so that it need not be in memory as a whole."""
+        """Writes a file through a stream, so that the whole content need not be in memory.
+
+        As with `write`, the file is written completely or not at all.
+
+        Args:
+            path: of the file.
+            fill: writes the content into the stream.
+        """
         parent, _, name = path.rpartition("/")
         if parent:
             self._filesystem.create_dir(parent, recursive=True)
@@ -201,12 +223,12 @@ class Store:
             raise
 
     def delete(self, path: str) -> None:
-        """Removes a file; nothing happens where there is none, or a folder."""
+        """Removes a file; does nothing where there is no file, or a folder."""
         if self.is_file(path):
             self._filesystem.delete_file(path)
 
     def delete_empty(self, folder: str) -> None:
-        """Removes a folder that has nothing in it; nothing happens where there is something, or no folder."""
+        """Removes an empty folder; does nothing where it is not empty, or does not exist."""
         if self.folder is not None:
             with suppress(OSError):
                 (self.folder / folder).rmdir()
@@ -214,10 +236,14 @@ class Store:
             self._filesystem.delete_dir(folder)
 
     def read_json(self, path: str) -> Any:
+        """The content of a JSON file."""
         return json.loads(self.read(path))
 
     def record(self, path: str, *names: str) -> dict[str, Any] | None:
-        """The mapping in a JSON file; None where there is no file or, which is told, where it is cut or lacks one of the names."""
+        """The mapping in a JSON file; None where there is no file.
+
+        A file that is damaged, or lacks one of the names, counts as none and is reported on stderr.
+        """
         try:
             content = self.read(path)
         except FileNotFoundError:
@@ -232,50 +258,52 @@ class Store:
         return None
 
     def tell(self, damaged: Damaged) -> None:
-        """Says once on stderr that a file is as good as not there."""
-        if damaged.location not in self._told:
-            self._told.add(damaged.location)
+        """Reports once on stderr that a damaged file is not used."""
+        if damaged.location not in self._reported:
+            self._reported.add(damaged.location)
             say(f"{damaged}; it is not used, and will be made again")
 
     def set_aside(self, damaged: Damaged) -> None:
-        """Gives a damaged file a name under which nothing looks for it, and tells of it."""
+        """Renames a damaged file so that it is no longer found, and reports it on stderr."""
         self.tell(damaged)
         folder, _, name = damaged.path.rpartition("/")
         if self.exists(damaged.path):
             self._filesystem.move(damaged.path, f"{folder}/_{name}.damaged")
 
-    def write_json(self, path: str, content: Any) -> None:
+    def write_json(self, path: str, content: object) -> None:
+        """Writes content as a JSON file; see `write`."""
         self.write(path, json.dumps(content, indent=2).encode())
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """The table in a Parquet file, or some of its columns."""
         with self._filesystem.open_input_file(path) as file:
             return pq.read_table(file, columns=columns)
 
     def read_part(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        """The rows of a part.
+        """The table in a row part, or some of its columns.
 
         Raises:
-            Damaged: it cannot be read.
+            Damaged: the file cannot be read.
         """
         return self._parsed(path, lambda file: pq.read_table(file, columns=columns))
 
     def read_schema(self, path: str) -> pa.Schema:
-        """The schema of a Parquet file, its metadata included, without its rows.
+        """The schema of a Parquet file with its metadata; the rows are not read.
 
         Raises:
-            Damaged: it cannot be read.
+            Damaged: the file cannot be read.
         """
         return self._parsed(path, pq.read_schema)
 
-    def _parsed(self, path: str, parse: Callable[[Any], Any]) -> Any:
-        """What is in a Parquet file."""
+    def _parsed(self, path: str, parse: Callable[[pa.NativeFile], Parsed]) -> Parsed:
+        """Reads a Parquet file with a function, and tells a damaged file from a failed read."""
         try:
             with self._filesystem.open_input_file(path) as file:
                 return parse(file)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError, ValueError) as error:
-            content = self.read(path)  # of a file system that fails this raises; else it is the file that is wrong
+            content = self.read(path)  # raises where the file system fails; else the file is wrong
             try:
                 return parse(pa.BufferReader(content))
             except (pa.ArrowException, OSError, ValueError):
@@ -283,24 +311,25 @@ class Store:
                 raise Damaged(path, self.location(path), why) from error
 
     def write_table(self, path: str, table: pa.Table) -> None:
+        """Writes a table as a Parquet file; see `write`."""
         self.write(path, as_parquet(table))
 
     def copy_in(self, source: Path, folder: str) -> None:
-        """Copies a local folder's files, and those of its folders, to a folder of this store."""
+        """Copies a local folder with all its files to a folder of this store."""
         for file in sorted(source.rglob("*")):
             if file.is_file():
                 self.write(f"{folder}/{file.relative_to(source).as_posix()}", file.read_bytes())
 
 
 def as_parquet(table: pa.Table) -> bytes:
-    """The content of a Parquet file with a table, its metadata included."""
+    """A table with its metadata as the bytes of a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def _sync(file: Path) -> None:
-    """Waits until a file is on its disk."""
+    """Waits until a file is on the disk."""
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -309,5 +338,5 @@ def _sync(file: Path) -> None:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file has the name of a part of rows."""
+    """Whether a name is that of a row part."""
     return name.startswith("part-") and name.endswith(".parquet")

@@ -1,4 +1,4 @@
-"""Whether a sweep fits its task: what varies, the seeds, the ranges of a search, the scheduler."""
+"""Checks that a sweep fits its task: what varies, the seeds, the search ranges, the scheduler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from types import ModuleType
 
-from engine.sweepfile.expand import Trial, config_at, told
+from engine.sweepfile.expand import Trial, config_at, message_of
 from engine.sweepfile.schema import MOST_TRIALS, Scheduler, Sweep
 from engine.sweepfile.yaml_lines import Source
 from tasks.parts.artifacts.common.kind import kind_of
@@ -17,7 +17,13 @@ from tasks.parts.settings import UserError, as_number
 
 
 def check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
-    """What varies are settings, each given once, with different values; and not too many trials."""
+    """Checks that each varied name is a setting, given once and with different values.
+
+    The number of trials is checked too.
+
+    Raises:
+        SpecError: with the line of the entry at fault.
+    """
     known = list(settings_of(model))
     section = "grid" if sweep.grid else "search"
     fixed = flatten(sweep.fixed)
@@ -37,7 +43,7 @@ def check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
     count = math.prod(len(values) for values in sweep.grid.values()) * (sweep.trials or 1) * len(sweep.seed_list or [0])
     if count > MOST_TRIALS:
         raise source.error(section, f"{count} trials; at most {MOST_TRIALS} are run")
-    lists = {f"grid.{name}": values for name, values in sweep.grid.items()}
+    lists: dict[str, Sequence[object]] = {f"grid.{name}": values for name, values in sweep.grid.items()}
     lists |= {f"search.{name}.choice": drawn.choice for name, drawn in sweep.search.items() if drawn.choice}
     lists |= {"seeds": sweep.seeds} if isinstance(sweep.seeds, list) else {}
     for path, values in lists.items():
@@ -45,7 +51,7 @@ def check_varied(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
 
 
 def _check_repeats(path: str, values: Sequence[object], source: Source) -> None:
-    """A list has no value twice, in whatever form it is written."""
+    """Refuses a list with a value given twice; `8/255` and its decimal form are one value."""
     seen: list[object] = []
     for number, value in enumerate(values):
         if as_number(value) in seen:
@@ -54,7 +60,7 @@ def _check_repeats(path: str, values: Sequence[object], source: Source) -> None:
 
 
 def _check_seeds(sweep: Sweep, replicates: str, fixed: Collection[str], source: Source) -> None:
-    """What the seeds vary is given nowhere else."""
+    """Refuses `seeds` where the setting that they vary is given elsewhere as well."""
     if sweep.seed_list is None:
         return
     elsewhere = [f"fixed.{name}" for name in fixed if is_below(replicates, name)]
@@ -67,9 +73,13 @@ def _check_seeds(sweep: Sweep, replicates: str, fixed: Collection[str], source: 
 
 
 def check_between(sweep: Sweep, model: type[TaskConfig], source: Source) -> None:
-    """Refuses a range of all numbers for a setting that takes whole numbers only, say.
+    """Refuses a search range whose inner values the setting does not take.
 
-    Whether settings go together is seen when the points are chosen.
+    An example is `uniform` for a setting of whole numbers. Whether several settings go together is
+    checked later, when the points are chosen.
+
+    Raises:
+        SpecError: with the line of the range.
     """
     first = {name: drawn.ends()[0] for name, drawn in sweep.search.items()}
     for name, drawn in sweep.search.items():
@@ -80,11 +90,17 @@ def check_between(sweep: Sweep, model: type[TaskConfig], source: Source) -> None
             config_at({**first, name: value}, sweep, model)
         except UserError as error:
             if error.field == name and error.kind:
-                raise source.error(f"search.{name}", told(error, sweep)) from None
+                raise source.error(f"search.{name}", message_of(error, sweep)) from None
 
 
 def check_scheduler(scheduler: Scheduler, task: ModuleType, trials: Sequence[Trial], source: Source) -> None:
-    """Trainings report what the scheduler looks at, and are long enough to be stopped."""
+    """Checks that the scheduler can stop the trainings of these trials.
+
+    They must report its metric, run for more epochs than its grace, and train one network a trial.
+
+    Raises:
+        SpecError: with the line of the scheduler.
+    """
     recipes = [trial.config.recipe for trial in trials]
     if scheduler.metric.startswith("validation") and any(recipe.validation == 0 for recipe in recipes):
         message = (

@@ -1,26 +1,38 @@
-"""From a sweep file and overrides to a checked `Spec` with its trials. A mistake has its file and line.
+"""Reads a sweep file and overrides into a checked `Spec` with its trials.
+
+Errors name the file, the line and the field. The entries of a sweep file:
 
 ```
 task: input_flatness           what is measured: a file in tasks/, or package.module
 about: ...                     one or two sentences for the report
-fixed: {...}                   settings of the task's Config; dotted names reach inside (recipe.optimiser)
+fixed: {...}                   settings of the task's Config; dotted names reach inside
+                               (recipe.optimiser)
 grid: {name: [values]}         all combinations, or
-search: {name: {uniform: [a, b]}}  + trials: N    points drawn from uniform, loguniform, int (both ends), choice
-searcher: tpe                  random, tpe or nsga2; or {name: tpe, seed: 0, startup: 10}, {name: nsga2, population: 20}
-scheduler: asha                none, asha or median; or {name: asha, metric: validation_accuracy, grace: 1, reduction: 3}
-storage: study.db              the study's file for optuna-dashboard, in the results' folder (.db or .journal), or none
+search: {name: {uniform: [a, b]}}
+trials: N                      points drawn from uniform, loguniform, int (both ends), choice
+searcher: tpe                  random, tpe or nsga2; or {name: tpe, seed: 0, startup: 10},
+                               {name: nsga2, population: 20}
+scheduler: asha                none, asha or median; or
+                               {name: asha, metric: validation_accuracy, grace: 1, reduction: 3}
+storage: study.db              file of the study for optuna-dashboard (.db or .journal), in the
+                               folder of the results; or none
 seeds: 3                       a number (0 .. 2) or a list
 objective: {metric: ..., mode: max}     or a list of them
-resources: {cpus: 1, gpus: auto, chunk: null, max_concurrent: null, retries: 3, nodes_may_join: false}
+resources: {cpus: 1, gpus: auto, chunk: null, max_concurrent: null, retries: 3,
+            nodes_may_join: false}
 figures: [...]                 names, or {name: {option: value}}
-data_root: ...                 where data sets are; INPUTSCAPE_DATA or ~/.cache/inputscape where absent
+data_root: ...                 folder of the data sets; by default INPUTSCAPE_DATA, else
+                               ~/.cache/inputscape
 ```
 
-The file's name without its ending is that of the sweep, and of the folder of its results. Overrides that change which trials there are
-make a *quick look*: its report, tables, study and TensorBoard log have a page of their own, `<name>@<key=value,...>`, beside the
-sweep's, and its trials are kept with the sweep's, so that nothing is measured twice. Those that change no trial (`resources`, `figures`,
-`about`, `data_root`, `storage`, the scheduler, settings of speed such as `batch`, and values that the file has anyway) keep the sweep's
-page, and so does a search that is longer than the file says.
+The sweep and the folder of its results are named after the file, without its ending.
+
+Overrides that change which trials there are make a *quick look*. Its report, tables, study and
+TensorBoard log go to a page of their own, `<name>@<key=value,...>`, beside the sweep's. Its trials
+are kept with the sweep's trials, so that nothing is measured twice. Overrides that change no trial
+keep the sweep's page: `resources`, `figures`, `about`, `data_root`, `storage`, the scheduler,
+settings of speed such as `batch`, and values that the file has anyway. So does a search with more
+trials than the file says.
 """
 
 from __future__ import annotations
@@ -28,7 +40,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from engine.store.naming import unfit_name
 from engine.sweepfile.checks import check_between, check_scheduler, check_varied
@@ -45,13 +58,14 @@ from tasks.parts.settings import UserError
 __all__ = ["Spec", "SpecError", "Trial", "facts", "load"]
 
 LONGEST_NAME = 150
-"""Bytes in the name of a sweep: that of a quick look must fit into a file system's 255."""
+"""Most bytes in the name of a sweep: a quick look adds to it, and file systems take 255."""
 
 
 def load(file: str | Path, overrides: Sequence[str] = ()) -> Spec:
-    """Reads and checks a sweep file, but for its figures.
+    """Reads and checks a sweep file; only its figures are not checked.
 
     Args:
+        file: path of the YAML file.
         overrides: `key=value`; a key is a setting of the task (`recipe.epochs=5`: fixed, no longer
             varied) or an entry of the sweep (`seeds=1`, `grid.recipe.optimiser=[sgd]`).
 
@@ -70,10 +84,10 @@ def load(file: str | Path, overrides: Sequence[str] = ()) -> Spec:
 
 
 def _name(file: str | Path) -> str:
-    """The name of a sweep, from that of its file.
+    """The name of a sweep, from the name of its file.
 
     Raises:
-        SpecError: it cannot be that of a folder of results.
+        SpecError: no folder of results can have this name.
     """
     name = Path(file).stem
     unfit = unfit_name(name)
@@ -88,8 +102,8 @@ def _name(file: str | Path) -> str:
     return name
 
 
-def _checked(name: str, entries: Mapping[str, Any], source: Source) -> Spec:
-    """The sweep that entries describe."""
+def _checked(name: str, entries: Mapping[str, JsonValue], source: Source) -> Spec:
+    """Checks the entries of a sweep, and returns its `Spec`."""
     try:
         sweep = validated(Sweep, entries, "a sweep")
         task = task_module(sweep.task)

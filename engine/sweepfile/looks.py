@@ -1,4 +1,4 @@
-"""Quick looks: the overrides that change the trials of a sweep, and the page of such a run."""
+"""Quick looks: which overrides change the trials of a sweep, and the page of such a run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+
+from pydantic import JsonValue
 
 from engine.sweepfile.schema import Sweep
 from engine.sweepfile.spec import Spec
 from engine.sweepfile.yaml_lines import SpecError, override, scalar
 
 LONGEST = 100
-"""Characters that tell a quick look's overrides in the name of its page."""
+"""Most characters for the overrides in the name of a quick look's page."""
 NO_TRIALS = ("resources", "figures", "about", "data_root", "storage")
-"""Entries of a sweep that have no part in which trials there are."""
+"""Entries of a sweep that do not change its trials."""
 _PLAIN = re.compile(r"[A-Za-z0-9._+-]+")
 _HASHED = re.compile(r".*-[0-9a-f]{8}")
 
 
-def look_of(spec: Spec, again: Callable[[Sequence[str]], Spec]) -> dict[str, Any]:
-    """The overrides that change the trials, as paths with their values.
+def look_of(spec: Spec, again: Callable[[Sequence[str]], Spec]) -> dict[str, JsonValue]:
+    """The overrides that change the trials of a sweep, as path -> value.
 
     Args:
-        again: reads the sweep with other overrides.
+        spec: the sweep as it was read with its overrides.
+        again: reads the same sweep file with other overrides.
     """
     there = spec.source.overrides
     aside = {path for path in there if path.split(".")[0] in NO_TRIALS}
@@ -41,7 +43,7 @@ def look_of(spec: Spec, again: Callable[[Sequence[str]], Spec]) -> dict[str, Any
 
 
 def _goes_on(spec: Spec, other: Spec) -> bool:
-    """Whether a sweep has the trials of another. A search may go on where the other one ends."""
+    """Whether a sweep has all trials of another; a search may have more trials than the other."""
     one, two = spec.sweep, other.sweep
     if spec.task is not other.task or bool(one.search) != bool(two.search):
         return False
@@ -55,14 +57,17 @@ def _goes_on(spec: Spec, other: Spec) -> bool:
 
 
 def _contents(spec: Spec) -> Iterator[str]:
-    """What each trial is: all settings but those of speed."""
+    """All settings of each trial, as text, except those that change only the speed."""
     speed = set(spec.task.Config.performance)
     for trial in spec.trials:
         yield json.dumps(trial.config.model_dump(mode="json", exclude=speed), sort_keys=True)
 
 
-def page_of(name: str, look: Mapping[str, Any]) -> str:
-    """The folder of a page. A quick look's has its overrides, and a hash where they do not fit.
+def page_of(name: str, look: Mapping[str, JsonValue]) -> str:
+    """The name of the folder for a run's report and tables.
+
+    A quick look has its overrides in the name. Where they cannot stand there as they are, they are
+    cut and a hash is added.
 
     >>> page_of("noise", {}), page_of("noise", {"seeds": 1, "fixed.examples": 50})
     ('noise', 'noise@seeds=1,examples=50')
@@ -83,7 +88,7 @@ def page_of(name: str, look: Mapping[str, Any]) -> str:
 
 
 def _setting(path: str) -> str:
-    """The path of an override as short as it may be given.
+    """The path of an override in its shortest form.
 
     >>> _setting("fixed.recipe.epochs"), _setting("fixed.seeds"), _setting("seeds")
     ('recipe.epochs', 'fixed.seeds', 'seeds')
@@ -93,7 +98,7 @@ def _setting(path: str) -> str:
 
 
 def _word(value: object) -> str:
-    """A value of an override, as short as it can be written."""
+    """The value of an override in its shortest form."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):

@@ -1,25 +1,30 @@
-"""The entries of a sweep file with overrides from the command line put in."""
+"""Puts overrides from the command line into the entries of a sweep file."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+
+from pydantic import JsonValue
 
 from engine.sweepfile.schema import Sweep
 from engine.sweepfile.yaml_lines import Source, SpecError, override
-from tasks.parts.dotted import blocked_by, is_below, set_at
+from tasks.parts.dotted import blocked_by, flatten, is_below, set_at
 from tasks.parts.messages import quote
 
 
-def overridden(entries: Mapping[str, Any], source: Source, overrides: Iterable[str]) -> tuple[dict[str, Any], Source]:
+def overridden(
+    entries: Mapping[str, JsonValue], source: Source, overrides: Iterable[str]
+) -> tuple[dict[str, JsonValue], Source]:
     """Copies of a file's entries and source, with overrides put in, in order.
 
     Args:
+        entries: of the file.
+        source: where each entry was written.
         overrides: `key=value`, as in `load`.
 
     Raises:
-        SpecError: an override that cannot be put in; an empty grid or search.
+        SpecError: an override does not fit, or the grid or search is empty.
     """
     changed, source = copy.deepcopy(dict(entries)), copy.deepcopy(source)
     _flatten_grid(changed, source)
@@ -28,22 +33,22 @@ def overridden(entries: Mapping[str, Any], source: Source, overrides: Iterable[s
     return changed, source
 
 
-def _flatten_grid(entries: dict[str, Any], source: Source) -> None:
-    """Puts the entries of a grid under their dotted names, and refuses an empty grid or search."""
+def _flatten_grid(entries: dict[str, JsonValue], source: Source) -> None:
+    """Gives the entries of a grid their dotted names, and refuses an empty grid or search."""
     for section in ("grid", "search"):
         if section in entries and not entries[section]:
             raise source.error(section, "is empty; name a setting and its values, or leave it out")
-    if isinstance(entries.get("grid"), dict):
-        flat: dict[str, Any] = {}
-        for name, values in _varied(entries["grid"]):
+    if isinstance(grid := entries.get("grid"), dict):
+        flat: dict[str, JsonValue] = {}
+        for name, values in _varied(grid):
             if name in flat:
                 raise source.error(f"grid.{name}", "given twice, with a dotted and with a nested name")
             flat[name] = values
         entries["grid"] = flat
 
 
-def _varied(grid: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What a grid lists, by dotted name; a name may come twice."""
+def _varied(grid: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+    """The entries of a grid by dotted name; a name may come twice."""
     for name, values in grid.items():
         if isinstance(values, dict) and values:
             yield from _varied(values, f"{prefix}{name}.")
@@ -51,7 +56,7 @@ def _varied(grid: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, values
 
 
-def _put(text: str, entries: dict[str, Any], source: Source) -> None:
+def _put(text: str, entries: dict[str, JsonValue], source: Source) -> None:
     key, value = override(text)
     path = key.split(".")
     if path[0] in ("grid", "search") and len(path) > 1:
@@ -61,10 +66,9 @@ def _put(text: str, entries: dict[str, Any], source: Source) -> None:
         path = ["fixed", *path]
     full = ".".join(path)
     if barrier := blocked_by(entries, path):
-        there = entries
-        for name in barrier:
-            there = there[name]
-        raise SpecError(f"override {text}: {full}: {'.'.join(barrier)} is {quote(there)}, which has no entries to set")
+        at = ".".join(barrier)
+        held = quote(flatten(entries)[at])
+        raise SpecError(f"override {text}: {full}: {at} is {held}, which has no entries to set")
     set_at(entries, path, value)
     source.forget(full)
     source.overrides[full] = text
@@ -72,10 +76,15 @@ def _put(text: str, entries: dict[str, Any], source: Source) -> None:
         _flatten_grid(entries, source)
 
 
-def _fix(key: str, entries: dict[str, Any], source: Source) -> None:
-    """Takes what is fixed out of what varies; with its last setting, a search goes as a whole."""
+def _fix(key: str, entries: dict[str, JsonValue], source: Source) -> None:
+    """Removes a setting that is now fixed from the grid or search.
+
+    With the last setting of a search, the entries that belong to a search are removed too.
+    """
     for section in ("grid", "search"):
-        varied = entries[section] if isinstance(entries.get(section), dict) else {}
+        varied = entries.get(section)
+        if not isinstance(varied, dict):
+            continue
         for name in [name for name in varied if is_below(name, key)]:
             del varied[name]
             source.forget(f"{section}.{name}")

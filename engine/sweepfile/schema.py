@@ -1,24 +1,27 @@
-"""The entries of a sweep file, checked on their own; `engine.sweepfile.load` checks them against their task."""
+"""The entries of a sweep file as types.
+
+Here each entry is checked on its own; `engine.sweepfile.load` checks them against the task.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, JsonValue, StringConstraints, field_validator, model_validator
 
 from tasks.parts.randomness import generator
 from tasks.parts.settings import Number, Positive, Settings, UserError
 
 MOST_TRIALS = 100_000
 STORAGES = (".db", ".journal")
-"""How the file of a study ends: SQLite, or Optuna's journal."""
+"""Endings of a study's file: SQLite, or Optuna's journal."""
 
 _Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Resources(Settings):
-    """What each remote task gets, and how many run at once."""
+    """CPUs, GPUs and examples of each remote task, and how many trials run at once."""
 
     cpus: Annotated[int, Field(gt=0)] = Field(default=1, description="CPU cores, and threads, of a chunk or a training")
     gpus: Annotated[Number, Field(ge=0)] | Literal["auto"] = Field(
@@ -51,7 +54,10 @@ class Resources(Settings):
 
 
 class Objective(Settings):
-    """The scalar that the sweep is about: a trial that does not report it has failed, and the report names it."""
+    """The scalar to make as large or as small as possible.
+
+    A trial that does not report it has failed, and the report names it.
+    """
 
     metric: str
     mode: Literal["max", "min"] = "max"
@@ -113,7 +119,7 @@ class Distribution(Settings):
     uniform: tuple[Number, Number] | None = None
     loguniform: tuple[Positive, Positive] | None = None
     whole: tuple[_Int64, _Int64] | None = Field(default=None, alias="int")
-    choice: Annotated[list[Any], Field(min_length=1)] | None = None
+    choice: Annotated[list[JsonValue], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Distribution:
@@ -130,44 +136,57 @@ class Distribution(Settings):
 
     @property
     def kind(self) -> str:
-        """Which of the four it is, by its name in the file."""
+        """The name of the distribution in the sweep file, such as `loguniform`."""
         (name,) = self.model_dump(by_alias=True, exclude_none=True)
         return str(name)
 
-    def ends(self) -> list[Any]:
-        """The values at both ends; every one of a choice."""
-        return self.choice or list(self.uniform or self.loguniform or self.whole or ())
+    def ends(self) -> list[JsonValue]:
+        """The values at both ends of a range, or all values of a choice."""
+        return self.choice or [*(self.bounds or self.whole or ())]
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Both ends of uniform or loguniform; None for the other two."""
+        return self.uniform or self.loguniform
 
     def between(self) -> float | None:
-        """A number between the ends of uniform or loguniform that is not whole, where there is one; None of the others."""
-        ends = self.uniform or self.loguniform
-        if ends is None:
-            return None
-        part = (math.sqrt(5) - 1) / 2  # irrational, so what it leads to between whole numbers is none
-        return (1 - part) * ends[0] + part * ends[1]
+        """A number between the ends of uniform or loguniform; None for the other two.
 
-    def draw(self, name: str, index: int, seed: int = 0) -> Any:
-        """The value of the index-th point, decided by seed, setting's name and index alone: a longer search keeps its points."""
+        It is not whole where both ends are.
+        """
+        if self.bounds is None:
+            return None
+        low, high = self.bounds
+        part = (math.sqrt(5) - 1) / 2  # irrational: the value is never whole where the ends are
+        return (1 - part) * low + part * high
+
+    def draw(self, name: str, index: int, seed: int = 0) -> JsonValue:
+        """The value that a setting has at one point of a random search.
+
+        It depends on the seed, the name of the setting and the index of the point, and on nothing
+        else. So a longer search has the points of a shorter one.
+        """
         random = generator(seed, f"search {name}", index)
         if self.choice is not None:
             return self.choice[int(random.integers(len(self.choice)))]
         if self.whole is not None:
             return int(random.integers(self.whole[0], self.whole[1], endpoint=True))
-        share, (low, high) = float(random.random()), self.ends()
+        assert self.bounds is not None  # uniform or loguniform
+        share, (low, high) = float(random.random()), self.bounds
         if self.loguniform is not None:
             value = math.exp(math.log(low) + (math.log(high) - math.log(low)) * share)
         else:
             value = low + (high - low) * share
-        return min(max(value, low), high)  # rounding may have led out
+        return min(max(value, low), high)  # rounding may leave the range
 
 
 class Sweep(Settings):
-    """A sweep file."""
+    """The entries of a sweep file."""
 
     task: str
     about: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
-    fixed: dict[str, Any] = {}
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    fixed: dict[str, JsonValue] = {}
+    grid: dict[str, Annotated[list[JsonValue], Field(min_length=1)]] = {}
     search: dict[str, Distribution] = {}
     trials: Annotated[int, Field(gt=0, le=MOST_TRIALS)] | None = None
     seeds: (
@@ -180,23 +199,23 @@ class Sweep(Settings):
     storage: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
     objective: Annotated[list[Objective], Field(min_length=1)] | None = None
     resources: Resources = Resources()
-    figures: list[Any] | None = None
+    figures: list[JsonValue] | None = None
     data_root: str | None = None
 
     @field_validator("searcher", "scheduler", mode="before")
     @classmethod
-    def _named(cls, value: Any) -> Any:
-        """A name alone stands for the whole entry."""
+    def _named(cls, value: object) -> object:
+        """A name alone stands for an entry with that name."""
         return {"name": value} if isinstance(value, str) else value
 
     @field_validator("scheduler", mode="before")
     @classmethod
-    def _none(cls, value: Any) -> Any:
+    def _none(cls, value: object) -> object:
         return None if value in ("none", {"name": "none"}) else value
 
     @field_validator("objective", mode="before")
     @classmethod
-    def _several(cls, value: Any) -> Any:
+    def _several(cls, value: object) -> object:
         return value if value is None or isinstance(value, list) else [value]
 
     @field_validator("storage")
@@ -228,16 +247,17 @@ class Sweep(Settings):
 
     @property
     def varied(self) -> list[str]:
-        """Dotted names of what varies, seeds left out."""
+        """Dotted names of the settings that vary, without the seed."""
         return [*self.grid, *self.search]
 
     @property
     def adaptive(self) -> bool:
-        """Whether the points of the search depend on what came out of those before."""
+        """Whether the search chooses its points by the results of earlier ones."""
         return bool(self.search) and self.searcher.name != "random"
 
     @property
     def objectives(self) -> list[Objective]:
+        """The objectives of the sweep; none where it has none."""
         return self.objective or []
 
     @property
@@ -247,4 +267,5 @@ class Sweep(Settings):
 
     @property
     def seed_list(self) -> list[int] | None:
+        """The seeds one by one; None where the sweep gives none."""
         return list(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds

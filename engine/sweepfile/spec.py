@@ -1,11 +1,12 @@
-"""A sweep that has been read and checked: its entries, its trials, and the line of each entry."""
+"""A sweep after it was read and checked: its entries, its trials, and the line of each entry."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+
+from pydantic import JsonValue
 
 from engine.sweepfile.expand import Trial, place, trials_at
 from engine.sweepfile.schema import Sweep
@@ -21,14 +22,14 @@ class Spec:
     """A checked sweep.
 
     Attributes:
-        name: of the sweep, and of the folder that its trials are kept in.
-        page: the folder of the report, the tables, the study and the TensorBoard log: the name, or
-            that of a quick look.
-        look: the overrides that make it a quick look; none where it is the sweep itself.
-        sweep: what the file says.
-        task: the task's module.
-        trials: all of them; of an adaptive search, points at the ends of its ranges.
-        source: where each entry came from.
+        name: of the sweep, and of the folder with its trials.
+        page: the name of the folder with the report, the tables, the study and the TensorBoard
+            log. It is the sweep's name, or the name of a quick look.
+        look: the overrides that make this a quick look; empty where it is the sweep itself.
+        sweep: the entries of the file, with overrides.
+        task: the module of the task.
+        trials: all trials. For an adaptive search, points at the ends of its ranges.
+        source: where each entry was written.
     """
 
     name: str
@@ -41,11 +42,14 @@ class Spec:
 
     @property
     def ended(self) -> tuple[str, ...]:
-        """The states of trials that are not run again. Without a scheduler a stopped one is."""
+        """The states of trials that are not run again.
+
+        A stopped trial is run again where the sweep has no scheduler any more.
+        """
         return ("done", "stopped") if self.sweep.scheduler else ("done",)
 
-    def at(self, values: Mapping[str, Any]) -> list[Trial]:
-        """The trials of one point: one for each seed.
+    def at(self, values: Mapping[str, JsonValue]) -> list[Trial]:
+        """The trials of one point, one for each seed.
 
         Raises:
             SpecError: the settings do not go together.
@@ -54,14 +58,17 @@ class Spec:
 
     @property
     def data_root(self) -> str:
-        """The folder of the data sets; absolute, since workers have another working folder."""
+        """The absolute path of the data sets' folder; workers have another working folder."""
         return str(data.default_root(self.sweep.data_root).absolute())
 
     def error(self, error: UserError, trial: Trial | None = None) -> SpecError:
-        """An error that is noticed later, such as a missing file, with the line of its setting.
+        """Adds file, line and field to an error that was noticed after the sweep was read.
+
+        An example is a missing file.
 
         Args:
-            trial: in which it was noticed; it decides which value of the grid is named.
+            error: as it was raised.
+            trial: the trial in which it was noticed; it decides which value of the grid is named.
         """
         if isinstance(error, SpecError):
             return error
@@ -74,9 +81,10 @@ class Spec:
         return self.source.error(known[0] if known else f"fixed.{error.field}", error.message)
 
     def unreported(self, metric: str, reports: Sequence[str]) -> SpecError:
-        """The error that no trial reports an objective, with the line where it is named.
+        """The error for an objective that no trial reports, with the objective's line.
 
         Args:
+            metric: the scalar of the objective.
             reports: the scalars that the trials report.
         """
         number = next(i for i, objective in enumerate(self.sweep.objectives) if objective.metric == metric)
@@ -85,8 +93,8 @@ class Spec:
         return self.source.error(at, f"no trial reports {metric}; they report {', '.join(reports)}{hint}")
 
 
-def facts(sweep: Sweep) -> dict[str, Any]:
-    """What figures ask of a sweep."""
+def facts(sweep: Sweep) -> dict[str, object]:
+    """What figures need to know about a sweep."""
     return {
         "varied": sweep.varied,
         "objectives": [objective.model_dump() for objective in sweep.objectives],

@@ -1,4 +1,4 @@
-"""The tasks: files in `tasks/`, or modules of the user's own, by the name in a sweep file."""
+"""Finds the task that a sweep file names: a file in `tasks/`, or a module of the user's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TASKS = Members("tasks", "task", ("COLUMNS", "Config", "needs", "measure", "summ
 
 
 def task_names() -> tuple[str, ...]:
-    """The tasks on disk.
+    """The names of the tasks in `tasks/`.
 
     >>> "input_flatness" in task_names()
     True
@@ -41,7 +41,7 @@ def task_module(name: str) -> ModuleType:
 
 
 def _wrong(module: ModuleType) -> str | None:
-    """What is not as it should be in the parts of a task."""
+    """What is wrong with a task, in words that follow its name; None where nothing is."""
     if not (isinstance(module.Config, type) and issubclass(module.Config, TaskConfig)):
         return "its Config is not built on tasks.parts.contract.TaskConfig"
     if "id" not in module.COLUMNS:

@@ -1,4 +1,4 @@
-"""What a task says of its row columns: words with a unit, and what figures need to know."""
+"""What a task says of the columns of its rows: words with a unit, and what figures need to know."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Self
 
 
 class Column(str):
-    """A row column in words, with its unit. A plain text does where nothing else is to be said.
+    """A column of rows in words, with its unit. A plain text will do where there is no more to say.
 
     Args:
         words: what it is, as on an axis.
-        values: of a column of words: what stands in it, in the order in which figures show it. The
-            others are compared with the first.
-        by_kind: other words for some kinds of noise (the column `kind`), whose unit is another.
+        values: the values of a column of words, in the order in which figures show them. Figures
+            compare the others with the first.
+        by_kind: other words for some kinds of noise (the column `kind`), which have another unit.
 
     >>> Column("centre of the noise", values=("genuine", "random")).values
     ('genuine', 'random')
@@ -26,6 +26,16 @@ class Column(str):
     def __new__(
         cls, words: str, *, values: Sequence[str] = (), by_kind: Mapping[str, str] = MappingProxyType({})
     ) -> Self:
+        """A text cannot be changed once it is made, so what belongs to it is set here."""
         column = super().__new__(cls, words)
         column.values, column.by_kind = tuple(values), by_kind
         return column
+
+
+EXAMPLE = {
+    "id": "example (index in the split)",
+    "label": "true class",
+    "predicted": "class predicted at the image",
+    "correct": "image is classified correctly",
+}
+"""Columns of a task that asks one classifier about single images, as in `rows.example_columns`."""

@@ -1,24 +1,30 @@
-"""What a task is made of, seen from its file `tasks/<name>.py`: nothing is registered, the file name is the name in the YAML.
+"""What a task is made of: one file, `tasks/<name>.py`, which the YAML names. Nothing is registered.
 
 ```
-COLUMNS                            row column -> what it is, with its unit: what `measure` returns, and no more; `id` is one.
-                                   A text, or a `Column` (tasks.parts.columns) that says more to the figures
-MAY_BE_MISSING = frozenset()       optional: the columns that may have no value (NaN) in a row; any may where it is not declared
+COLUMNS                            row column -> what it is, with its unit: exactly what `measure`
+                                   returns, `id` among them. A text, or a `Column`
+                                   (tasks.parts.columns) that tells the figures more
 class Config(TaskConfig)           the settings; every field has a default, a unit and a bound
-def needs(config)                  name -> request of an artifact: what must exist before the measurement
+def needs(config)                  name -> request of an artifact that `measure` is given
 def measure(config, given, batch)  one chunk of examples -> columns of rows
 def summarise(config, rows)        all rows -> name -> float, the trial's scalars
 VERSION                            a whole number, raised by hand when its numbers change on purpose
-SHARES                             optional: names of row columns and scalars that lie between 0 and 1; `*` stands for any ending
-def scores(config, rows)           optional: scalar -> what it is the mean of, a series by example: for the scalar's interval
-def check(config, split)           optional: raises UserError for what only the data can tell, before any work
-def passes(config)                 optional: forward passes for one example at most, for the dry run's estimate
-def checks(config, rows)           optional: what was checked -> what is wrong, or None: whether the numbers mean anything
+
+These may be left out:
+
+MAY_BE_MISSING = frozenset()       the columns that may be NaN in a row; any may if this is left out
+SHARES                             names of row columns and scalars that lie between 0 and 1; `*`
+                                   stands for any ending
+def scores(config, rows)           scalar -> series by example whose mean it is, for its interval
+def check(config, split)           raises UserError for what only the data can tell, before any work
+def passes(config)                 forward passes for one example at most, for the dry run
+def checks(config, rows)           what was checked -> what is wrong, or None
 ```
 
-What is not finite is a failure of the trial, never a number: an infinity in any column, no value where none may be missing, and a
-network that returns NaN or infinity for an image, in whatever way the task asks it. A scalar of `summarise` may be NaN, where there was
-nothing to measure, or infinite; not so an objective.
+Numbers that are not finite are a failure of the trial: an infinity in any column, NaN in a column
+that may not be missing, and a network that returns NaN or infinity for an image, whoever asks it. A
+scalar of `summarise` may be NaN, where there was nothing to measure, or infinite. An objective may
+be neither.
 """
 
 from __future__ import annotations
@@ -30,18 +36,18 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from tasks.parts.artifacts import classifier
 from tasks.parts.artifacts.common.kind import Product, Progress, Saved, kind_of
-from tasks.parts.batching import Batch
-from tasks.parts.data import load as data
+from tasks.parts.batching import Batch, batch_size
+from tasks.parts.data.load import Split, take
 from tasks.parts.rows import as_array
 from tasks.parts.settings import Settings
 from tasks.parts.training.recipes import Recipe
 
 Needs = Mapping[str, Settings]
-"""What a task's `needs` returns: requests of artifact kinds by name. A recipe stands for its classifier."""
+"""What `needs` returns: requests of artifacts by name. A recipe stands for its classifier."""
 
 
 def requests(needs: Needs) -> dict[str, Settings]:
@@ -52,14 +58,14 @@ def requests(needs: Needs) -> dict[str, Settings]:
 def prepared(
     needs: Needs, models: nn.Module | Mapping[str, nn.Module], batch: Batch, *, root: str | None = None
 ) -> dict[str, Any]:
-    """What `measure` is given, without the engine: in a notebook, or a test.
+    """What `measure` is given, made without the engine: for a notebook, or a test.
 
     Args:
         needs: what the task asks for.
         models: the networks by the name under which they are needed, or the only one: [0, 1] images
-            (B, C, H, W) to logits (B, K), in evaluation mode. What is not among them is made here.
-        batch: around whose images the task measures.
-        root: of the data sets.
+            (B, C, H, W) to logits (B, K), in evaluation mode. Those that are absent are made here.
+        batch: the examples that the task measures.
+        root: folder of the data sets.
 
     Raises:
         ValueError: one network is given where several are needed.
@@ -70,12 +76,12 @@ def prepared(
         if any(request != next(iter(whole.values())) for request in whole.values()):
             raise ValueError(f"several networks are needed; give each by its name: {', '.join(whole)}")
         models = dict.fromkeys(whole, models)
-    there = [(whole[name], model) for name, model in models.items() if name in whole]
-    return {name: _in_memory(request, there, batch, root) for name, request in asked.items()}
+    existing = [(whole[name], model) for name, model in models.items() if name in whole]
+    return {name: _in_memory(request, existing, batch, root) for name, request in asked.items()}
 
 
 def _whole(needs: Mapping[str, Settings]) -> Iterator[tuple[str, Settings]]:
-    """The whole things that are needed, also by what is needed by example: those have the names of both."""
+    """All whole artifacts that are needed; `name/inner` is one that a per-example one needs."""
     for name, request in needs.items():
         kind = kind_of(request)
         if kind.per_example:
@@ -84,15 +90,15 @@ def _whole(needs: Mapping[str, Settings]) -> Iterator[tuple[str, Settings]]:
             yield name, request
 
 
-def _in_memory(request: Settings, there: list[tuple[Settings, Any]], batch: Batch, root: str | None) -> Any:
-    found = next((loaded for known, loaded in there if known == request), None)
+def _in_memory(request: Settings, existing: list[tuple[Settings, nn.Module]], batch: Batch, root: str | None) -> object:
+    found = next((loaded for known, loaded in existing if known == request), None)
     if found is not None:
         return found
     kind, device = kind_of(request), str(batch.images.device)
     if kind.own_examples:
         ids = kind.examples(request, batch.ids, root)
-        batch = Batch(ids, *data.take(kind.split(request, root), ids, device=device))
-    given = {name: _in_memory(need, there, batch, root) for name, need in kind.needs(request).items()}
+        batch = Batch(ids, *take(kind.split(request, root), ids, device=device))
+    given = {name: _in_memory(need, existing, batch, root) for name, need in kind.needs(request).items()}
     if kind.per_example:
         made = kind.make_rows(request, given, batch)
         arrays = {name: as_array(values) for name, values in made.items()}
@@ -111,9 +117,10 @@ def _last(steps: Iterator[Progress | Product]) -> Product:
 class TaskConfig(Settings):
     """The settings that every task has.
 
-    `replicates` names the field that the sweep's `seeds:` varies. It is the recipe's seed, not the measurement's, so that trials that
-    differ only by seed are measured with the same random numbers. Fields named in `performance` change the speed and not the result,
-    and so are no part of a trial's identity.
+    `replicates` names the field that the sweep's `seeds:` varies. It is the recipe's seed and not
+    the measurement's, so that trials that differ by seed alone are measured with the same random
+    numbers. The fields named in `performance` change the speed and not the result. They are no part
+    of a trial's identity.
     """
 
     replicates: ClassVar[str] = "recipe.seed"
@@ -133,19 +140,23 @@ class TaskConfig(Settings):
         default=None, gt=0, description="images in one forward pass; chosen for the device where null"
     )
 
+    def batch_for(self, images: Tensor) -> int:
+        """How many images like these, (B, C, H, W), go into one pass."""
+        return self.batch or batch_size(images[0].numel(), images.device)
 
-# What a task may leave out, as it then is. A task's own stand in its module under the same names.
+
+# The defaults of what a task may leave out, under the names that they have in its module.
 
 SHARES: tuple[str, ...] = ()
 MAY_BE_MISSING: Set[str] | None = None
 
 
-def check(config: TaskConfig, split: data.Split) -> None:
-    """Nothing is refused."""
+def check(config: TaskConfig, split: Split) -> None:
+    """Refuses nothing."""
 
 
 def passes(config: TaskConfig) -> int:
-    """It is not known."""
+    """The number of passes is unknown."""
     return 0
 
 
@@ -155,12 +166,12 @@ def scores(config: TaskConfig, rows: pd.DataFrame) -> Mapping[str, pd.Series]:
 
 
 def checks(config: TaskConfig, rows: pd.DataFrame) -> Mapping[str, str | None]:
-    """There is nothing to check."""
+    """Nothing is checked."""
     return {}
 
 
 def hook(task: ModuleType, name: str) -> Any:
-    """What a task has under an optional name of the contract, or what stands for it.
+    """What a task has under an optional name of the contract, or the default.
 
     >>> from tasks import transfer
     >>> hook(transfer, "check") is transfer.check, hook(transfer, "SHARES") == transfer.SHARES

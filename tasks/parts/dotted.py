@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
+
+Value = TypeVar("Value")
 
 
 def is_below(name: str, path: str) -> bool:
@@ -18,19 +20,19 @@ def is_below(name: str, path: str) -> bool:
     return name == path or name.startswith(f"{path}.")
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
     """What nested mappings hold, by dotted name.
 
     >>> flatten({"seed": 1, "recipe": {"epochs": 2, "robust": {}}})
     {'seed': 1, 'recipe.epochs': 2}
     """
-    flat: dict[str, Any] = {}
+    flat: dict[str, Value] = {}
     for name, value in values.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
 
 
-def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merged(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     """Nested mappings with the entries of others put in.
 
     >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
@@ -43,7 +45,7 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def blocked_by(entries: Mapping[str, Any], path: Sequence[str]) -> list[str] | None:
+def blocked_by(entries: Mapping[str, object], path: Sequence[str]) -> list[str] | None:
     """The part of a path that holds something other than a mapping, so that nothing fits below it.
 
     >>> blocked_by({"recipe": 3}, ["recipe", "seed"])
@@ -52,9 +54,10 @@ def blocked_by(entries: Mapping[str, Any], path: Sequence[str]) -> list[str] | N
     for depth, name in enumerate(path[:-1], 1):
         if name not in entries:
             return None
-        entries = entries[name]
-        if not isinstance(entries, dict):
+        held = entries[name]
+        if not isinstance(held, dict):
             return list(path[:depth])
+        entries = held
     return None
 
 

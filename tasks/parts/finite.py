@@ -1,7 +1,8 @@
-"""Numbers that are not finite (NaN or infinite) are a failure, never a result: how they are noticed in what a network returns.
+"""Finds NaN and infinity in what a network returns. They are a failure, never a result.
 
-NaN and infinity survive a sum. So one sum over the numbers, in double precision, where no sum of single ones overflows, says whether all
-are finite; and a sum of such sums says it of many forward passes at once, so that a GPU is waited for once and not at each of them.
+NaN and infinity survive a sum. So one sum over the numbers says whether all are finite. It is in
+double precision, in which sums of single-precision numbers do not overflow. A sum of such sums says
+it of many forward passes at once, so that the program waits for a GPU once and not at each pass.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,14 +19,14 @@ from torch._C import _functorch
 NETWORK = "the network returns numbers that are not finite (NaN or infinite)"
 GRADIENT = "the network's gradient has numbers that are not finite (NaN or infinite)"
 KEPT = 256
-"""Sums that a watch keeps before it makes one of them."""
+"""How many sums a watch keeps before it adds them up."""
 
 
 class NotFinite(RuntimeError):
     """Numbers that had to be finite are not.
 
     Args:
-        message: what is not finite, without a full stop; it is told to users as it is.
+        message: what is not finite, without a full stop; users read it as it is.
         example: the id of an example for which that is so, where it is known.
     """
 
@@ -33,21 +34,22 @@ class NotFinite(RuntimeError):
         super().__init__(message if example is None else f"{message} for example {example}")
         self.message, self.example = message, example
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message, self.example)
 
 
 class Watchable(Protocol):
-    """A network that shows its logits to `watch`, where there is one: `classifier.Classifier`."""
+    """A network that shows its logits to `watch` if it is set, such as `classifier.Classifier`."""
 
     watch: Watch | None
 
 
 def checked(values: Tensor, what: str = NETWORK) -> Tensor:
-    """The values, as they are; on a GPU this waits for them.
+    """The values, once it is known that all are finite; on a GPU this waits for them.
 
     Args:
-        what: the message, where they are not finite.
+        values: of any shape.
+        what: the message of the error.
 
     Raises:
         NotFinite: some are NaN or infinite.
@@ -62,32 +64,33 @@ def checked(values: Tensor, what: str = NETWORK) -> Tensor:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers of some tensors on one device are finite; a GPU is waited for once."""
+    """Whether all numbers of some tensors, on one device, are finite."""
     sums = [_sum(values) for values in tensors if values.is_floating_point()]
     return not sums or math.isfinite(float(torch.stack(sums).sum()))
 
 
 class Watch:
-    """Is shown the outputs of networks, and says at the end whether all of them were finite."""
+    """Sees the outputs of networks, and says at the end whether all of them were finite."""
 
     def __init__(self) -> None:
         self._sums: list[Tensor] = []
 
-    def __call__(self, logits: Any) -> None:
+    def __call__(self, logits: object) -> None:
+        """Takes note of what a network returned; what is no tensor of numbers does not count."""
         if isinstance(logits, Tensor) and logits.is_floating_point():
             if len(self._sums) == KEPT:
                 self._sums = [torch.stack(self._sums).sum()]
             self._sums.append(_sum(logits))
 
     def check(self) -> None:
-        """Raises `NotFinite` where some number was not finite."""
+        """Raises `NotFinite` if some number was not finite."""
         if not all_finite(self._sums):
             raise NotFinite(NETWORK)
 
 
 @contextmanager
 def watched(networks: Iterable[Watchable]) -> Iterator[None]:
-    """Whatever asks the networks within the context, in whatever way: at its end all that they returned must have been finite.
+    """Checks at its end that the networks returned finite numbers alone, whoever called them.
 
     Raises:
         NotFinite: it was not, and nothing else was raised.
@@ -104,7 +107,7 @@ def watched(networks: Iterable[Watchable]) -> Iterator[None]:
 
 
 def _sum(values: Tensor) -> Tensor:
-    """The sum in double precision; a plain number also where `torch.func` has wrapped the values for a transform of its own."""
+    """The sum in double precision, also of values that `torch.func` has wrapped for a transform."""
     return _plain(_plain(values.detach()).sum(dtype=torch.float64))
 
 

@@ -1,18 +1,18 @@
-"""Losses that adversarial searches climb: each rises as the prediction leaves the label (or nears a target).
+"""Losses that attacks climb: each rises as the prediction leaves the label, or nears a target.
 
-With logits z (B, K), z_(1) >= z_(2) >= ... the same in descending order, label y and target t:
+With logits z (B, K), the same in descending order z_(1) >= z_(2) >= ..., label y and target t:
 
     cross_entropy   log sum_i exp(z_i) - z_y
-    margin          max_{i != y} z_i - z_y                        positive beyond the decision boundary
+    margin          max_{i != y} z_i - z_y                       positive beyond the boundary
     dlr             (max_{i != y} z_i - z_y) / (z_(1) - z_(3))
     targeted_dlr    (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2)
 
-The last two, the difference of logits ratio (Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of
-diverse parameter-free attacks"), do not change when the logits are shifted or scaled, so that a network cannot hide its gradient by
-being confident.
+The last two, the difference of logits ratio (Croce and Hein 2020, "Reliable evaluation of
+adversarial robustness with an ensemble of diverse parameter-free attacks"), do not change when the
+logits are shifted or scaled. So a network cannot hide its gradient by being confident.
 
-A search against M networks at once has logits (B, M, K): a loss is then the mean over the networks unless `joint` says otherwise, and
-a point succeeds where it fools all of them.
+An attack on M networks at once has logits (B, M, K). A loss is then the mean over the networks
+unless `joint` says otherwise, and a point succeeds where it fools all of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from tasks.parts.settings import UserError
 
 Loss = Literal["ce", "margin", "dlr"]
 Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""A loss of one's own: logits (B, K) or (B, M, K), labels (B,) and targets (B,) or None to what is climbed (B,), each row on its own."""
+"""A loss of one's own, which is climbed, (B,); each row is on its own.
+
+Its arguments are logits (B, K) or (B, M, K), labels (B,), and targets (B,) or None.
+"""
 How = Literal["mean", "worst", "unfooled"]
 
 
@@ -39,7 +42,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the largest other logit is above the label's, (B,), for logits (B, K) and labels (B,).
+    """How far the largest other logit is above the label's, (B,).
+
+    Args:
+        logits: (B, K).
+        labels: (B,).
 
     >>> margin(torch.tensor([[1.0, 4.0, 2.0]]), torch.tensor([1]))
     tensor([-2.])
@@ -51,7 +58,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """The margin as a share of the distance between the largest and the third largest logit, (B,).
 
     Raises:
-        UserError: there are less than 3 classes.
+        UserError: there are fewer than 3 classes.
 
     >>> dlr(torch.tensor([[1.0, 5.0, 3.0]]), torch.tensor([1]))
     tensor([-0.5000])
@@ -62,10 +69,12 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """How far the target's logit is above the label's, as a share of how far the largest is above the third and fourth, (B,).
+    """How far the target's logit is above the label's, relative to the spread of the logits, (B,).
+
+    The spread is the distance of the largest logit from the mean of the third and the fourth.
 
     Raises:
-        UserError: there are less than 4 classes.
+        UserError: there are fewer than 4 classes.
 
     >>> targeted_dlr(torch.tensor([[1.0, 5.0, 3.0, 1.0]]), torch.tensor([1]), torch.tensor([2]))
     tensor([-0.5000])
@@ -76,10 +85,11 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def objective(loss: Loss | Objective, logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """What a search maximises, (B,): away from the labels, or towards the targets where there are any.
+    """What an attack maximises, (B,): away from the labels, or towards targets if there are any.
 
-    Towards a target, cross-entropy and margin are those of the target with the sign turned. Of logits (B, M, K) a named loss is the
-    mean over the M networks; a callable is given them as they are.
+    Towards a target, cross-entropy and margin are those of the target with the sign turned. With
+    logits (B, M, K), a named loss is the mean over the M networks; a callable gets them as they
+    are.
 
     Raises:
         UserError: an unknown name; too few classes for the DLR.
@@ -99,23 +109,27 @@ def objective(loss: Loss | Objective, logits: Tensor, labels: Tensor, targets: T
 
 
 def of_each(loss: Loss | Objective, logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """The loss of each network alone: logits (B, M, K) to (B, M)."""
+    """The loss of each network alone, (B, M), for logits (B, M, K)."""
     networks = logits.shape[1]
     aims = None if targets is None else targets.repeat_interleave(networks)
     return objective(loss, logits.flatten(0, 1), labels.repeat_interleave(networks), aims).unflatten(0, (-1, networks))
 
 
 def joint(loss: Loss | Objective, how: How) -> Objective:
-    """A loss against M networks at once, for logits (B, M, K); of logits (B, K) it is the loss itself.
+    """A loss against M networks at once, for logits (B, M, K); for logits (B, K) the loss itself.
 
     Args:
         loss: of one network.
-        how: the `mean` over the networks; that of the `worst` network, whose loss is the smallest; or the mean over the `unfooled`
-            networks alone, so that the search spends nothing on those that it has already (over all where all are fooled).
+        how: the `mean` over the networks; the loss of the `worst` network, for which it is
+            smallest; or the mean over the `unfooled` networks alone, so that the attack spends
+            nothing on those that it fools already (over all networks where all are fooled).
 
     >>> logits = torch.tensor([[[3.0, 1.0], [0.0, 1.0]]])  # the second network is fooled
-    >>> [joint("margin", how)(logits, torch.tensor([0]), None).item() for how in ("mean", "worst", "unfooled")]
-    [-0.5, -2.0, -2.0]
+    >>> for how in ("mean", "worst", "unfooled"):
+    ...     print(joint("margin", how)(logits, torch.tensor([0]), None).item())
+    -0.5
+    -2.0
+    -2.0
     """
     if how not in get_args(How):
         raise UserError(f"no way '{how}' to join the networks' losses; {', '.join(get_args(How))}", "joint")
@@ -136,10 +150,16 @@ def joint(loss: Loss | Objective, how: How) -> Objective:
 
 
 def verdict(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """How far logits (B, K) are beyond the boundary, as a margin (B,), and whether they succeed (B,).
+    """How far points are beyond the boundary, as a margin (B,), and whether they succeed (B,).
 
-    On the boundary itself two logits are equal: there the class is the one that `argmax` gives, as everywhere else. Logits (B, M, K)
-    of M networks are beyond by the smallest of their margins, and succeed where all of them do.
+    On the boundary itself two logits are equal: there the class is the one that `argmax` gives, as
+    everywhere else. With logits (B, M, K) of M networks the margin is the smallest of theirs, and a
+    point succeeds where it does for all of them.
+
+    Args:
+        logits: (B, K) or (B, M, K), at the points.
+        labels: (B,).
+        targets: (B,), or None where any class but the label will do.
     """
     if logits.ndim == 3:
         return of_each("margin", logits, labels, targets).amin(1), _fooled(logits, labels, targets).all(1)
@@ -154,15 +174,20 @@ def _fooled(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
 
 
 def pooled(logits: Tensor) -> Tensor:
-    """The mean over the networks of their log-probabilities: (B, M, K) to (B, K); logits (B, K) as they are."""
+    """The mean of several networks' log-probabilities, (B, K); logits (B, K) stay as they are."""
     return logits if logits.ndim == 2 else logits.log_softmax(2).mean(1)
 
 
 def likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The most likely classes but the label, the most likely first, (B, count), for logits (B, K) or, of M networks, (B, M, K).
+    """The most likely classes apart from the label, (B, count), the most likely first.
+
+    Args:
+        logits: (B, K), or (B, M, K) of M networks.
+        labels: (B,).
+        count: how many classes.
 
     Raises:
-        UserError: there are not so many other classes.
+        UserError: there are fewer other classes.
 
     >>> likeliest(torch.tensor([[1.0, 4.0, 2.0]]), torch.tensor([1]), 2)
     tensor([[2, 0]])
@@ -175,19 +200,22 @@ def likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
 def value_and_gradient(
     model: Callable[[Tensor], Tensor], points: Tensor, height: Callable[[Tensor], Tensor], batch: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One forward and one backward pass.
+    """The logits at some points, with their heights and the gradients of these.
+
+    Takes one forward and one backward pass.
 
     Args:
         model: points (B, ...) to logits (B, K) or (B, M, K).
         points: (B, ...).
         height: logits to what is climbed (B,), each row on its own.
-        batch: the shape that the points are padded to.
+        batch: the batch size to which the points are padded.
 
     Returns:
         The logits, their heights (B,), and the gradients of the heights at the points (B, ...).
 
     Raises:
-        NotFinite: logits or gradients are NaN or infinite: the step would lead nowhere, and look like a search that failed.
+        NotFinite: logits or gradients are NaN or infinite. The step would lead nowhere, and look
+            like an attack that failed.
     """
     count = len(points)
     with torch.enable_grad():

@@ -34,7 +34,7 @@ class Members:
     contract: str
 
     def names(self) -> tuple[str, ...]:
-        """The names of all members, sorted. The folder is looked at once in a process.
+        """The names of all members, sorted. A process reads the folder once.
 
         Raises:
             UserError: two files, or a file and a folder, have one name.
@@ -53,9 +53,10 @@ class Members:
         return self.checked(imported(f"{self.package}.{name}"), name)
 
     def checked(self, module: ModuleType, name: str) -> ModuleType:
-        """The module, which may be a user's own.
+        """The module, once it is known to have the parts of a member.
 
         Args:
+            module: ours or a user's own.
             name: what the user calls it.
 
         Raises:

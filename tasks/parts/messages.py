@@ -1,13 +1,13 @@
-"""What a user is told of a mistake: pydantic's errors in plain words, and the likely name."""
+"""Words for mistakes of the user: pydantic's errors in plain English, and the likely name."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -33,7 +33,7 @@ WANTED = {
     "string_too_short": "text of at least {min_length} characters",
     "list_type": "a list",
     "tuple_type": "a list",
-    "missing": "a list of more entries",  # of a tuple; a field that is missing is told apart
+    "missing": "a list of more entries",  # of a tuple; a missing field has words of its own
     "too_short": "a list of at least {min_length} {entries}",
     "too_long": "a list of at most {max_length} {entries}",
     "dict_type": "a mapping of names to values",
@@ -45,26 +45,32 @@ WANTED = {
     "less_than": "below {lt}",
     "less_than_equal": "at most {le}",
 }
-"""Type of a validation error -> what is allowed, as words that follow `must be`."""
+"""Type of a pydantic error -> what is allowed, in words that follow `must be`."""
 BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "too_short", "too_long")
-"""Errors of a value that is of the right type."""
+"""Errors of a value that has the right type."""
 
 
 def did_you_mean(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
-    """`; did you mean x?` with the `closest` name, or nothing where none is close.
+    """The words `; did you mean x?` with the `closest` name; empty where no name is close.
 
-    >>> did_you_mean("linfpdg", ["LinfPGD", "L2PGD"]), did_you_mean("epochs", ["recipe", "recipe.epochs"])
-    ('; did you mean LinfPGD?', '; did you mean recipe.epochs?')
+    >>> did_you_mean("linfpdg", ["LinfPGD", "L2PGD"])
+    '; did you mean LinfPGD?'
+    >>> did_you_mean("epochs", ["recipe", "recipe.epochs"])
+    '; did you mean recipe.epochs?'
     """
     near = closest(name, allowed, cutoff)
     return f"; did you mean {near}?" if near else ""
 
 
 def closest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The allowed name that ends in this one (`recipe.epochs` for `epochs`), else the most alike, whatever the case.
+    """The allowed name that is most like a name, whatever the case; None where none is close.
+
+    A dotted name that ends in the name comes first: `recipe.epochs` for `epochs`.
 
     Args:
-        cutoff: likeness that counts as close, between 0 and 1.
+        name: as the user wrote it.
+        allowed: the names to choose from.
+        cutoff: the likeness that counts as close, between 0 and 1.
     """
     names = list(allowed)
     near = [known for known in names if known.endswith(f".{name}") and name not in names]
@@ -74,16 +80,20 @@ def closest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | Non
 
 
 def quote(value: object) -> str:
-    """A value as a user would write it, cut to a length that fits a line."""
+    """A value as a user would write it, cut to 60 characters."""
     text = value if isinstance(value, str) and value.strip() else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def validated(model: type[Model], entries: Mapping[str, object], owner: str) -> Model:
-    """A model of entries. True is not taken for the number 1, and numbers must be finite.
+    """Makes a model from entries, and words its errors for the user.
+
+    Stricter than pydantic: true is not taken for the number 1, and numbers must be finite.
 
     Args:
-        owner: who has the fields, for messages.
+        model: the model to make.
+        entries: the values of its fields.
+        owner: what has the fields, for messages, such as `a sweep`.
 
     Raises:
         UserError: for the first entry that the model refuses, with its dotted path.
@@ -97,29 +107,37 @@ def validated(model: type[Model], entries: Mapping[str, object], owner: str) -> 
 
 
 def translated(error: ValidationError, model: type[BaseModel], entries: object, owner: str) -> UserError:
-    """The first mistake of a validation; an unknown field first, for it may cause the others."""
+    """The first mistake of a validation as a `UserError`.
+
+    An unknown field comes first, since it may be the cause of the others.
+    """
     items = [(_path_in(item["loc"], entries), item) for item in error.errors(include_url=False)]
     for path, item in items:
         if item["type"] == "extra_forbidden":
             return UserError(_unknown_field(model, path, owner), path)
     first = items[0][0]
     at = next((path for path, _ in items if path.startswith(f"{first}.")), first) if first else first
-    mine = [item for path, item in items if path == at]  # each type of a union says what it wants
+    mine = [item for path, item in items if path == at]  # each type of a union has an error of its own
     value = mine[0]["input"]
     if mine[0]["type"] == "missing" and isinstance(mine[0]["loc"][-1], str):
         return UserError("is missing", at)
     for item in mine:
         if "error" in item.get("ctx", {}):
             return _raised(item["ctx"]["error"], value).below(at)
-    if any(item["type"] in BOUNDS for item in mine):  # the type is right: the others are no help
+    if any(item["type"] in BOUNDS for item in mine):  # the type is right: errors of other types are no help
         mine = [item for item in mine if item["type"] in (*BOUNDS, "literal_error")]
-    wanted = list(dict.fromkeys(map(_wanted, mine)))
+    names = list(dict.fromkeys(name for item in mine for name in _literals(item, model)))
+    wanted = list(dict.fromkeys(_wanted(item, names) for item in mine))
     kind: Kind = "whole number" if WHOLE in wanted else "value"
-    return UserError(f"must be {' or '.join(wanted)}, not {quote(value)}{_near(mine)}", at, kind)
+    hint = did_you_mean(value, names) if isinstance(value, str) else ""
+    return UserError(f"must be {' or '.join(wanted)}, not {quote(value)}{hint}", at, kind)
 
 
 def _raised(error: Exception, value: object) -> UserError:
-    """What a validator has raised. One of a user's own may say `name: message`, to name a field."""
+    """The error that a validator raised.
+
+    A validator of the user's own may raise any error, and name a field as in `name: message`.
+    """
     if isinstance(error, UserError):
         return error
     name, colon, rest = str(error).partition(": ")
@@ -127,7 +145,7 @@ def _raised(error: Exception, value: object) -> UserError:
 
 
 def _refuse_odd_numbers(came: object, became: object, path: str = "") -> None:
-    """A `UserError` where true or false became a number, or a number is not finite."""
+    """Refuses true or false for a number, and numbers that are not finite."""
     below = f"{path}." if path else ""
     if isinstance(came, dict) and isinstance(became, dict):
         for name in came:
@@ -149,29 +167,39 @@ def _unknown_field(model: type[BaseModel], path: str, owner: str) -> str:
     return f"unknown field; {holder or owner} has {', '.join(fields)}{hint}"
 
 
-def _wanted(item: ErrorDetails) -> str:
-    """What is allowed, as words that follow `must be`."""
+def _wanted(item: ErrorDetails, names: Sequence[str]) -> str:
+    """What is allowed, in words that follow `must be`; `names` are the values of literals."""
     if item["type"] not in WANTED:
         return f"valid ({item['msg']})"
     limits = {name: f"{v:g}" if isinstance(v, float) else v for name, v in item.get("ctx", {}).items()}
     count = limits.get("min_length" if item["type"] == "too_short" else "max_length")
-    names = _names(item)
-    one_of = f"one of {', '.join(names)}" if len(names) > 1 else "".join(names)
+    one_of = f"one of {', '.join(names)}" if len(names) > 1 else "".join(names) or limits.get("expected")
     return WANTED[item["type"]].format(entries="entry" if count == 1 else "entries", one_of=one_of, **limits)
 
 
-def _names(item: ErrorDetails) -> list[str]:
-    """The values that a literal allows."""
-    return re.findall(r"'([^']*)'", item["ctx"]["expected"]) if item["type"] == "literal_error" else []
+def _literals(item: ErrorDetails, model: type[BaseModel]) -> list[str]:
+    """The values that the type of a field allows, for an error of a `Literal`; else none."""
+    if item["type"] != "literal_error":
+        return []
+    types: list[object] = [model]
+    for part in item["loc"]:  # what is no field, such as a place in a list, stays at the same types
+        models = [each for each in types if isinstance(each, type) and issubclass(each, BaseModel)]
+        fields = [field for each in models for field in each.model_fields.items()]
+        below = [info.annotation for name, info in fields if part in (name, info.alias)]
+        types = [each for annotation in below for each in _types_in(annotation)] or types
+    literals = [each for each in types if typing.get_origin(each) is Literal]
+    return [str(value) for each in literals for value in typing.get_args(each)]
 
 
-def _near(items: Sequence[ErrorDetails]) -> str:
-    value = items[0]["input"]
-    return did_you_mean(value, [name for item in items for name in _names(item)]) if isinstance(value, str) else ""
+def _types_in(annotation: object) -> Iterator[object]:
+    """A type and all types that it is made of, such as those of a union."""
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from _types_in(part)
 
 
 def _path_in(loc: tuple[int | str, ...], entries: object) -> str:
-    """The dotted path of an error: `loc` without what is no entry, such as the types of a union."""
+    """The dotted path of an error: `loc` without its parts that are no entries, such as types."""
     path: list[str] = []
     for depth, part in enumerate(loc):
         if isinstance(entries, dict) and (part in entries or depth == len(loc) - 1):

@@ -1,4 +1,4 @@
-"""Code of the user's own as it runs: whatever it does ends in words, and never in the end of a process."""
+"""Runs code of the user's own, so that its errors become messages and never end the process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tasks.parts.settings import UserError
 
 @contextmanager
 def explained(field: str, name: str, *, own_code: bool = False) -> Iterator[None]:
-    """What the file system refuses, and what code of the user's own raises, as a `UserError`.
+    """Turns errors of the file system, and those of the user's own code, into a `UserError`.
 
     Args:
         field: the setting at fault.
-        name: what was asked for, for the message.
-        own_code: whether the code that runs within is the user's, so that any error of it is.
+        name: its value, for the message.
+        own_code: whether the code within is the user's: then every error of it is turned.
     """
     try:
         yield
@@ -35,10 +35,10 @@ def explained(field: str, name: str, *, own_code: bool = False) -> Iterator[None
 
 @contextmanager
 def survived(what: str) -> Iterator[None]:
-    """Where code of the user's own would end this process, that is a failure like any other.
+    """Turns what would end this process into a failure like any other.
 
     Args:
-        what: is run, for the message.
+        what: the code that runs, for the message.
 
     Raises:
         RuntimeError: in place of `SystemExit` and the like.

@@ -1,8 +1,9 @@
 """Random numbers keyed by what they are for, never by the order in which they are drawn.
 
-A counter-based generator (Philox 4x64-10: Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3") is
-placed by (seed, purpose, example id, block), so that one worker or fifty, in chunks of 7 or 500, draw the same numbers for the same
-example. All drawing is done on the CPU: the numbers are the same for every device.
+The generator is based on a counter (Philox 4x64-10: Salmon, Moraes, Dror and Shaw 2011, "Parallel
+random numbers: as easy as 1, 2, 3"), which is set from (seed, purpose, example id, block). So one
+worker or fifty, in chunks of 7 or 500, draw the same numbers for the same example. All drawing is
+done on the CPU: the numbers are the same for every device.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def generator(seed: int, purpose: str, first: int = 0, second: int = 0) -> np.ra
     Args:
         seed: the user's seed, >= 0.
         purpose: what the numbers are for; two purposes never share numbers.
-        first, second: further keys, such as an example's id and a block of replicates, each in 0 .. 2**64 - 1.
+        first: a further key in 0 .. 2**64 - 1, such as an example's id.
+        second: another, such as a block of replicates.
 
     >>> float(generator(0, "noise", 3).random()) == float(generator(0, "noise", 3).random())
     True

@@ -1,13 +1,16 @@
 """The base of every settings class, the types they share, and the error of a user's mistake.
 
-Settings are frozen, refuse unknown fields, and give each field a default, a unit (in its description) and a bound. A number
-may be written as a fraction, `8/255`, wherever a `Number` (or a type built on it) stands.
+Settings are frozen, refuse unknown fields, and give each field a default, a unit (in its
+description) and a bound. A field of type `Number`, or of a type built on it, can be written as a
+fraction, `8/255`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
@@ -41,7 +44,7 @@ class UserError(ValueError):
     def __str__(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message, self.field, self.kind)  # a worker sends it whole
 
     def below(self, path: str) -> UserError:
@@ -49,7 +52,24 @@ class UserError(ValueError):
         return UserError(self.message, ".".join(filter(None, (path, self.field))), self.kind)
 
 
-def as_number(value: Any) -> Any:
+@contextmanager
+def below(path: str) -> Iterator[None]:
+    """Puts a path before the field of a `UserError` that is raised within.
+
+    An error without a field stays as it is.
+
+    >>> with below("recipe"):
+    ...     raise UserError("no such file", "weights")
+    Traceback (most recent call last):
+    tasks.parts.settings.UserError: recipe.weights: no such file
+    """
+    try:
+        yield
+    except UserError as error:
+        raise (error.below(path) if error.field else error) from None
+
+
+def as_number(value: object) -> object:
     """A fraction written as text, `"8/255"`, as a float; anything else unchanged.
 
     >>> as_number("1/4")
@@ -63,7 +83,7 @@ def as_number(value: Any) -> Any:
     return value
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     value = as_number(value)
     if isinstance(value, bool):
         raise PydanticKnownError("float_type")
@@ -76,7 +96,7 @@ NonNegative = Annotated[Number, Field(ge=0)]
 Probability = Annotated[Number, Field(ge=0, le=1)]
 
 
-def _without_repeats(values: list[Any]) -> list[Any]:
+def _without_repeats(values: list[Item]) -> list[Item]:
     repeated = next((value for number, value in enumerate(values) if value in values[:number]), None)
     if repeated is not None:
         raise UserError(f"{repeated} is given twice")

@@ -1,6 +1,6 @@
 """Code of the user's own, `package.module:function`: how it is found, and what identifies it.
 
-Its identity tells results apart that were made with another version of it.
+The hash of its source separates the results of different versions of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def is_own(name: str) -> bool:
 
 
 def module_of(name: str) -> str:
-    """
+    """The part of a name that says the module.
+
     >>> module_of("package.module:function")
     'package.module'
     """
@@ -59,7 +60,7 @@ def imported(module: str) -> ModuleType:
     """A module by its dotted name.
 
     Raises:
-        UserError: it cannot be imported; the line has the error that its code raised.
+        UserError: it cannot be imported; the message has the error that its code raised.
     """
     try:
         return importlib.import_module(module)
@@ -68,13 +69,14 @@ def imported(module: str) -> ModuleType:
 
 
 def source_hash(module: str) -> str:
-    """Thirty-two hexadecimal digits of a module's source, and of the modules of the same package or folder that it imports.
+    """A hash of a module's source, and of the modules of its package or folder that it imports.
 
-    Comments, docstrings, blank lines and the version of Python do not count. A compiled module is its file.
-    Modules that are imported under a computed name are not seen, nor is what the code reads.
+    It has 32 hexadecimal digits. Comments, docstrings, blank lines and the version of Python do not
+    count. Of a compiled module the file is hashed. Modules that are imported under a computed name
+    do not count, nor do the files that the code reads.
 
     Args:
-        module: its dotted name. Nothing of it is run, though the packages that it lies in are imported.
+        module: its dotted name. The module is not run, but the packages around it are imported.
 
     Raises:
         ImportError: there is no such module, or no file of it.
@@ -101,14 +103,14 @@ def source_hash(module: str) -> str:
         if not alone:
             imported = _imported(text, name, is_package=file.name == "__init__.py")
             waiting += [other for other in imported if _belongs(other, package)]
-    told = "\n".join(f"{name}\n{seen[name]}" for name in sorted(seen))
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    text = "\n".join(f"{name}\n{seen[name]}" for name in sorted(seen))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def meaning(source: str) -> str:
-    """Python source without comments, docstrings and blank lines; as it is where it cannot be parsed.
+    r"""Python source without comments, docstrings and blank lines; as it is if it cannot be parsed.
 
-    >>> print(meaning("def f(x):  # one\\n    'Says what.'\\n\\n    return x + 1\\n"))
+    >>> print(meaning("def f(x):  # one\n    'Says what.'\n\n    return x + 1\n"))
     def f(x):
         return x + 1
     """
@@ -130,7 +132,7 @@ def meaning(source: str) -> str:
 def _blank_docstring(
     node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, lines: list[bytes]
 ) -> None:
-    """Takes the docstring of a module, class or function out of its lines; positions count bytes."""
+    """Takes a docstring out of the lines of its module, class or function; columns count bytes."""
     first = node.body[0] if node.body else None
     if not (
         isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
@@ -144,7 +146,10 @@ def _blank_docstring(
 
 
 def _imported(source: str, module: str, *, is_package: bool) -> Iterator[str]:
-    """The dotted names that a module imports, anywhere in it; of `from a import b` both a and a.b, which may be a module."""
+    """The dotted names that a module imports, anywhere in it.
+
+    `from a import b` yields both a and a.b, for b may be a module.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -165,7 +170,8 @@ def _imported(source: str, module: str, *, is_package: bool) -> Iterator[str]:
 
 
 def _with_parents(module: str) -> Iterator[str]:
-    """
+    """A module's dotted name, after those of the packages around it.
+
     >>> list(_with_parents("a.b.c"))
     ['a', 'a.b', 'a.b.c']
     """
@@ -174,7 +180,7 @@ def _with_parents(module: str) -> Iterator[str]:
 
 
 def _belongs(module: str, package: str | None) -> bool:
-    """Whether a module is of that package; of a folder where there is no package: any but ours."""
+    """Whether a module is of that package; without a package, whether it is not one of ours."""
     top = module.partition(".")[0]
     return top == package if package else top not in OURS
 

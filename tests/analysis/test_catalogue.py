@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable
 
+import pandas as pd
 import pytest
 from commands import PROJECT
 from linear_sweeps import rows
@@ -34,7 +35,7 @@ def test_every_figure_on_disk_is_found() -> None:
         {"flatness_curves": {"level": 0.9}},
     ],
 )
-def test_good_entries(entry: Any) -> None:
+def test_good_entries(entry: object) -> None:
     chosen = catalogue.parse(entry, columns=COLUMNS, settings=SETTINGS)
     assert set(chosen.needs) <= set(COLUMNS)
 
@@ -56,7 +57,7 @@ def test_good_entries(entry: Any) -> None:
         (7, "is not a figure"),
     ],
 )
-def test_bad_entries(entry: Any, said: str) -> None:
+def test_bad_entries(entry: object, said: str) -> None:
     with pytest.raises(ValueError, match=said) as error:
         catalogue.parse(entry, columns=COLUMNS, settings=SETTINGS)
     assert "\n" not in str(error.value)
@@ -73,7 +74,7 @@ def test_bad_entries(entry: Any, said: str) -> None:
         ("recipies", None),
     ],
 )
-def test_a_mistake_has_the_path_of_its_option(entry: Any, field: str | None) -> None:
+def test_a_mistake_has_the_path_of_its_option(entry: object, field: str | None) -> None:
     with pytest.raises(UserError) as error:
         catalogue.parse(entry, columns=COLUMNS, settings=SETTINGS)
     assert error.value.field == field
@@ -106,14 +107,14 @@ TRANSFER = {"flatness_and_transfer", "shared_examples", "transfer_matrix"}
     [(rows, FLATNESS), (searched, SEARCH), (transferred, TRANSFER)],
     ids=["flatness", "searches", "transfer"],
 )
-def test_every_task_has_its_figures_and_no_other(columns: Any, drawn: set[str]) -> None:
+def test_every_task_has_its_figures_and_no_other(columns: Callable[..., pd.DataFrame], drawn: set[str]) -> None:
     """Of these ten: rows of one task are not drawn as what another measured."""
     fits = {chosen.name for chosen in catalogue.fitting(list(columns({}, examples=10)))}
     assert fits & (FLATNESS | SEARCH | TRANSFER) == drawn
 
 
 @pytest.mark.parametrize("entry", ["distances", {"security_curve": {"random": None}}])
-def test_rows_around_several_centres_are_no_search(entry: Any) -> None:
+def test_rows_around_several_centres_are_no_search(entry: object) -> None:
     """They have the columns, but their distances are those of the centres."""
     with pytest.raises(ValueError, match=r"measured around several centres \(condition\)"):
         catalogue.parse(entry, columns=list(rows({}, examples=1)))

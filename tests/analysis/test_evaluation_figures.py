@@ -1,9 +1,8 @@
-"""The figures of evaluations: linear models, for which noise and searches leave a known accuracy."""
+"""The figures of evaluations: linear models, whose accuracy under noise and attacks is known."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from planted_evaluations import DAMAGE, EPSILON, RADII, correct, evaluated
 
 from analysis import catalogue
 from analysis.results import ReportError, Results
+from analysis.stats import Floats
 from analysis.table import load
 
 SETTING = NOISE.replace(".", "__")
@@ -25,18 +25,18 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return load(write(tmp_path_factory.mktemp("evaluations"), points, measure=evaluated))
 
 
-def compute(results: Results, entry: Any) -> pd.DataFrame:
+def compute(results: Results, entry: object) -> pd.DataFrame:
     chosen = catalogue.parse(entry, columns=list(results.rows), settings=[NOISE, OPTIMISER, SEED, "recipe.epochs"])
     frame = chosen.module.compute(results, chosen.options)
     assert isinstance(frame, pd.DataFrame)
     return frame
 
 
-def points(optimiser: str, noise: float) -> list[dict[str, Any]]:
+def points(optimiser: str, noise: float) -> list[dict[str, str | float]]:
     return [{OPTIMISER: optimiser, NOISE: noise, SEED: seed} for seed in range(3)]
 
 
-def known(point: dict[str, Any]) -> dict[str, Any]:
+def known(point: dict[str, str | float]) -> dict[str, Floats]:
     """The accuracy of each example under each condition, (40,)."""
     margin = margins(point, 40)
     damaged = [margin * left**n > 0.1 for left in DAMAGE.values() for n in (1, 2)]
@@ -68,7 +68,7 @@ def test_effects_are_plain_means_over_ladders_and_changes(results: Results) -> N
 
 
 def test_effects_against_a_control_are_paired(results: Results) -> None:
-    """Adam minus SGD of the same noise: the difference of the same examples under the same seeds, at each noise."""
+    """Adam minus SGD of the same noise: of the same examples under the same seeds."""
     frame = compute(results, {"effects": {"y": "accuracy", "against": OPTIMISER, "control": "sgd"}})
     means = frame[frame["what"] == "mean"]
     assert set(means["recipe"]) == {"adam, input noise 0", "adam, input noise 0.1"}
@@ -104,7 +104,7 @@ def test_a_difference_is_narrower_than_what_it_is_of(results: Results) -> None:
 
 
 def test_a_number_can_be_the_control(tmp_path: Path) -> None:
-    """Against the setting's value 0, each other value is a line, or a place on the axis of another setting."""
+    """Against 0, each other value is a line, or a place on the axis of another setting."""
     every = grid(**{SETTING: [0.0, 0.1, 0.2], "recipe__epochs": [5, 10]})
     results = load(write(tmp_path, every, measure=evaluated))
     frame = compute(results, {"effects": {"y": "accuracy", "x": "recipe.epochs", "against": NOISE, "control": 0}})
@@ -132,7 +132,7 @@ def test_a_recipe_without_its_control_is_left_out(tmp_path: Path) -> None:
         ({"against": OPTIMISER, "control": "rmsprop"}, "is never rmsprop; it is sgd, adam"),
     ],
 )
-def test_what_cannot_be_compared_is_told(options: dict[str, Any], said: str, results: Results) -> None:
+def test_what_cannot_be_compared_is_told(options: dict[str, object], said: str, results: Results) -> None:
     with pytest.raises(ReportError, match=said):
         compute(results, {"effects": {"y": "accuracy", **options}})
 
@@ -186,7 +186,7 @@ def test_bins_of_few_examples_are_left_out_and_told(results: Results) -> None:
 
 
 def test_differences_are_from_the_recipe_that_the_others_vary(tmp_path: Path) -> None:
-    """Three recipes that differ from plain SGD in one thing each: it is the baseline, though others come before it."""
+    """Three recipes differ from plain SGD in one thing each: it is the baseline, not the first."""
     named = {
         "plain": ("sgd", 0.1, 10),
         "noise": ("sgd", 0.0, 10),

@@ -118,7 +118,7 @@ RARE = {
 
 
 OF_ROWS = [name for name in catalogue.names() if catalogue.parse(name).needs]
-"""The others, which draw what a sweep says of itself, are held to the same in test_study_figures."""
+"""The others draw what a sweep says of itself: test_study_figures holds them to the same."""
 
 
 def figures_of(sweep: str) -> list[str]:

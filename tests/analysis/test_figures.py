@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +83,7 @@ def test_only_correct_leaves_out_genuine_images_too(two: Results) -> None:
 
 
 def test_effects_grow_with_training_noise(two: Results) -> None:
-    """The area under the curve, over the ladder's length; its truth rises with the training noise for either optimiser."""
+    """The area under the curve, over the ladder's length. It rises with the training noise."""
     chosen = catalogue.parse("effects")
     frame = chosen.module.compute(two, chosen.options)
     means = frame[(frame["what"] == "mean") & (frame["condition"] == "genuine")]
@@ -164,7 +163,7 @@ def test_recipes_tell_all_recipes_apart(two: Results) -> None:
         ({"recipes": {"y": "nothing"}}, "the column nothing holds no number"),
     ],
 )
-def test_what_is_not_there_is_told_in_a_line(entry: Any, said: str, two: Results) -> None:
+def test_what_is_not_there_is_told_in_a_line(entry: object, said: str, two: Results) -> None:
     chosen = catalogue.parse(entry)
     empty = Results(two.sweep, two.trials, two.rows.assign(nothing=np.nan), two.varied, two.replicates)
     drawn = draw(chosen, empty, chosen.name)

@@ -1,4 +1,4 @@
-"""Differences by example: scipy as a reference, exact counts, and the level of the tests under no difference."""
+"""Differences by example: scipy as a reference, exact counts, and the level of the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from analysis.stats import SHARE
 
 
 def test_difference_is_by_example() -> None:
-    """Examples that differ wildly among themselves but each by about 0.1: the interval is that of the differences."""
+    """Examples differ wildly among themselves, each by about 0.1: the interval is of the latter."""
     rng = np.random.default_rng(0)
     second = rng.normal(size=(1, 40, 2)) * 10
     by_example = 0.1 + 0.01 * rng.normal(size=(1, 40, 2))
@@ -70,7 +70,7 @@ def test_family_wise_error_is_kept(method: str) -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_step_down(p: list[float]) -> None:
-    """The definition: the k-th smallest of m is multiplied by m - k + 1, and none falls below an earlier one."""
+    """The k-th smallest of m is multiplied by m - k + 1, and none falls below an earlier one."""
     corrected = holm(p)
     worst = 0.0
     for rank, place in enumerate(np.argsort(p, kind="stable")):

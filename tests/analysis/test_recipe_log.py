@@ -1,10 +1,9 @@
-"""The TensorBoard log: few runs, a recipe each, with what is a series in time and the names of the report."""
+"""The TensorBoard log: few runs, a recipe each, with series in time and the names of the report."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -51,7 +50,7 @@ def words(log: EventAccumulator, tag: str) -> str:
 
 def trainings(folder: Path) -> dict[str, pd.DataFrame]:
     """The epochs of all trials, by their learning rate."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, float]]] = {}
     for file in (folder / "trials").glob("*/trial.json"):
         record = json.loads(file.read_text())
         found.setdefault(str(record["config"]["recipe"]["learning_rate"]), []).extend(record["epochs"])

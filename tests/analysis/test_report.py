@@ -1,4 +1,7 @@
-"""The report as its reader meets it: files, page, exit code; nothing a user writes is taken for HTML, no failure hides another figure."""
+"""The report as its reader meets it: files, page, exit code.
+
+Nothing that a user writes is taken for HTML, and no failure hides another figure.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,20 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from commands import PROJECT
-from linear_sweeps import NOISE, OPTIMISER, grid, write
+from linear_sweeps import NOISE, OPTIMISER, grid, rows, write
 from PIL import Image
+from planted_evaluations import evaluated
 
-from analysis import report, sections, stats
+from analysis import catalogue, report, sections, stats
+from analysis.drawing import from_csv
 from analysis.figures import effects
 from analysis.results import ReportError
 from analysis.summary import estimate
@@ -137,7 +142,7 @@ def test_failing_figure_loses_no_other(
     report.build(folder)
     assert (folder / "figures/effects.png").exists()
 
-    def fail(*_: Any) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError("nothing to divide by")
 
     monkeypatch.setattr(effects, "compute", fail)
@@ -176,6 +181,30 @@ def test_uri(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").exists()
 
 
+def test_the_report_reads_the_columns_that_a_figure_uses(tmp_path: Path) -> None:
+    """`effects` needs no ladder, but where there is one it is averaged over, whatever its name."""
+
+    def renamed(point: Mapping[str, float], examples: int = 10) -> pd.DataFrame:
+        return rows(point, examples).rename(columns={"radius": "temperature"})
+
+    folder = write(tmp_path, grid(recipe__optimiser=["sgd", "adam"]), measure=renamed)
+    entry = {"effects": {"along": "temperature"}}
+    chosen = catalogue.parse(entry)
+    assert "temperature" not in chosen.needs
+    report.build(folder, figures=[entry])
+    drawn = from_csv((folder / "figures/effects.csv").read_bytes())
+    assert np.allclose(drawn["mean"], chosen.module.compute(load(folder), chosen.options)["mean"])
+    assert "averaged over the temperature ladder" in drawn.attrs["caption"]
+
+
+def test_only_rows_around_moved_centres_are_told_how_to_read(tmp_path: Path) -> None:
+    report.build(write(tmp_path / "flatness", GRID[:1], examples=10), figures=["effects"])
+    assert "Differences between genuine and adversarial or random centres" in page_of(tmp_path / "flatness").text
+    folder = write(tmp_path / "evaluation", GRID[:1], examples=10, measure=evaluated)
+    report.build(folder, figures=["tradeoff"])
+    assert "centres" not in page_of(folder).text
+
+
 def test_summary_is_over_seeds(tmp_path: Path) -> None:
     folder = write(tmp_path, GRID, failed=[3], examples=20)
     report.build(folder, figures=["effects"])
@@ -191,7 +220,10 @@ def test_summary_is_over_seeds(tmp_path: Path) -> None:
 
 
 def test_a_mean_with_an_infinite_seed_is_infinite(tmp_path: Path) -> None:
-    """As a median distance is where more than half of the images withstand; leaving that seed out would say the reverse."""
+    """As a median distance is where more than half of the images withstand.
+
+    Leaving that seed out would say the reverse.
+    """
     results = load(write(tmp_path, grid(recipe__seed=[0, 1, 2]), examples=10))
     trials = results.trials.assign(**{"summary.far": [0.1, np.inf, 0.2]})
     one = estimate(results, trials, "far", 0.95)
@@ -248,7 +280,7 @@ def test_no_finished_trial_is_one_line(tmp_path: Path) -> None:
 
 
 def test_command_line_in_a_fresh_interpreter(tmp_path: Path) -> None:
-    """As a user calls it; and drawing loads neither pyplot with its global state, nor torch, nor Ray."""
+    """As a user calls it. Drawing loads neither pyplot (it has a state), nor torch, nor Ray."""
     write(tmp_path, GRID[:2], examples=10)
     program = (
         "import sys; from analysis import report; code = report.main(sys.argv[1:]);"
@@ -300,7 +332,7 @@ SPACE, SHARE = "recipe.adversarial_augmentation.space", "recipe.adversarial_augm
 
 
 def augment(folder: Path, *, pictures: bool = True) -> None:
-    """Lets the trials with a share above 0 say what their augmentation did: the more, the higher the seed."""
+    """Lets the trials with a share above 0 say what augmentation did: more at higher seeds."""
     trials = load(folder).trials
     for _, line in trials[trials[f"config.{SHARE}"] > 0].iterrows():
         place, seed = folder / "trials" / line["trial"], line["config.recipe.seed"]
@@ -363,7 +395,7 @@ def test_what_augmentation_does_is_told_and_shown(tmp_path: Path) -> None:
 
 
 def test_what_augmentation_does_is_of_the_trials_that_are_done(tmp_path: Path) -> None:
-    """A training that was stopped has a last epoch too, but not the recipe's; a failed one may have a picture."""
+    """A stopped training has a last epoch too, but not the recipe's; a failed one has a picture."""
     write(tmp_path, grid(**{SPACE: ["pixel"], SHARE: [0.5], "recipe.seed": [0, 1, 2, 3]}), failed=[3], examples=10)
     augment(tmp_path)
     store = Store(tmp_path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from analysis.table import load
 from engine.store.records import SweepRecord
 
 CORRECT = np.arange(40) % 7 != 3
+Point = Mapping[str, str | float]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def attacks(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return load(write(tmp_path_factory.mktemp("attacks"), points, measure=searched))
 
 
-def compute(results: Results, entry: Any) -> pd.DataFrame:
+def compute(results: Results, entry: object) -> pd.DataFrame:
     chosen = catalogue.parse(entry, columns=list(results.rows))
     frame = chosen.module.compute(results, chosen.options)
     assert isinstance(frame, pd.DataFrame)
@@ -37,12 +38,12 @@ def changed(results: Results, rows: pd.DataFrame) -> Results:
     return Results(results.sweep, results.trials, rows, results.varied, results.replicates)
 
 
-def seeds_of(name: str) -> Any:
+def seeds_of(name: str) -> list[Point]:
     return [{"attack.name": name, "recipe.seed": seed} for seed in range(3)]
 
 
 def test_security_curve_is_the_share_beyond_the_radius(attacks: Results) -> None:
-    """Robust at r: classified correctly, and the smallest perturbation is longer than r; seeds pooled."""
+    """Robust at r: classified correctly, and the smallest perturbation is longer; seeds pooled."""
     frame = compute(attacks, "security_curve")
     radii = np.array([0.0, *LADDER])
     for name in ("pgd", "apgd", "square"):
@@ -96,7 +97,7 @@ def test_recipes_with_different_norms_get_their_own_axes(tmp_path: Path) -> None
 
 
 def test_attacks_that_measure_in_different_norms_by_themselves_get_their_own_axes(tmp_path: Path) -> None:
-    """The norm is not varied: each attack has its own. Radii in L2 and in L-inf still do not share an axis."""
+    """The norm is not varied, each attack has its own. Still L2 and L-inf do not share an axis."""
     norms = {"pgd": "Linf", "apgd": "Linf", "square": "L2"}
     points = [{"attack.name": name, "attack.norm": norm, "recipe.seed": 0} for name, norm in norms.items()]
     folder = write(tmp_path, points, measure=searched, sweep={"varied": ["attack.name"]})
@@ -137,7 +138,10 @@ def test_of_a_search_for_the_smallest_the_distribution_function_is_known(tmp_pat
 
 
 def test_of_an_attack_within_radii_the_distribution_function_is_known_at_them(attacks: Results) -> None:
-    """In between it lies between its values at the two, and the lengths of the points that were found are not drawn."""
+    """In between it lies between its values at the two.
+
+    The lengths of the points that were found are not drawn.
+    """
     frame = compute(attacks, "distances")
     assert set(frame["known"]) == {"at the radii"}
     assert "hatched" in frame.attrs["caption"]
@@ -182,7 +186,7 @@ def test_rows_without_distance_ends_are_brackets(name: str, tmp_path: Path) -> N
 
 
 def test_a_folder_of_an_earlier_version_is_drawn_by_the_report(tmp_path: Path) -> None:
-    def before(point: Any) -> pd.DataFrame:
+    def before(point: Point) -> pd.DataFrame:
         return searched(point).drop(columns=["distance_low", "distance_high"])
 
     points = grid(attack__name=["pgd", "fmn"], recipe__seed=[0, 1])
@@ -197,9 +201,12 @@ def test_a_folder_of_an_earlier_version_is_drawn_by_the_report(tmp_path: Path) -
 
 
 def test_shares_are_over_radii_and_failures_are_infinite(tmp_path: Path) -> None:
-    """What succeeds at a radius succeeds at all larger ones, also where the search there failed; a best try is no success."""
+    """What succeeds at a radius succeeds at all larger ones, also where the attack there failed.
 
-    def three(_: Any) -> pd.DataFrame:
+    A best try is no success.
+    """
+
+    def three(_: Point) -> pd.DataFrame:
         lines = [
             *[(0, 0.1, False, 0.05), (0, 0.2, True, 0.15), (0, 0.3, False, 0.3)],
             *[(1, 0.1, False, 0.1), (1, 0.2, False, 0.2), (1, 0.3, False, 0.01)],
@@ -214,7 +221,7 @@ def test_shares_are_over_radii_and_failures_are_infinite(tmp_path: Path) -> None
     assert "33.3 %" in frame.attrs["caption"]
 
 
-# ------------------------------------------------------------------------------------------------------------- attack_gap
+# ----------------------------------------------------------------------------------- attack_gap
 
 GAP = "attack_gap"
 ALL = ("pgd", "apgd", "square", "fmn")
@@ -250,10 +257,13 @@ def test_the_strongest_attack_is_told_though_distances_say_the_reverse(tmp_path:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_attacks_curve_is_below_the_best_of_all(seed: int, tmp_path: Path) -> None:
-    """Whatever each fools: what it leaves standing is the difference, at least 0, and 0 for all only if all fool the same."""
+    """What an attack leaves standing is the difference: at least 0, whatever each of them fools.
 
-    def at_random(point: Any) -> pd.DataFrame:
-        rng = np.random.default_rng([seed, ALL.index(point["attack.name"]), point["recipe.seed"]])
+    It is 0 for all only if all fool the same.
+    """
+
+    def at_random(point: Point) -> pd.DataFrame:
+        rng = np.random.default_rng([seed, ALL.index(str(point["attack.name"])), int(point["recipe.seed"])])
         rows = searched(point).sort_values(["id", "radius"], ignore_index=True)
         first = rng.integers(0, len(LADDER) + 1, size=40)
         return rows.assign(found=rows.groupby("id").cumcount() >= first[rows["id"]])
@@ -303,8 +313,8 @@ def test_an_attack_is_what_varies_of_it_but_its_norm_and_radius(tmp_path: Path) 
     assert frame.attrs["caption"].startswith("Linf: apgd, steps 10 and apgd, steps 40 leave nothing standing")
     assert len(catalogue.find(GAP).draw(frame, catalogue.parse(GAP).options).axes) == 4
 
-    def within(point: Any) -> pd.DataFrame:
-        return searched(point, ladder=[point["attack.epsilon"]])
+    def within(point: Point) -> pd.DataFrame:
+        return searched(point, ladder=[float(point["attack.epsilon"])])
 
     points = grid(attack__name=["pgd", "apgd"], attack__epsilon=[0.05, 0.1])
     frame = compute(load(write(tmp_path / "radii", points, measure=within)), GAP)
@@ -338,7 +348,7 @@ def test_passes_are_medians_of_whole_searches(attacks: Results) -> None:
         ({}, None),
     ],
 )
-def test_a_sweep_of_one_attack_has_no_gap(entries: dict[str, Any], why: str | None) -> None:
+def test_a_sweep_of_one_attack_has_no_gap(entries: dict[str, object], why: str | None) -> None:
     sweep = SweepRecord.read(entries)
     columns = list(searched({}, examples=1))
     fits = {chosen.name for chosen in catalogue.fitting(columns, sweep)}
@@ -392,7 +402,7 @@ def test_costs_are_medians_and_quartiles_of_whole_searches(attacks: Results) -> 
 
 
 def test_success_is_told_where_it_tells_most(tmp_path: Path, attacks: Results) -> None:
-    """At the radius at which the share fooled by all attacks with the same ladder is nearest to a half."""
+    """At the radius at which all attacks of a ladder fool a share that is nearest to a half."""
     far = np.array([[smallest(p, 40)[CORRECT] for p in seeds_of(name)] for name in ("pgd", "apgd", "square")])
     share = [(far <= radius).mean() for radius in LADDER]
     chosen = LADDER[int(np.abs(np.array(share) - 0.5).argmin())]
@@ -401,7 +411,7 @@ def test_success_is_told_where_it_tells_most(tmp_path: Path, attacks: Results) -
     pd.testing.assert_frame_equal(frame, compute(attacks, {"search_cost": {"radius": chosen}}), check_like=True)
     assert f"within the radius {chosen:g}, the one at which" in frame.attrs["caption"]
 
-    def within(point: Any) -> pd.DataFrame:
+    def within(point: Point) -> pd.DataFrame:
         return searched(point, ladder=[0.1, 0.3] if point["attack.norm"] == "L2" else [0.02, 0.05])
 
     results = load(write(tmp_path, grid(attack__norm=["Linf", "L2"]), measure=within))
@@ -421,7 +431,7 @@ def test_both_kinds_of_passes_have_the_same_scale(attacks: Results) -> None:
 
 
 def test_cost_that_grows_along_the_ladder_counts_once(attacks: Results) -> None:
-    """Where each radius tells what was spent up to it, the whole search is what the last one tells."""
+    """Where each radius tells what was spent up to it, the whole attack is what the last tells."""
     rank = attacks.rows["radius"].map({radius: place for place, radius in enumerate(LADDER)})
     rows = attacks.rows.assign(forwards=10 * (1 + rank))
     frame = compute(changed(attacks, rows), "search_cost")
@@ -436,7 +446,7 @@ def test_cost_that_grows_along_the_ladder_counts_once(attacks: Results) -> None:
         ({"attack.space": "pixel"}, "norm of the perturbation (pixel units)"),
     ],
 )
-def test_lengths_are_told_with_norm_and_unit(settings: Any, label: str, tmp_path: Path) -> None:
+def test_lengths_are_told_with_norm_and_unit(settings: dict[str, str], label: str, tmp_path: Path) -> None:
     """From the attack's settings; the column's own words where these do not tell."""
     folder = write(
         tmp_path, grid(recipe__seed=[0]), measure=searched, fixed=settings, sweep={"columns": SEARCH_COLUMNS}

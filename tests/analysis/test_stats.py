@@ -1,4 +1,4 @@
-"""Intervals: closed forms, scipy as a reference, brute-force twins, and coverage on data whose truth is known."""
+"""Intervals: closed forms, scipy as a reference, slow twins, and coverage of known truths."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_one_seed_is_students_interval_over_examples() -> None:
 
 
 def test_seeds_alone_are_students_interval_over_seeds() -> None:
-    """Where every example of a seed has the same value there is nothing to learn from more examples."""
+    """Where all examples of a seed have one value, there is nothing to learn from more examples."""
     means = np.array([0.81, 0.79, 0.86])
     estimate = crossed_mean(np.repeat(means[:, None, None], 30, axis=1))
     theirs = reference.ttest_1samp(means, 0).confidence_interval()
@@ -72,7 +72,7 @@ def test_seeds_alone_are_students_interval_over_seeds() -> None:
 
 
 def test_equal_seeds_are_one_seed() -> None:
-    """Nothing is gained by training the same network again: the examples' part is that of one seed."""
+    """Training the same network again gains nothing: the examples' part is that of one seed."""
     values = np.random.default_rng(0).normal(size=(1, 40, 2))
     one, five = crossed_mean(values), crossed_mean(np.repeat(values, 5, axis=0))
     assert np.allclose(one.low, five.low)
@@ -80,7 +80,7 @@ def test_equal_seeds_are_one_seed() -> None:
 
 
 def jackknifed(cube: np.ndarray, level: float) -> tuple[float, float, float]:
-    """The interval of one point as one would write it first: loops that leave out one example after the other."""
+    """The interval of one point as one would write it first: loops that leave out each example."""
     seeds = [s for s in range(len(cube)) if np.isfinite(cube[s]).any()]
     examples = [i for i in range(cube.shape[1]) if np.isfinite(cube[:, i]).any()]
 
@@ -198,7 +198,10 @@ def test_intervals_on_any_shape(
 @pytest.mark.parametrize("n_seeds", [3, 5])
 @pytest.mark.parametrize("of_seed", [0.0, 0.5, 1.0])
 def test_intervals_of_shares_cover(n_seeds: int, of_seed: float) -> None:
-    """Hits whose probability differs by seed on the logit scale, around 0.95: the mean probability is known by quadrature."""
+    """Hits whose probability differs by seed on the logit scale, around 0.95.
+
+    The mean probability is known by quadrature.
+    """
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     centre = logit(0.95)
     truth = (expit(centre + of_seed * nodes) * weights).sum() / weights.sum()
@@ -214,7 +217,7 @@ def test_intervals_of_shares_cover(n_seeds: int, of_seed: float) -> None:
 @pytest.mark.parametrize("n_seeds", [1, 3, 5])
 @pytest.mark.parametrize(("of_seed", "of_example", "of_both"), [(0.0, 0.5, 0.3), (0.1, 0.5, 0.3), (1.0, 0.5, 0.3)])
 def test_intervals_cover(n_seeds: int, of_seed: float, of_example: float, of_both: float) -> None:
-    """Crossed random effects with mean 0: the interval holds it about as often as it says, whatever dominates."""
+    """Crossed random effects with mean 0: the interval holds it about as often as it says."""
     rng = np.random.default_rng(0)
     tries, hits = 500, 0
     for _ in range(tries):

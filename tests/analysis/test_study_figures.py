@@ -1,4 +1,4 @@
-"""Figures of searches: from a table of trials as a search leaves it, whose front and curves are known."""
+"""Figures of searches: from a table of trials whose front and curves are known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,8 +35,8 @@ def key(number: int, seed: int = 0) -> str:
     return f"{number:08x}{seed:08x}"
 
 
-def searched(folder: Path, *, seeds: int = 1, count: int = 12, **sweep: Any) -> Results:
-    """A search of two objectives; the third point failed, every fourth was stopped after two epochs of six."""
+def searched(folder: Path, *, seeds: int = 1, count: int = 12, **sweep: object) -> Results:
+    """A search of two objectives. The third point failed, every fourth was stopped early."""
     lines = []
     for number in range(count):
         rate, optimiser = 10.0 ** (-3 + number * 7 % 12 / 4), ["sgd", "adam"][number % 2]
@@ -136,7 +135,7 @@ def test_the_front_of_the_points_that_are_done(tmp_path: Path) -> None:
     results = searched(tmp_path)
     chosen = catalogue.parse("pareto")
     frame = chosen.module.compute(results, chosen.options)
-    # accuracy grows with the number, cost is least at 6 and 7 (stopped); so the best: 6, and what comes after
+    # accuracy grows with the number, cost is least at 6 and 7 (stopped); the best: 6 and after
     assert np.allclose(sorted(frame.loc[frame["front"], "x"]), [0.5 + 0.04 * n for n in (6, 8, 9, 10)])
     assert len(frame) == 8
 
@@ -248,7 +247,7 @@ def test_logarithmic_settings_lie_on_logarithmic_axes(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
-    """Of the twelve points three were stopped and one failed: the rest is no picture of the whole space."""
+    """Of twelve points three were stopped and one failed: the rest do not show the whole space."""
     results = searched(tmp_path, seeds=2)
     told = {}
     for name in NAMES:
@@ -275,7 +274,7 @@ def test_the_page_says_that_the_best_of_many_was_chosen(tmp_path: Path) -> None:
 
 
 def test_null_is_a_value_on_the_axis_of_a_setting(tmp_path: Path) -> None:
-    """Not missing: the line of a point meets the axis at `none`, not somewhere on the way to the next axis."""
+    """Not missing: a point's line meets the axis at `none`, not on the way to the next axis."""
     results = searched(tmp_path)
     choice = results.trials["trial"].map(lambda trial: [None, 1.0, 0.5][int(trial[:8], 16) % 3])
     trials = results.trials.assign(**{"config.recipe.learning_rate": choice})
@@ -297,7 +296,7 @@ def test_null_is_a_value_on_the_axis_of_a_setting(tmp_path: Path) -> None:
         ("learning_curves", {"epochs": False}, "needs trainings, and the trials have none"),
     ],
 )
-def test_a_sweep_that_a_figure_is_not_of(name: str, entries: dict[str, Any], said: str) -> None:
+def test_a_sweep_that_a_figure_is_not_of(name: str, entries: dict[str, object], said: str) -> None:
     sweep = SweepRecord.read(entries)
     with pytest.raises(ValueError, match=said):
         catalogue.parse(name, sweep=sweep)

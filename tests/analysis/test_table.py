@@ -1,4 +1,4 @@
-"""From a folder to data frames: what is joined, what is left out, and one line for what is not there."""
+"""From a folder to data frames: what is joined, what is left out, a line for what is not there."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_failed_recipe_is_no_recipe(tmp_path: Path) -> None:
 
 
 def test_words_are_stored_as_codes(tmp_path: Path) -> None:
-    """A row of a sweep of millions costs a byte or two for what is the same in thousands of rows."""
+    """What is the same in thousands of rows costs a byte or two in each: there may be millions."""
     results = load(write(tmp_path, GRID, examples=10))
     for name in ("condition", "kind", "trial", "recipe", f"config.{NOISE}", f"config.{OPTIMISER}"):
         assert isinstance(results.rows[name].dtype, pd.CategoricalDtype), name
@@ -84,7 +84,7 @@ def test_seeds_alone_make_one_recipe(tmp_path: Path) -> None:
 
 
 def test_group_that_varies_stands_for_its_settings(tmp_path: Path) -> None:
-    """`recipe.input_noise` varied as a whole: of its settings those that differ tell recipes apart."""
+    """Of a group that varies as a whole, those of its settings that differ tell recipes apart."""
     points = [{NOISE: radius, "recipe.input_noise.kind": "additive"} for radius in (0.0, 0.1)]
     results = load(write(tmp_path, points, sweep={"varied": ["recipe.input_noise"]}, examples=10))
     assert results.varied == (NOISE,)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from analysis.table import load
 EVERY, RIGHT = "all examples", "right before, and found at the source"
 
 
-def sweep(folder: Path, measure: Callable[..., pd.DataFrame], seeds: int = 1, **how: Any) -> Results:
+def sweep(folder: Path, measure: Callable[..., pd.DataFrame], seeds: int = 1, **how: object) -> Results:
     return load(write(folder, grid(recipe__seed=list(range(seeds))), measure=measure, **how))
 
 
@@ -30,7 +29,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return sweep(tmp_path_factory.mktemp("one"), transferred)
 
 
-def compute(results: Results, entry: Any) -> pd.DataFrame:
+def compute(results: Results, entry: object) -> pd.DataFrame:
     chosen = catalogue.parse(entry, columns=list(results.rows))
     frame = chosen.module.compute(results, chosen.options)
     assert isinstance(frame, pd.DataFrame)
@@ -96,6 +95,19 @@ def test_seeds_are_no_more_examples(tmp_path: Path) -> None:
         assert set(second["seeds"]) == {3}
 
 
+def test_a_control_is_known_by_what_it_is(tmp_path: Path) -> None:
+    """Not by its name: a source that is no network, and not several."""
+
+    def renamed(point: Mapping[str, object]) -> pd.DataFrame:
+        return transferred(point).replace({"source": {"random": "a step aside"}})
+
+    here, there = sweep(tmp_path / "here", transferred), sweep(tmp_path / "there", renamed)
+    for name in ("transfer_matrix", "shared_examples", "flatness_and_transfer"):
+        first, second = compute(here, name), compute(there, name)
+        pd.testing.assert_frame_equal(first.replace({"source": {"random": "a step aside"}}), second)
+        assert second.attrs["caption"] == first.attrs["caption"].replace("random: moved", "a step aside: moved")
+
+
 def test_shared_images_are_counted_as_in_a_loop(one: Results) -> None:
     frame = compute(one, "shared_examples").set_index(["source", "x"])
     rows = transferred({}, examples=60)
@@ -124,13 +136,13 @@ def test_examples_that_some_network_misclassifies_can_be_kept(one: Results) -> N
         compute(changed(one, one.rows.assign(target_correct=False)), "shared_examples")
 
 
-def planted(slope: float, between: float, noise: float = 0.0) -> Callable[[Any], pd.DataFrame]:
-    """Six networks; of each image found at one, the others are fooled as the flatness at the source has it.
+def planted(slope: float, between: float, noise: float = 0.0) -> Callable[[object], pd.DataFrame]:
+    """Six networks; images found at one fool the others as the flatness at the source has it.
 
     `slope` within a source, `between` sources: flatter sources transfer better by so much.
     """
 
-    def measure(_: Any, examples: int = 80) -> pd.DataFrame:
+    def measure(_: object, examples: int = 80) -> pd.DataFrame:
         rng = np.random.default_rng(0)
         parts = []
         for place, source in enumerate(NAMES):
@@ -180,7 +192,7 @@ def test_bins_are_means_of_equally_many_images(tmp_path: Path) -> None:
 
 
 def test_correlation_is_the_mean_within_sources(tmp_path: Path) -> None:
-    """By scipy, of the share of the other networks that are fooled; and its interval holds it and not zero."""
+    """By scipy, of the share of other networks that are fooled. Its interval leaves out zero."""
     results = sweep(tmp_path, planted(-1.0, 0.0, noise=0.2))
     rows = planted(-1.0, 0.0, noise=0.2)(None)
     each = []
@@ -193,7 +205,10 @@ def test_correlation_is_the_mean_within_sources(tmp_path: Path) -> None:
 
 
 def test_flat_sources_alone_make_no_correlation(tmp_path: Path) -> None:
-    """Flatter networks transfer better, but within each nothing depends on flatness: over all images one would see 0.7."""
+    """Flatter networks transfer better, but within each nothing depends on flatness.
+
+    Over all images one would see 0.7.
+    """
     results = sweep(tmp_path, planted(0.0, 0.12, noise=0.2))
     frame = compute(results, "flatness_and_transfer")
     rho, low, high = correlation(frame)
@@ -207,7 +222,7 @@ def test_flat_sources_alone_make_no_correlation(tmp_path: Path) -> None:
 
 
 def test_only_found_images_of_networks_that_were_right_count(one: Results) -> None:
-    """What the source or the other network got wrong, joint searches and random steps, change nothing."""
+    """What source or target got wrong, joint attacks and random steps change nothing."""
     before = compute(one, "flatness_and_transfer")
     rows = one.rows.copy()
     aside = ~rows["found"] | ~rows["source_correct"] | ~rows["target_correct"] | rows["joint"]

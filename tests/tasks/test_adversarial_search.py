@@ -1,4 +1,7 @@
-"""The task as a whole: which examples a search fools at which radius, told in closed form, and checks that fail when they should."""
+"""The task as a whole: which examples an attack fools at which radius, in closed form.
+
+And its checks, which fail when they should.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ def gaussian(seed: int, *shape: int) -> Tensor:
 
 
 def linear() -> tuple[nn.Module, Batch, Tensor, Tensor]:
-    """Two classes, images amid the box, their signed heights above the boundary (the last image is misclassified), and the normal."""
+    """Two classes, images amid the box, their signed heights above the boundary, and the normal.
+
+    The last image is misclassified.
+    """
     model = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 2)).requires_grad_(False)
     model[1].weight.copy_(gaussian(1, 2, PIXELS))
     model[1].bias.copy_(-model[1].weight.sum(1) / 2 + torch.tensor([0.4, 0.0]))
@@ -62,7 +68,7 @@ def held(config: Config, rows: pd.DataFrame) -> dict[str, str]:
     return {what: told for what, told in checks(config, rows).items() if told is not None}
 
 
-# ------------------------------------------------------------------------------------------------------------ closed form
+# -------------------------------------------------------------------------------------- closed form
 
 
 @pytest.mark.parametrize(
@@ -93,7 +99,7 @@ def test_found_where_the_radius_reaches_the_boundary(name: str, norm: str) -> No
     ("name", "norm"), [("pgd", "Linf"), ("apgd", "L2"), ("pgd", "L1"), ("square", "Linf"), ("auto", "L2")]
 )
 def test_an_attack_within_a_radius_knows_brackets(name: str, norm: str) -> None:
-    """Between the last radius that failed and the first that succeeded, which hold the distance to the boundary between them."""
+    """The distance to the boundary lies between the last failure and the first success."""
     effort = {"square": {"options": {"queries": 300}}, "auto": {}}.get(name, {"steps": 60})
     config = Config(attack={"name": name, "norm": norm, **effort}, radii=ladder(norm), black_box=0)
     rows = rows_of(config)
@@ -117,7 +123,7 @@ def test_an_attack_within_a_radius_knows_brackets(name: str, norm: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "norm"), [("fmn", "Linf"), ("ddn", "L2"), ("alma", "L2")])
-def test_a_search_for_the_smallest_knows_its_length(name: str, norm: str) -> None:
+def test_an_attack_that_minimises_knows_its_length(name: str, norm: str) -> None:
     """Also beyond the largest radius; nothing where it found nothing."""
     radii = ladder(norm)[:3]
     rows = rows_of(Config(attack={"name": name, "norm": norm, "steps": 200}, radii=radii, black_box=0))
@@ -156,7 +162,7 @@ def test_one_radius_is_the_attacks_own() -> None:
 
 
 def test_the_control_crosses_where_its_direction_does() -> None:
-    """A random direction at an angle to the normal crosses at the distance divided by that angle's cosine, if ever."""
+    """A random direction crosses at the distance over the cosine of its angle to the normal."""
     config = Config(attack={"norm": "L2", "steps": 5}, radii=[0.2, 0.4], black_box=0)
     rows = rows_of(config)
     for radius, group in rows.groupby("radius"):
@@ -165,7 +171,7 @@ def test_the_control_crosses_where_its_direction_does() -> None:
         assert group["fooled_random"].tolist() == (height < 0).tolist()
 
 
-def test_the_black_box_is_asked_where_the_search_failed() -> None:
+def test_the_black_box_is_asked_where_the_attack_failed() -> None:
     config = Config(attack={"norm": "Linf", "steps": 60}, radii=ladder("Linf"), black_box=30)
     rows = rows_of(config)
     asked = rows[rows["fooled_black_box"].notna()]
@@ -183,7 +189,7 @@ def test_the_black_box_is_asked_where_the_search_failed() -> None:
 
 
 def test_the_black_box_finds_out_masked_gradients() -> None:
-    """Logits in steps, but for a slope that leads the wrong way: the search goes nowhere, and the check says so."""
+    """Logits in steps with a slope that leads the wrong way: the attack fails, a check says so."""
 
     class Masked(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -197,7 +203,10 @@ def test_the_black_box_finds_out_masked_gradients() -> None:
 
 
 def test_a_hidden_space() -> None:
-    """From the last hidden layer on the network is linear: the distance there is the margin over the norm of the rows' difference."""
+    """From the last hidden layer on, the network is linear.
+
+    The distance there is the margin over the norm of the difference of the rows.
+    """
     network = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 6), nn.Tanh(), nn.Linear(6, 2)).requires_grad_(False)
     for number, parameter in enumerate(network.parameters()):
         parameter.copy_(gaussian(10 + number, *parameter.shape) * 0.5)
@@ -216,7 +225,7 @@ def test_a_hidden_space() -> None:
         assert held(config, rows) == {}
 
 
-# --------------------------------------------------------------------------------------------------------------- settings
+# ----------------------------------------------------------------------------------------- settings
 
 
 def test_the_ladder_is_that_of_the_norm_unless_told() -> None:
@@ -239,7 +248,7 @@ def test_the_ladder_is_that_of_the_norm_unless_told() -> None:
             Config(**settings)
 
 
-def test_a_network_that_cannot_be_searched_is_told() -> None:
+def test_a_network_that_cannot_be_attacked_is_told() -> None:
     class Soft(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return MODEL(x).softmax(1)
@@ -248,11 +257,11 @@ def test_a_network_that_cannot_be_searched_is_told() -> None:
         rows_of(Config(), Soft())
 
 
-# ------------------------------------------------------------------------------------------------- summary and self-checks
+# -------------------------------------------------------------------------- summary and self-checks
 
 
 def planted() -> pd.DataFrame:
-    """Four examples at radii 0.1 and 0.2, the last misclassified: found from 0.1, from 0.2, never."""
+    """Four examples at radii 0.1 and 0.2: found from 0.1, from 0.2, never; one misclassified."""
     lines = []
     for example, (first, distance) in enumerate([(0.1, 0.08), (0.2, 0.15), (math.inf, 0.2), (0.0, 0.0)]):
         for radius in (0.1, 0.2):
@@ -301,7 +310,7 @@ def test_summary() -> None:
 
 
 def test_the_stronger_attack_is_never_said_to_find_them_farther_away() -> None:
-    """It fools all that the other does, and more, but goes to the end of each radius: its points are longer."""
+    """It fools all that the other does and more, but from the end of each radius: farther away."""
     ids = np.arange(40)
     scalars = []
     for reach, length in (
@@ -356,12 +365,12 @@ SPOILT: dict[str, tuple[pd.DataFrame, str, str]] = {
     ),
     "random": (
         spoilt(lambda r: r["correct"], "fooled_random", True),
-        "moving at random fools less often than the search",
-        "it fools 100.0%, the search 50.0%",
+        "moving at random fools less often than the attack",
+        "it fools 100.0%, the attack 50.0%",
     ),
     "loss": (
         spoilt(lambda r: at(r, 2), "loss_end", 0.1),
-        "the loss rises along the search",
+        "the loss rises along the attack",
         "it does not for 1 of 3 examples",
     ),
 }

@@ -1,4 +1,7 @@
-"""The task as a whole: closed forms for every condition, a slow twin in float64, and agreement with `input_flatness`."""
+"""The task as a whole: closed forms for every condition, and a slow twin in float64.
+
+It agrees with `input_flatness`.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +48,14 @@ def grey(count: int) -> Batch:
     return Batch(range(count), torch.full((count, 1, 8, 8), 0.5), torch.zeros(count, dtype=torch.long))
 
 
-# ------------------------------------------------------------------------------------------------------------ closed form
+# -------------------------------------------------------------------------------------- closed form
 
 
 def test_accuracy_of_a_linear_model_under_noise() -> None:
-    """Phi(m / (radius |w|)): 200 copies of one image see independent noise; at these radii next to nothing is clipped."""
+    """Phi(m / (radius |w|)): 200 copies of one image see independent noise.
+
+    At these radii next to nothing is clipped.
+    """
     model, count, samples = linear(0.5), 200, 32
     w = float((model[1].weight[0] - model[1].weight[1]).norm())
     rows = rows_of(Config(conditions=["noise"], radii=[0.05, 0.1], samples=samples), model, grey(count))
@@ -64,7 +70,7 @@ def test_accuracy_of_a_linear_model_under_noise() -> None:
     assert flatness == pytest.approx(np.trapezoid(curve, [0, 0.05, 0.1]) / 0.1, abs=0.01)
 
 
-def test_accuracy_of_a_linear_model_under_the_search() -> None:
+def test_accuracy_of_a_linear_model_under_the_attack() -> None:
     """Fooled from m / |w|_1 on, in L-inf, and not before."""
     model = linear(0.5)
     smallest = 0.5 / float((model[1].weight[0] - model[1].weight[1]).abs().sum())
@@ -117,7 +123,7 @@ def test_brightness_moves_what_it_says(convnet: Classifier) -> None:
     assert (summary["accuracy_brightness"], summary["accuracy_contrast"]) == (0, 1)
 
 
-# -------------------------------------------------------------------------------------------------------------- slow twin
+# ---------------------------------------------------------------------------------------- slow twin
 
 
 def test_slow_twin(convnet: Classifier) -> None:
@@ -186,7 +192,7 @@ def test_noise_is_that_of_input_flatness(convnet: Classifier) -> None:
     assert summarise(Config(), here)["flatness_genuine"] == pytest.approx(flatness, abs=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------------ the summary
+# -------------------------------------------------------------------------------------- the summary
 
 
 def planted() -> pd.DataFrame:
@@ -218,9 +224,9 @@ def test_checks_hold_and_fail() -> None:
     rows = planted()
     assert list(checks(Config(), rows).values()) == [None, None]
     saved = rows.assign(accuracy=rows["accuracy"].mask((rows["condition"] == "attack") & (rows["id"] == 3), 1))
-    assert checks(Config(), saved)["the search makes no misclassified image correct"] == "it does 1"
+    assert checks(Config(), saved)["the attack makes no misclassified image correct"] == "it does 1"
     stuck = rows.assign(loss=rows["loss"].mask(rows["condition"] == "attack", 0.05))
-    assert checks(Config(), stuck)["the loss rises along the search"] == "it does not for 3 of 3 examples"
+    assert checks(Config(), stuck)["the loss rises along the attack"] == "it does not for 3 of 3 examples"
     noise = pd.DataFrame({"condition": "noise", "strength": [0.1, 0.2], "persistence": [0.5, 0.9], "id": 0})
     told = checks(Config(), pd.concat([rows, noise], ignore_index=True))["stronger noise changes more classes"]
     assert told is not None

@@ -1,4 +1,7 @@
-"""The task as a whole: a slow twin in float64, closed forms, rows that do not depend on the chunks, and what adaptive sampling saves."""
+"""The task as a whole: a slow twin in float64, and closed forms.
+
+Rows do not depend on the chunks, and adaptive sampling saves samples.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def rows_of(config: Config, model: Callable[[Tensor], Tensor], split: data.Split
 
 
 def assert_same_rows(rows: pd.DataFrame, wanted: pd.DataFrame) -> None:
-    """The same up to the order of the examples; float reductions to 1e-5, everything else exactly."""
+    """The same up to the order of the examples; float reductions to 1e-5, all else exactly."""
     keys = ["id", "kind", "condition", "radius"]
     pd.testing.assert_frame_equal(
         rows.sort_values(keys, ignore_index=True), wanted.sort_values(keys, ignore_index=True), rtol=1e-5, atol=1e-5
@@ -66,11 +69,11 @@ def assert_same_rows(rows: pd.DataFrame, wanted: pd.DataFrame) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ closed form
+# -------------------------------------------------------------------------------------- closed form
 
 
 def linear(shift: float) -> nn.Module:
-    """Two classes that differ by the mean of 64 pixels, with the boundary at a mean of 1/2 + shift."""
+    """Two classes that differ by the mean of 64 pixels; the boundary is at 1/2 + shift."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     model[1].weight.copy_(torch.randn((2, 64), generator=generator))
@@ -80,9 +83,10 @@ def linear(shift: float) -> nn.Module:
 
 
 def test_linear_model_around_genuine_adversarial_and_random_centres() -> None:
-    """Phi(m / (s |d|)) at each centre, where m is the margin there: the genuine one's less what the search took from it.
+    """Phi(m / (s |d|)) at each centre, where m is the margin there.
 
-    Noise, search and control must agree on what a margin is. 40 examples at one image see independent noise.
+    It is that of the genuine image less what the attack took from it. Noise, attack and control
+    must agree on what a margin is. 40 examples at one image see independent noise.
     """
     model, image, n, count = linear(2.0), torch.full((1, 8, 8), 0.5), 128, 40
     difference = (model[1].weight[0] - model[1].weight[1]).double()
@@ -90,7 +94,7 @@ def test_linear_model_around_genuine_adversarial_and_random_centres() -> None:
     batch = Batch(range(count), image.expand(count, 1, 8, 8), torch.zeros(count, dtype=torch.long))
     rows = pd.DataFrame(measured(config, model, batch))
     m = 2.0
-    assert 0.1 < m / float(difference.norm()) < 0.3  # the search fails, and ends on the sphere of 0.1
+    assert 0.1 < m / float(difference.norm()) < 0.3  # the attack fails, and ends on the sphere of 0.1
     assert not rows["found"][rows["condition"] != "genuine"].any()
     assert rows["distance"][rows["condition"] != "genuine"].to_numpy() == pytest.approx(0.1, abs=1e-6)
     for (condition, radius), group in rows[rows["radius"] > 0].groupby(["condition", "radius"]):
@@ -105,7 +109,7 @@ def test_linear_model_around_genuine_adversarial_and_random_centres() -> None:
         assert (group["accuracy"] == group["persistence"]).all()
 
 
-def test_the_search_succeeds_just_above_the_distance_to_the_boundary() -> None:
+def test_the_attack_succeeds_just_above_the_distance_to_the_boundary() -> None:
     model, image = linear(2.0), torch.full((1, 1, 8, 8), 0.5)
     difference = model[1].weight[0] - model[1].weight[1]
     for norm, size in (("L2", difference.norm()), ("Linf", difference.abs().sum())):
@@ -118,11 +122,11 @@ def test_the_search_succeeds_just_above_the_distance_to_the_boundary() -> None:
             assert (rows["centre"][adversarial] == int(factor > 1)).all()
 
 
-# -------------------------------------------------------------------------------------------------------------- slow twin
+# ---------------------------------------------------------------------------------------- slow twin
 
 
 def twin(config: Config, model: Classifier, split: data.Split, ids: Sequence[int]) -> pd.DataFrame:
-    """One loop over everything, in float64, with the same keyed directions. Only the search itself is not done again."""
+    """One loop in float64 with the same keyed directions; only the attack is not done once more."""
     exact = copy.deepcopy(model).double()
     table = []
     for example in ids:
@@ -243,7 +247,7 @@ def test_slow_twin(settings: dict[str, Any], convnet: Classifier, digits: data.S
             assert rows[name].tolist() == wanted[name].tolist(), name
 
 
-# --------------------------------------------------------------------------------------------------------- in any company
+# ----------------------------------------------------------------------------------- in any company
 
 
 @pytest.mark.parametrize(
@@ -257,7 +261,7 @@ def test_slow_twin(settings: dict[str, Any], convnet: Classifier, digits: data.S
 def test_rows_do_not_depend_on_chunks_or_order(
     settings: dict[str, Any], convnet: Classifier, digits: data.Split
 ) -> None:
-    """Every image that the network is asked - on the way of the search, and noisy - is the same, bit for bit."""
+    """All images that the network is asked, attacked and noisy, are the same, bit for bit."""
     config, ids = Config(radii=[0.1, 0.3], samples=40, **settings), list(range(100, 115))
 
     def measured(pieces: Sequence[Sequence[int]], **other: Any) -> tuple[pd.DataFrame, set[bytes]]:
@@ -290,7 +294,7 @@ def test_a_chunk_without_rows_joins_the_others(convnet: Classifier, digits: data
     assert nothing.dtypes.to_dict() == something.dtypes.to_dict()
 
 
-# ------------------------------------------------------------------------------------------------------------- conditions
+# --------------------------------------------------------------------------------------- conditions
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.15), ("L2", 0.8)])
@@ -330,7 +334,10 @@ def test_the_control_is_as_far_as_the_adversarial_image(
 
 
 def test_conditions_are_measured_with_the_same_noise(convnet: Classifier, digits: data.Split) -> None:
-    """The rows around the genuine image are the same with and without the other conditions; a wrong image's are all alike."""
+    """The rows around the genuine image are the same with and without the other conditions.
+
+    Those around a misclassified image are all alike.
+    """
     config = Config(samples=8, radii=[0.1, 0.2])
     rows = rows_of(config, convnet, digits, range(40))
     alone = rows_of(config.model_copy(update={"conditions": ["genuine"]}), convnet, digits, range(40))
@@ -356,11 +363,11 @@ def test_a_target_that_the_classifier_does_not_have(convnet: Classifier, digits:
     assert error.value.field == "target"
 
 
-# ------------------------------------------------------------------------------------------------------ adaptive sampling
+# -------------------------------------------------------------------------------- adaptive sampling
 
 
 def test_adaptive_sampling_takes_a_third_of_the_passes_or_fewer(convnet: Classifier, digits: data.Split) -> None:
-    """Against as many samples in every cell as the neediest one took: no fewer would do for the same largest interval."""
+    """Compared with giving every cell what the neediest took, for the same largest interval."""
     ids, tolerance = range(30), 0.05
     model = Recorder(convnet)
     rows = rows_of(Config(conditions=["genuine"], tolerance=tolerance), model, digits, ids)
@@ -386,11 +393,14 @@ def test_max_samples_ends_what_a_tolerance_does_not(convnet: Classifier, digits:
     assert_same_rows(rows, fixed)
 
 
-# ---------------------------------------------------------------------------------------------------------------- summary
+# ------------------------------------------------------------------------------------------ summary
 
 
 def test_summary() -> None:
-    """By hand: of four examples one is misclassified, and of the others two are fooled. One radius besides the centre."""
+    """By hand: of four examples one is misclassified, and of the others two are fooled.
+
+    There is one radius besides the centre.
+    """
     rows = pd.DataFrame(
         [
             (example, correct, condition, condition == "genuine" or fooled, "additive", radius, value)

@@ -1,4 +1,7 @@
-"""The task as a whole: pools of networks, a matrix whose entries are known, joint searches, and checks that fail when they should."""
+"""The task as a whole: pools of networks, a matrix whose entries are known, and joint attacks.
+
+And its checks, which fail when they should.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from tasks.transfer import RANDOM, Config, checks, measure, needs, summarise
 PIXELS, COUNT = 16, 7
 
 
-# ------------------------------------------------------------------------------------------------------------------- pool
+# --------------------------------------------------------------------------------------------- pool
 
 
 def test_a_pool_is_named_by_what_differs() -> None:
@@ -109,7 +112,7 @@ def test_settings_that_are_refused(settings: dict[str, Any], told: str) -> None:
         Config(**settings)
 
 
-def test_needs_are_every_network_and_every_search() -> None:
+def test_needs_are_every_network_and_every_attack() -> None:
     config = Config(networks=[{"network": "mlp"}, {"network": "linear"}], members=2, seed=3, split="train")
     wanted = needs(config)
     pool = config.pool()
@@ -128,7 +131,7 @@ def test_needs_are_every_network_and_every_search() -> None:
     assert len(needs(Config(networks=[{}], members=2))) == 4  # all but one of two is one
 
 
-# ------------------------------------------------------------------------------------------------------------ closed form
+# -------------------------------------------------------------------------------------- closed form
 
 
 def gaussian(seed: int, *shape: int) -> Tensor:
@@ -136,7 +139,7 @@ def gaussian(seed: int, *shape: int) -> Tensor:
 
 
 def plane(direction: Tensor, height: float = 0.5) -> nn.Module:
-    """The second class where direction * (x - 1/2) is above a height: the middle of the box is of the first."""
+    """Gives the second class where direction * (x - 1/2) is above a height; not in the middle."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 2)).requires_grad_(False)
     model[1].weight.copy_(torch.stack([-direction / 2, direction / 2]))
     model[1].bias.copy_(torch.tensor([1.0, -1.0]) * (height + float(direction.sum()) / 2) / 2)
@@ -189,7 +192,8 @@ def test_a_copy_is_always_fooled_and_a_network_that_looks_elsewhere_never() -> N
     assert held_out[f"all but {other}"] == [other]
     assert held_out[RANDOM] == [a, copy, other]
     scalars = summarise(config, rows)
-    # Of single searches: a to copy and back, out of 6 pairs. Of joint ones: two of three are fooled at the network left out.
+    # Single attacks: a to its copy and back, out of 6 pairs. Joint ones: two of three networks that
+    # are left out are fooled.
     assert scalars["transfer"] == pytest.approx(2 / 6)
     assert scalars["transfer_joint"] == pytest.approx(2 / 3)
     assert scalars["white_box"] == scalars["accuracy"] == 1
@@ -197,7 +201,10 @@ def test_a_copy_is_always_fooled_and_a_network_that_looks_elsewhere_never() -> N
 
 
 def test_flatness_is_how_often_noise_keeps_the_class() -> None:
-    """Phi(m / (sigma |d|)), with the margin m at the found image: the end of the ball, 0.4 from the image along the normal."""
+    """Phi(m / (sigma |d|)), with the margin m at the found image.
+
+    That is the end of the ball, 0.4 from the image along the normal.
+    """
     there = batch()
     model, sigma, samples = plane(FIRST), 0.1, 2000
     _, rows = rows_of([model, plane(SECOND)], there, noise=sigma, samples=samples)
@@ -226,7 +233,7 @@ def test_images_that_are_misclassified_are_marked_and_not_moved() -> None:
     assert "transfer_joint" not in scalars
 
 
-def test_the_control_goes_as_far_as_the_searches_on_average() -> None:
+def test_the_control_goes_as_far_as_the_attacks_on_average() -> None:
     there = batch()
     _, rows = rows_of(
         [plane(FIRST), plane(2 * FIRST, 0.9)], there, attack={"name": "fmn", "epsilon": None, "stop": None}
@@ -236,11 +243,14 @@ def test_the_control_goes_as_far_as_the_searches_on_average() -> None:
     assert not np.allclose(each["epochs 0"], each["epochs 1"])
 
 
-# ------------------------------------------------------------------------------------------------- summary and self-checks
+# -------------------------------------------------------------------------- summary and self-checks
 
 
 def planted() -> pd.DataFrame:
-    """Two networks, three examples. a fools b with example 0 only; b fools nobody; at example 2, b's search fails."""
+    """Two networks, three examples: a fools b with example 0 alone, and b fools nobody.
+
+    The attack on b fails at example 2.
+    """
     fooled = {("a", "a"): [1, 1, 1], ("a", "b"): [1, 0, 0], ("b", "a"): [0, 0, 1], ("b", "b"): [1, 1, 0]}
     lines = []
     for source in ("a", "b", RANDOM):
@@ -265,7 +275,8 @@ PAIR = Config(networks=[{}, {"epochs": 1}], members=1)
 
 def test_summary() -> None:
     scalars = summarise(PAIR, planted())
-    # Found elsewhere: three of a at b, of which one fools; two of b at a, none of which does (the third was not found).
+    # Found elsewhere: three of a at b, of which one fools; two of b at a, none of which does (the
+    # third was not found).
     wanted = {"accuracy": 1.0, "white_box": 5 / 6, "transfer": 1 / 5, "transfer_random": 0.0}
     # Flatness of the found images 0.2, 0.6, 0.9, 0.2, 0.6 and shares 1, 0, 0, 0, 0.
     ranks, shares = np.array([1.5, 3.5, 5, 1.5, 3.5]), np.array([5, 2.5, 2.5, 2.5, 2.5])
@@ -280,7 +291,7 @@ def test_checks_fail_when_they_should() -> None:
     rows = planted()
     first, second = (
         "what was found is found again from its stored form",
-        "moving at random fools less often than the search",
+        "moving at random fools less often than the attack",
     )
     assert checks(PAIR, rows) == {first: None, second: None}
     lost = rows.copy()
@@ -288,4 +299,4 @@ def test_checks_fail_when_they_should() -> None:
     assert checks(PAIR, lost) == {first: "not so for 1 of 6", second: None}
     lucky = rows.copy()
     lucky.loc[lucky["source"] == RANDOM, "fooled"] = True
-    assert checks(PAIR, lucky) == {first: None, second: "it fools 100.0%, the search 83.3%"}
+    assert checks(PAIR, lucky) == {first: None, second: "it fools 100.0%, the attack 83.3%"}

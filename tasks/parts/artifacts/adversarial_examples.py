@@ -1,4 +1,4 @@
-"""Adversarial examples as tasks ask for them: the request, the attack around each image, and what it leaves for each example."""
+"""Adversarial examples: what a task asks for, how the attack is run, and what it leaves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -20,29 +20,29 @@ from tasks.parts.attacks.common import checks
 from tasks.parts.attacks.common.security_curve import security_curve
 from tasks.parts.attacks.common.weight_noise import unseen_share, with_weight_noise
 from tasks.parts.batching import Batch
-from tasks.parts.data import load as data
+from tasks.parts.data.load import Split, take
 from tasks.parts.finite import NotFinite
 from tasks.parts.losses import joint
-from tasks.parts.models import build as models
 from tasks.parts.models import spaces
+from tasks.parts.models.build import build
 from tasks.parts.models.classifier import Classifier, hidden_stage
 from tasks.parts.own_code import explained
-from tasks.parts.settings import Positive, Settings, UserError
+from tasks.parts.settings import Positive, Settings, UserError, below
 from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
 from tasks.parts.user_code import is_own
 
 PER_EXAMPLE = True
 VERSION = 1
-"""Raised by hand when its numbers change on purpose."""
-DOING = "searching"
+DOING = "attacking"
 
 
 class Request(Settings):
     """Adversarial examples of one or several networks: all that decides them.
 
-    `networks` are fooled by the perturbations of one attack; the first says which images there are. With `radii` the attack is tried at
-    each radius of this ladder, for the smallest at which it succeeds, in place of its own radius.
+    One attack fools all `networks` at once; the first says which images there are. With `radii` the
+    attack does not use its own radius: it is tried along this ladder, for the smallest radius at
+    which it succeeds.
     """
 
     networks: tuple[Recipe, ...] = Field(min_length=1)
@@ -54,16 +54,17 @@ class Request(Settings):
 
     @property
     def ladder(self) -> tuple[float, ...] | None:
-        """The radii to try; none for an attack that finds the smallest perturbation, which says it for every radius."""
+        """The radii to try; None for an attack that minimises the perturbation, and needs none."""
         return self.radii if self.attack.fixed_radius else None
 
 
 def needs(request: Request) -> dict[str, Settings]:
+    """The classifier of each network, by its number."""
     return {str(number): classifier.Request(recipe=recipe) for number, recipe in enumerate(request.networks)}
 
 
-def identity(request: Request, root: str | None) -> dict[str, Any]:
-    """Defaults are written out, so that settings that mean the same are the same."""
+def identity(request: Request, root: str | None) -> dict[str, object]:
+    """What decides the examples, with defaults filled in, so that equal attacks are equal here."""
     attack, resolved = request.attack, request.attack.resolve()
     defaults = {} if is_of_library(attack.name) else arguments_of(attack.name)  # those of libraries need be no JSON
     arguments = {**defaults, "norm": attack.norm, **resolved.arguments}
@@ -81,51 +82,60 @@ def identity(request: Request, root: str | None) -> dict[str, Any]:
 
 
 def cost(request: Request) -> Mapping[str, int]:
+    """The work for one example."""
     return {"attacks": 1}
 
 
-def split(request: Request, root: str | None) -> data.Split:
-    return classifier.split_of(request.networks[0], request.split, root)
+def split(request: Request, root: str | None) -> Split:
+    """The images that are attacked."""
+    with below("recipe"):
+        return classifier.split_of(request.networks[0], request.split, root)
 
 
 def check(request: Request, root: str | None) -> None:
-    """Refuses options that the attack does not take, a layer that the network lacks, and a network that cannot be attacked."""
-    request.attack.try_options()
+    """Refuses options that the attack does not take, and networks that it cannot attack.
+
+    The latter include a network that lacks the layer whose space is attacked.
+    """
+    with below("attack"):
+        request.attack.try_options()
     kind, stage = spaces.parse(request.attack.space)
     if kind == "hidden" and stage is not None:
         try:
             hidden_stage(classifier.before_training(request.networks[0], root), stage)
         except UserError as error:
             raise UserError(error.message, "attack.space") from None
-    for recipe in request.networks:
-        _check_network(recipe, request, root)
+    with below("recipe"):
+        for recipe in request.networks:
+            _check_network(recipe, request, root)
 
 
 def _check_network(recipe: Recipe, request: Request, root: str | None) -> None:
-    """Refuses a network of the user's own, or with weights from a file, that cannot be attacked: see `checks`."""
+    """Refuses a network with code or weights of the user's own that cannot be attacked."""
     if not is_own(recipe.network) and recipe.weights in ("none", "DEFAULT"):
         return  # our networks return logits, which have gradients
-    with explained("recipe.network", recipe.network, own_code=is_own(recipe.network)):
+    with explained("network", recipe.network, own_code=is_own(recipe.network)):
         images_of = classifier.split_of(recipe, request.split, root)
-        images, labels = data.take(images_of, images_of.ids[: checks.PROBES])
+        images, labels = take(images_of, images_of.ids[: checks.PROBES])
         options, content = json.dumps(recipe.network_options), of_recipe(recipe, root)["weights"]
         shape, classes = images_of.shape, len(images_of.classes)
         model = _as_trained(recipe.network, options, recipe.weights, content, shape, classes)
         try:
             checks.check_network(model, images, labels, follows=request.attack.capabilities.gradients)
         except (UserError, NotFinite) as error:
-            raise UserError(f"{recipe.network}: {error.message}", "recipe.network") from None
+            raise UserError(f"{recipe.network}: {error.message}", "network") from None
 
 
 @lru_cache(maxsize=4)
 def _as_trained(
     network: str, options: str, weights: str, _content: str, shape: tuple[int, int, int], classes: int
 ) -> Classifier:
-    """The network as it will be, as far as that can be told before the training.
+    """The network as it will be, as far as that is known before training.
 
-    Untrained weights are moved a little: a network may well begin with zeros, through which no gradient flows, and not stay there.
+    Untrained weights are moved a little. A network may well begin with zeros, through which no
+    gradient flows, and not stay there.
     """
-    model = models.build(network, shape, classes, weights=weights, options=json.loads(options)).eval()
+    model = build(network, shape, classes, weights=weights, options=json.loads(options)).eval()
     if weights == "none":
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
@@ -135,8 +145,9 @@ def _as_trained(
 
 
 def make(request: Request, given: Given, batch: Batch) -> dict[str, Tensor]:
+    """The adversarial examples of a batch: the fields of `AdversarialExamples` by name."""
     networks = [given[name] for name in needs(request)]
-    found = search(
+    found = run_attack(
         request.attack,
         networks,
         batch.images,
@@ -150,6 +161,7 @@ def make(request: Request, given: Given, batch: Batch) -> dict[str, Tensor]:
 
 
 def load(request: Request, saved: Saved, device: str) -> AdversarialExamples:
+    """The saved examples as tensors; they are copies."""
     return AdversarialExamples(
         **{field.name: torch.tensor(saved.arrays[field.name], device=device) for field in fields(AdversarialExamples)}
     )
@@ -160,14 +172,19 @@ class AdversarialExamples:
     """What an attack left for B examples.
 
     Attributes:
-        points: (B, ...) the best point found: an image in [0, 1], or a point of the search's space (`spaces`).
-        success: (B,) bool: the point is not given its label, or is given the target; by every network, where there are several.
-        distance: (B,) how far it is from where it began, in the search's norm and the units of its space; 0 where the image was
-            misclassified to begin with.
-        radius: (B,) the smallest radius at which the search succeeded: of the ladder where there was one, else the attack's, else the
-            distance. Infinite where it failed, 0 where the image was misclassified to begin with.
-        forwards, backwards: (B,) passes of a network.
-        unseen: (B,) share of noisy networks, not met in the search, that the point fools; NaN without weight noise.
+        points: (B, ...) the best point found: an image in [0, 1], or a point of the attacked space
+            (`spaces`).
+        success: (B,) bool: the network gives the point another class than its label, or the target
+            if there is one; of several networks all do.
+        distance: (B,) how far the point is from where it began, in the attack's norm and the units
+            of its space; 0 where the image was misclassified to begin with.
+        radius: (B,) the smallest radius at which the attack succeeded: of the ladder if there was
+            one, else the attack's, else the distance. Infinite where it failed, 0 where the image
+            was misclassified to begin with.
+        forwards: (B,) forward passes of a network.
+        backwards: (B,) backward passes.
+        unseen: (B,) share of noisy networks, not met in the attack, that the point fools; NaN
+            without weight noise.
     """
 
     points: Tensor
@@ -178,7 +195,8 @@ class AdversarialExamples:
     backwards: Tensor
     unseen: Tensor
 
-    def __getitem__(self, rows: Any) -> AdversarialExamples:
+    def __getitem__(self, rows: Tensor) -> AdversarialExamples:
+        """Those of some examples, by their rows (b,)."""
         return AdversarialExamples(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
@@ -190,10 +208,11 @@ class Together(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, M, K)."""
         return torch.stack([network(x) for network in self.networks], 1)
 
 
-def search(
+def run_attack(
     attack: Attack,
     networks: Sequence[nn.Module],
     images: Tensor,
@@ -204,28 +223,32 @@ def search(
     seed: int = 0,
     batch: int | None = None,
 ) -> AdversarialExamples:
-    """Searches around each image, in the space that the attack names.
+    """Attacks each image, in the space that the attack names.
 
     Args:
-        networks: one, or several that are to be fooled at once, with the same classes; in evaluation mode.
+        attack: its settings.
+        networks: one, or several that are to be fooled at once, with the same classes; in
+            evaluation mode.
         images: (B, C, H, W) in [0, 1].
         labels: (B,) true classes.
         ids: the examples' ids, which key the random numbers.
-        radii: ladder of radii in place of the attack's; for an attack at a fixed radius.
+        radii: a ladder in place of the attack's radius, for an attack with a fixed radius.
+        seed: keys the random numbers, too.
         batch: images in one pass; chosen for the device where None.
 
     Raises:
-        UserError: for a network, images or labels that cannot be searched with.
+        UserError: the network, the images or the labels are not as an attack needs them.
     """
     model = networks[0] if len(networks) == 1 else Together(networks)
     space = space_of(attack, networks)
     targets = None if attack.target is None else torch.full_like(labels, attack.target)
     resolved = attack.resolve()
-    arguments = {**resolved.arguments} | {"seed": seed, "ids": ids, "batch": batch, "targets": targets}
+    arguments = {**resolved.arguments, "seed": seed, "ids": ids, "batch": batch, "targets": targets}
     if attack.space != "pixel":
         arguments["box"] = space.box
     if len(networks) > 1 and attack.joint != "mean" and "loss" in arguments_of(attack.name):
-        arguments["loss"] = joint(arguments.get("loss", arguments_of(attack.name)["loss"]), attack.joint)
+        loss = (arguments if "loss" in arguments else arguments_of(attack.name))["loss"]
+        arguments["loss"] = joint(loss, attack.joint)
     function = resolved.function
     arguments = {name: value for name, value in arguments.items() if name in parameters_of(attack.name)}
     with torch.no_grad():
@@ -259,16 +282,16 @@ def search(
 
 
 def space_of(attack: Attack, networks: Sequence[nn.Module]) -> spaces.Space:
-    """The space that an attack searches in.
+    """The space in which an attack moves.
 
     Raises:
-        UserError: a hidden space of several networks at once, or one that the network does not have.
+        UserError: it is a hidden space of several networks at once, or one that the network lacks.
     """
     kind, _ = spaces.parse(attack.space)
     if kind == "pixel":
         return spaces.pixels(networks[0] if len(networks) == 1 else Together(networks))
     if len(networks) > 1:
-        raise UserError("several networks share no hidden space; search for all at once in pixel", "attack.space")
+        raise UserError("several networks share no hidden space; attack all at once in pixel", "attack.space")
     network = networks[0]
     if not isinstance(network, Classifier):
         raise UserError(f"a {type(network).__name__} has no hidden spaces, a Classifier has", "attack.space")

@@ -7,21 +7,24 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tasks.parts.artifacts.common.kind import Attachment, Given, Product, Progress, Saved
-from tasks.parts.data import load as data
+from tasks.parts.data.load import Split, choose, is_own_code, take
+from tasks.parts.data.load import check as check_dataset
+from tasks.parts.data.load import load as load_split
 from tasks.parts.finite import NotFinite
-from tasks.parts.models import build as models
+from tasks.parts.models.build import NETWORKS, build
+from tasks.parts.models.build import check as check_network
 from tasks.parts.models.classifier import Classifier
 from tasks.parts.models.spaces import magnitudes
 from tasks.parts.own_code import explained
-from tasks.parts.settings import Settings, UserError
+from tasks.parts.settings import Settings, UserError, below
 from tasks.parts.training import adversarial_augmentation, augmentation_tiles, training
 from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
@@ -29,12 +32,12 @@ from tasks.parts.user_code import is_own
 
 PER_EXAMPLE = False
 VERSION = 1
-"""Raised by hand when its numbers change on purpose."""
 DOING = "training"
 
 EXAMPLES_FOR_MAGNITUDES = 512
+"""Training images over which the typical magnitudes of hidden spaces are taken."""
 SMALL = 10_000_000
-"""Parameters up to which a network is tried out with memory for them."""
+"""Parameters up to which a network of ours is tried out with memory for them."""
 
 
 class Request(Settings):
@@ -43,7 +46,7 @@ class Request(Settings):
     recipe: Recipe
     weights: str = Field(
         default_factory=lambda given: _full_path(given["recipe"].weights),
-        description="the recipe's, a file by its full path: workers have a working folder of their own",
+        description="the recipe's, a file by its full path: each worker has another working folder",
     )
 
 
@@ -51,40 +54,68 @@ def _full_path(weights: str) -> str:
     return weights if weights in ("none", "DEFAULT") else str(Path(weights).expanduser().absolute())
 
 
+class Facts(BaseModel):
+    """What is kept of a classifier beside its weights.
+
+    Attributes:
+        shape: of an image, (C, H, W).
+        classes: number of classes.
+        magnitudes: typical magnitudes of the hidden spaces; none if the network has no such spaces.
+        test: loss and accuracy on the test split.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    magnitudes: tuple[float, ...]
+    test: dict[str, float]
+
+
 def needs(request: Request) -> dict[str, Settings]:
+    """The network from which the training starts, if it is finetuned."""
     base = request.recipe.finetune_from
     return {} if base is None else {"start": Request(recipe=base)}
 
 
-def identity(request: Request, root: str | None) -> dict[str, Any]:
-    """What is switched off, such as an augmentation of probability 0, does not count: it makes the same network."""
-    return of_recipe(request.recipe.effective(), root)
+def identity(request: Request, root: str | None) -> dict[str, object]:
+    """What decides the network. What is switched off, such as an augmentation, does not count."""
+    with below("recipe"):
+        return of_recipe(request.recipe.effective(), root)
 
 
 def cost(request: Request) -> Mapping[str, int]:
+    """The work of its training."""
     return {"networks to train": 1, "epochs": request.recipe.epochs}
 
 
 def check(request: Request, root: str | None) -> None:
-    """Refuses data, weights and a network that are not there, or do not fit each other."""
-    recipe = request.recipe
-    with explained("recipe.dataset", recipe.dataset, own_code=data.is_own_code(recipe.dataset)):
-        data.check(recipe.dataset, root=root)
+    """Refuses data, weights or a network that do not exist, or do not fit each other."""
+    with below("recipe"):
+        _check(request.recipe, root)
+
+
+def _check(recipe: Recipe, root: str | None) -> None:
+    with explained("dataset", recipe.dataset, own_code=is_own_code(recipe.dataset)):
+        check_dataset(recipe.dataset, root=root)
         split = split_of(recipe, "test", root)
         if recipe.train_examples is not None:
-            data.choose(split_of(recipe, "train", root), recipe.train_examples, field="recipe.train_examples")
-    with explained("recipe.weights", recipe.weights):
-        models.check(recipe.network, weights=recipe.weights, options=recipe.network_options)
+            choose(split_of(recipe, "train", root), recipe.train_examples, field="train_examples")
+    with explained("weights", recipe.weights):
+        check_network(recipe.network, weights=recipe.weights, options=recipe.network_options)
     weights = "none" if recipe.weights == "DEFAULT" else recipe.weights  # nothing is downloaded yet
     options = json.dumps(recipe.network_options)
-    with explained("recipe.network", recipe.network, own_code=is_own(recipe.network)):
+    with explained("network", recipe.network, own_code=is_own(recipe.network)):
         _fit(recipe.network, options, weights, recipe.freeze_backbone, split.shape, len(split.classes))
     if recipe.adversarial_augmentation.space != "pixel":
         adversarial_augmentation.check(recipe, before_training(recipe, root))
 
 
 def make(request: Request, given: Given, root: str | None, device: str) -> Iterator[Progress | Product]:
-    recipe = request.recipe.model_copy(update={"weights": request.weights})
+    """Trains the network; yields its numbers after every epoch."""
+    with below("recipe"):
+        yield from _made(request.recipe.model_copy(update={"weights": request.weights}), given, root, device)
+
+
+def _made(recipe: Recipe, given: Given, root: str | None, device: str) -> Iterator[Progress | Product]:
     train = split_of(recipe, "train", root)
     start = given["start"].state_dict() if "start" in given else None
     model = training.untrained(recipe, train, start)
@@ -94,47 +125,43 @@ def make(request: Request, given: Given, root: str | None, device: str) -> Itera
         loss, accuracy = training.score(model, split_of(recipe, "test", root), device)
     except NotFinite as error:
         raise NotFinite(f"{error.message} for images of the test split") from error
-    facts = {
-        "shape": train.shape,
-        "classes": len(train.classes),
-        "magnitudes": _magnitudes(model, train, device),
-        "test": {"loss": loss, "accuracy": accuracy},
-    }
+    facts = Facts(
+        shape=train.shape,
+        classes=len(train.classes),
+        magnitudes=_magnitudes(model, train, device),
+        test={"loss": loss, "accuracy": accuracy},
+    )
     shown = augmentation_tiles.of(recipe, model, train)
     attachments = {} if shown is None else {"augmentation": Attachment(*shown)}
-    yield Product({name: value.cpu().numpy() for name, value in model.state_dict().items()}, facts, attachments)
+    arrays = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    yield Product(arrays, facts.model_dump(), attachments)
 
 
 def load(request: Request, saved: Saved, device: str) -> Classifier:
     """The network in evaluation mode, without gradients of its parameters."""
-    recipe, shape = request.recipe, tuple(saved.facts["shape"])
-    model = models.build(
-        recipe.network,
-        shape,
-        saved.facts["classes"],
-        mean=(0.0,) * shape[0],
-        std=(1.0,) * shape[0],
-        options=recipe.network_options,
-    )
+    recipe, facts = request.recipe, Facts.model_validate(saved.facts)
+    mean, std = (0.0,) * facts.shape[0], (1.0,) * facts.shape[0]  # the state has the true ones
+    with below("recipe"):
+        model = build(recipe.network, facts.shape, facts.classes, mean=mean, std=std, options=recipe.network_options)
     model.load_state_dict({name: torch.tensor(value) for name, value in saved.arrays.items()})  # torch.tensor copies
-    model.magnitudes = tuple(saved.facts["magnitudes"])
+    model.magnitudes = facts.magnitudes
     return model.to(device).eval().requires_grad_(False)
 
 
-def split_of(recipe: Recipe, split: str, root: str | None) -> data.Split:
+def split_of(recipe: Recipe, split: str, root: str | None) -> Split:
     """The images that a recipe's network classifies."""
-    return data.load(recipe.dataset, split, root=root, image_size=recipe.image_size, classes=recipe.classes)
+    return load_split(recipe.dataset, split, root=root, image_size=recipe.image_size, classes=recipe.classes)
 
 
 def before_training(recipe: Recipe, root: str | None) -> Classifier:
-    """The recipe's network with weights of some kind: its layers can be told only of such a one."""
+    """The recipe's network with arbitrary weights: a network must be built to know its layers."""
     split = split_of(recipe, "test", root)
     return _built(recipe.network, json.dumps(recipe.network_options), split.shape, len(split.classes))
 
 
 @lru_cache(maxsize=4)
 def _built(network: str, options: str, shape: tuple[int, int, int], classes: int) -> Classifier:
-    return models.build(network, shape, classes, options=json.loads(options)).eval()
+    return build(network, shape, classes, options=json.loads(options)).eval()
 
 
 @lru_cache
@@ -145,18 +172,18 @@ def _fit(network: str, options: str, weights: str, freeze: bool, shape: tuple[in
     "meta". The first operation there makes torch load its compiler, which takes two seconds.
     """
     given = json.loads(options)
-    with_memory = is_own(network) or (network in models.names() and _size(network, given, shape, classes) <= SMALL)
+    with_memory = is_own(network) or (network in NETWORKS.names() and _size(network, given, shape, classes) <= SMALL)
     with torch.device("cpu" if with_memory else "meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights that are copied to nowhere
-        models.build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=given)
+        build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=given)
 
 
 def _size(network: str, options: Mapping[str, float], shape: tuple[int, int, int], classes: int) -> int:
     """The parameters of a network of ours; 0 where it cannot be built."""
     with torch.device("meta"), _Undrawn():
         try:
-            built = models.NETWORKS.module(network).build(shape=shape, classes=classes, **options)
-        except Exception:  # `models.build` says what is wrong
+            built = NETWORKS.module(network).build(shape=shape, classes=classes, **options)
+        except Exception:  # `build` says what is wrong
             return 0
     return sum(parameter.numel() for parameter in built.parameters())
 
@@ -174,9 +201,9 @@ class _Undrawn(TorchFunctionMode):
         return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
-def _magnitudes(model: Classifier, split: data.Split, device: str) -> tuple[float, ...]:
-    """Of the hidden spaces, over the first training images; none for a network that has no hidden spaces."""
-    images, _ = data.take(split, split.ids[:EXAMPLES_FOR_MAGNITUDES], device=device)
+def _magnitudes(model: Classifier, split: Split, device: str) -> tuple[float, ...]:
+    """The magnitudes of the hidden spaces, if it has any, over the first training images."""
+    images, _ = take(split, split.ids[:EXAMPLES_FOR_MAGNITUDES], device=device)
     try:
         return magnitudes(model, images)
     except UserError:

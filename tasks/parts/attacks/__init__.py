@@ -1,4 +1,6 @@
-"""Attacks: searches for adversarial examples, one function a file, each from a batch to an `AttackResult`.
+"""Attacks: searches for adversarial examples.
+
+Each file has one attack: a function from a batch to an `AttackResult`.
 
 >>> from tasks.parts.attacks import fmn
 >>> fmn.__module__

@@ -1,21 +1,25 @@
-"""The smallest L2 perturbation by an augmented Lagrangian (after Rony, Granger, Pedersoli and Ben Ayed 2021, "Augmented Lagrangian
-adversarial attacks").
+"""ALMA: the smallest L2 perturbation by an augmented Lagrangian.
 
-With r the way to the boundary of the model that is linear at the image, and the constraint y = margin / margin at the image, which is 1
-at the image and negative beyond the boundary, each example descends
+After Rony, Granger, Pedersoli and Ben Ayed 2021, "Augmented Lagrangian adversarial attacks". With r
+the way to the boundary of the model that is linear at the image, and the constraint y = margin /
+margin at the image, which is 1 at the image and negative beyond the boundary, each example descends
 
-    (|delta| / r)^2 + P(y),    P(y) = mu y + mu rho y^2 + rho^2 y^3 / 6  where y >= 0,    mu y / (1 - rho y)  where y < 0
+    (|delta| / r)^2 + P(y),    P(y) = mu y + mu rho y^2 + rho^2 y^3 / 6    where y >= 0
+                                      mu y / (1 - rho y)                   where y < 0
 
     multiplier:  mu  <- smoothing mu + (1 - smoothing) P'(y)       at every step
-    penalty:     rho <- growth rho                                 every 10 steps, where y > 0 has not fallen below 0.95 of what it was
-    delta:       delta - step_size_k gradient / rms                clipped so that image + delta stays in the box
+    penalty:     rho <- growth rho                                 every 10 steps, see below
+    delta:       delta - step_size_k gradient / rms                clipped to the box
 
-`rms` is the root of a running mean of each number's squared gradient, and step_size_k falls exponentially from the step on at which the
-walk was first beyond the boundary. The mean begins at ten times the squared norm of the whole first gradient, next to which one number's
-is nothing: the first steps go along the gradient itself, ever longer, and only later ones are evened out. Outside, the constraint grows
-heavier, and inside lighter, until the walk goes along the boundary; its last steps are those of `boundary_walk`, from the shortest
-perturbation so far. The paper's constraint is the difference of logits ratio, its first step of a given length; with y and r as here
-nothing depends on the scale of logits and pixels.
+The penalty grows where y > 0 has not fallen below 0.95 of what it was 10 steps before. `rms` is the
+root of a running mean of each number's squared gradient, and step_size_k falls exponentially from
+the step on at which the walk was first beyond the boundary. The mean begins at ten times the
+squared norm of the whole first gradient, next to which one number's is nothing: the first steps go
+along the gradient itself, ever longer, and only later ones are evened out. Outside, the constraint
+grows heavier, and inside lighter, until the walk goes along the boundary; its last steps are those
+of `boundary_walk`, from the shortest perturbation so far. The paper's constraint is the difference
+of logits ratio, its first step of a given length; with y and r as here nothing depends on the scale
+of logits and pixels.
 """
 
 from __future__ import annotations
@@ -68,27 +72,33 @@ def alma(
     box: Box = PIXELS,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image in L2.
+    """Searches the misclassified point that is nearest, in L2, to each image.
+
+    With `targets`, it searches the nearest point that is given its target instead.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
+            one point, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
         steps: gradient steps, at least 1.
-        step_size, last_step_size: length of the first step, in ways to the boundary of the linear model, and what it falls to.
+        step_size: length of the first step, in ways to the boundary of the linear model.
+        last_step_size: what it falls to.
         smoothing: share of the multiplier that stays at a step.
         rms: share of the mean squared gradient that stays at a step.
         growth: of the penalty where the constraint is not getting better.
-        polish: how many of the steps, the last ones, go along the boundary, see `boundary_walk`; at most half of them do.
-        loss: whose gradient stands for that of the constraint, see `losses`; one of another scale makes the constraint lighter or
-            heavier.
+        polish: how many of the steps, the last ones, go along the boundary, see `boundary_walk`; at
+            most half of them do.
+        loss: whose gradient stands for that of the constraint, see `losses`; one of another scale
+            makes the constraint lighter or heavier.
         halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
         targets: (N,) classes to reach; any other class than the label where None.
         box: the least and the largest number that a point may have.
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `AttackResult`, with distances in L2; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`, with distances in L2; where the search failed, the perturbation that came
+        nearest, by margin, to success.
 
     Raises:
         UserError: as `check_arguments`; an unknown loss.
@@ -167,7 +177,7 @@ class _Descent:
         self.found = torch.where(iterate.fooled, self.found.clamp_max(iterate.number), self.found)
 
     def direction(self, iterate: Iterate, rms: float) -> Tensor:
-        """The gradient of what is descended (B, ...), each number over the root of its mean square."""
+        """The gradient of what is descended (B, ...), each number over its running `rms`."""
         weight = _slope(self.y(iterate), self.mu, self.rho) / self.margin
         gradient = 2 * iterate.delta / per_example(self.way**2, iterate.delta)
         gradient = gradient - per_example(weight, iterate.delta) * iterate.gradient

@@ -1,15 +1,18 @@
-"""Auto-PGD: projected gradient ascent that chooses its own step size (Croce and Hein 2020, "Reliable evaluation of adversarial
-robustness with an ensemble of diverse parameter-free attacks").
+"""Auto-PGD: projected gradient ascent that chooses its own step size.
 
-From x_0, with the step size eta = 2 epsilon at first, P the projection onto ball and box, and the momentum a = 0.75:
+Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+parameter-free attacks". From x_0, with the step size eta = 2 epsilon at first, P the projection
+onto ball and box, and the momentum a = 0.75:
 
     z       = P(x_k + eta direction(gradient of the loss at x_k))
     x_{k+1} = P(x_k + a (z - x_k) + (1 - a) (x_k - x_{k-1})),    x_1 = z
 
-At checkpoints, which come closer and closer, eta is halved and the walk goes back to its best point, if since the last checkpoint the
-loss rose in less than 3 of 4 steps, or if eta was not halved there and the best loss has not risen since.
+At checkpoints, which come closer and closer, eta is halved and the walk goes back to its best
+point, if since the last checkpoint the loss rose in less than 3 of 4 steps, or if eta was not
+halved there and the best loss has not risen since.
 
-Examples leave the batch once they are fooled, and the next ones take their place (`active_batch`); each slot has its own step size.
+Examples leave the batch once they are fooled, and the next ones take their place (`active_batch`);
+each slot has its own step size.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from tasks.parts.geometry.balls import (
     PIXELS,
     Ball,
     Box,
-    ascent_direction,
+    ascent_step,
     clipped,
     inside,
     per_example,
@@ -47,7 +50,7 @@ ATTACK = Capabilities(norms=get_args(Ball), radius="fixed")
 
 MOMENTUM = 0.75
 RISING = 0.75
-"""The share of steps between two checkpoints in which the loss must rise for the step size to stay."""
+"""The step size stays where the loss rose in this share of the steps between two checkpoints."""
 
 
 def apgd(
@@ -68,35 +71,42 @@ def apgd(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image.
+    """Searches a misclassified point within `epsilon` of each image.
+
+    With `targets`, it searches a point that is given its target instead.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
+            one point, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
         epsilon: radius of the ball, pixel units; one for all, or one each (N,).
         norm: of the ball.
         steps: gradient steps a walk.
-        restarts: walks; the first starts at the image itself, the others at points uniform in the ball.
-        start: (N, ...) the perturbations at which the first walk begins instead, once the image has been evaluated; those outside ball
-            and box are projected.
-        loss: what is maximised, by name or as a function of one's own, see `losses`: the cross-entropy, the logit margin, or the
-            difference of logits ratio (DLR).
-        targets: (N,) classes to reach; any other class than the label where None. The loss is then the targeted one.
-        target_classes: where it is n > 0, each restart is n walks, which aim in turn at the n classes other than the label that are
-            the most likely at the image (of M networks: of the largest mean log-probability), with the targeted loss; whatever other
-            class is met on the way counts.
+        restarts: walks; the first starts at the image itself, the others at points uniform in the
+            ball.
+        start: (N, ...) the perturbations at which the first walk begins instead, once the image has
+            been evaluated; those outside ball and box are projected.
+        loss: what is maximised, by name or as a function of one's own, see `losses`: the
+            cross-entropy, the logit margin, or the difference of logits ratio (DLR).
+        targets: (N,) classes to reach; any other class than the label where None. The loss is then
+            the targeted one.
+        target_classes: where it is n > 0, each restart is n walks, which aim in turn at the n
+            classes other than the label that are the most likely at the image (of M networks: of
+            the largest mean log-probability), with the targeted loss; whatever other class is met
+            on the way counts.
         box: the least and the largest number that a point may have.
         ids: the examples' ids, which key the random starts; 0, 1, ... where None.
         seed: keys the random starts.
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `AttackResult`; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`; where the search failed, the perturbation that came nearest, by margin, to
+        success.
 
     Raises:
-        UserError: as `check_arguments`; both `targets` and `target_classes`; more target classes than other classes; too few classes
-            for the DLR.
+        UserError: as `check_arguments`; both `targets` and `target_classes`; more target classes
+            than other classes; too few classes for the DLR.
     """
     check_arguments("apgd", images, labels, epsilon=epsilon, norm=norm, norms=ATTACK.norms, targets=targets, box=box)
     if targets is not None and target_classes:
@@ -150,7 +160,11 @@ def apgd(
 
 
 class _Walk(NamedTuple):
-    """Where each slot is on its walk. Zero at the start of an example; of a further walk only what `_checked` does not set anew."""
+    """Where each slot is on its walk.
+
+    All is zero at the start of an example; at the start of a further walk only what `_checked` does
+    not set anew.
+    """
 
     number: Tensor  # (S,) walks of this example before this one
     step: Tensor  # (S,) k
@@ -173,7 +187,11 @@ class _Walk(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Of each step k of a walk, (steps + 1,): whether it is a checkpoint, and how many steps the last one lies back."""
+    """The checkpoints of a walk.
+
+    For each step k, (steps + 1,): whether it is a checkpoint, and how many steps the last one lies
+    back.
+    """
 
     check: Tensor
     since: Tensor
@@ -189,9 +207,10 @@ class _Plan(NamedTuple):
 
 
 def checkpoints(steps: int) -> list[int]:
-    """The steps at which the step size is thought over.
+    """The steps after which the step size may be halved.
 
-    They are ceil(p_j steps) with p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), the first left out.
+    They are ceil(p_j steps) with p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03,
+    0.06), the first left out.
 
     >>> checkpoints(100), checkpoints(10)
     ([22, 41, 57, 70, 80, 87, 93, 99], [3, 5, 6, 7, 8, 9, 10])
@@ -213,7 +232,9 @@ def _height(logits: Tensor, *, loss: Loss | Objective, labels: Tensor, targets: 
 
 
 def _checked(walk: _Walk, value: Tensor, gradient: Tensor, first_size: Tensor, plan: _Plan) -> tuple[_Walk, Tensor]:
-    """Takes the loss at x_k into account, and at checkpoints halves the step size and goes back to the best point, or not.
+    """Takes the loss at x_k into account.
+
+    At checkpoints it halves the step size and goes back to the best point, or not.
 
     Returns:
         The walk, and the gradient to follow.
@@ -248,12 +269,9 @@ def _checked(walk: _Walk, value: Tensor, gradient: Tensor, first_size: Tensor, p
 
 def _moved(walk: _Walk, gradient: Tensor, here: Tensor, radius: Tensor, norm: Ball, box: Box) -> _Walk:
     """One step from x_k to x_{k+1}."""
-
-    def within(delta: Tensor) -> Tensor:
-        return inside(here, delta, radius, norm, box)
-
-    straight = within(walk.delta + per_example(walk.step_size, gradient) * ascent_direction(gradient, norm))
+    size = per_example(walk.step_size, gradient)
+    straight = ascent_step(here, walk.delta, gradient, epsilon=radius, step_size=size, norm=norm, box=box)
     momentum = MOMENTUM * (straight - walk.delta) + (1 - MOMENTUM) * (walk.delta - walk.previous)
     first = per_example(walk.step == 0, gradient)
-    moved = torch.where(first, straight, within(walk.delta + momentum))
+    moved = torch.where(first, straight, inside(here, walk.delta + momentum, radius, norm, box))
     return walk._replace(step=walk.step + 1, delta=moved, previous=walk.delta)

@@ -1,19 +1,23 @@
-"""An ensemble: the attacks that fit, in turn, each on the examples that are still standing (after AutoAttack: Croce and Hein 2020,
-"Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks").
+"""An ensemble within a radius: several attacks in turn, each on the examples still standing.
 
-    L-inf, L2   Auto-PGD with the cross-entropy; Auto-PGD with the targeted DLR towards each of the most likely other classes;
+After AutoAttack (Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an
+ensemble of diverse parameter-free attacks").
+
+    L-inf, L2   Auto-PGD with the cross-entropy;
+                Auto-PGD with the targeted DLR towards each of the most likely other classes;
                 Square Attack on images, FMN on points of other spaces
     L1          PGD with the cross-entropy; PGD with the DLR, restarted; FMN
 
-With less than four classes, which the targeted DLR wants (the DLR: three), the logit margin takes its place. Where targets are given,
-all stages aim at them. The attack without gradients comes last, and few examples are left for it.
+With less than four classes, which the targeted DLR wants (the DLR: three), the logit margin takes
+its place. Where targets are given, all stages aim at them. The attack without gradients comes last,
+and few examples are left for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -52,17 +56,21 @@ def auto(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image, with several attacks.
+    """Searches a misclassified point within `epsilon` of each image, with several attacks.
+
+    With `targets`, it searches a point that is given its target instead.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
+            one point, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
         epsilon: radius of the ball, pixel units; one for all, or one each (N,).
         norm: of the ball.
         steps: gradient steps of each walk.
         restarts: walks of each attack, and towards each class.
-        target_classes: how many other classes are aimed at, the most likely first; all where there are not so many.
+        target_classes: how many other classes are aimed at, the most likely first; all where there
+            are not so many.
         queries: of the Square Attack; 0 leaves the last stage out, whichever it is.
         targets: (N,) classes to reach; any other class than the label where None.
         box: the least and the largest number that a point may have.
@@ -71,7 +79,8 @@ def auto(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `AttackResult`, with the passes of all stages; where all failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`, with the passes of all stages; where all failed, the perturbation that came
+        nearest, by margin, to success.
 
     Raises:
         UserError: as `check_arguments`.
@@ -95,7 +104,7 @@ def auto(
         if not len(left):
             break
         here, label, aims = images[left], labels[left], None if targets is None else targets[left]
-        how: dict[str, Any] = {"norm": norm, "targets": aims, "batch": batch}
+        how: dict[str, object] = {"norm": norm, "targets": aims, "batch": batch}
         if stage.func is not fmn:
             how |= {"epsilon": radius[left], "ids": [ids[row] for row in left.tolist()], "seed": seed}
         if stage.func is not square:

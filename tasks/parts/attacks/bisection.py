@@ -1,14 +1,20 @@
-"""The smallest perturbation by bisection: for each example the least radius at which Auto-PGD (`apgd`; Croce and Hein 2020, "Reliable
-evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks") still succeeds.
+"""The smallest perturbation by bisection of the radius at which Auto-PGD still succeeds.
 
-    bracket:    radius <- 2 |margin| / |gradient|_dual        twice the way to the boundary of the linear model,
-                radius <- 2 radius                            until a search succeeds
-    bisection:  radius <- (low + high) / 2                    between the largest radius that failed since the last success below
-                                                              it (0 at first) and the length of the shortest success
+Auto-PGD is `apgd` (Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an
+ensemble of diverse parameter-free attacks"). For each example
 
-and at last along the straight way to the image, see `to_boundary`. After the first success each search begins at the shortest
-perturbation that succeeded, projected onto the smaller ball; that is what makes short walks do. A search that succeeds ends there and
-is cheap, so the first radius may well be too large.
+    bracket:    radius <- 2 |margin| / |gradient|_dual      twice the way to the boundary of the
+                                                            linear model,
+                radius <- 2 radius                          until a search succeeds
+    bisection:  radius <- (low + high) / 2                  between the largest radius that failed
+                                                            since the last success below it (0 at
+                                                            first) and the length of the shortest
+                                                            success
+
+and at last along the straight way to the image, see `to_boundary`. After the first success each
+search begins at the shortest perturbation that succeeded, projected onto the smaller ball; that is
+what makes short walks do. A search that succeeds ends there and is cheap, so the first radius may
+well be too large.
 """
 
 from __future__ import annotations
@@ -38,7 +44,10 @@ ATTACK = Capabilities(norms=get_args(Ball), radius="smallest", weight_noise=Fals
 LEAST = 2.0**-12
 """The smallest first radius, for images that are all but on the boundary."""
 DOUBLINGS = 12
-"""After so many failures in a row at the start, or one at the widest radius of the box, an example is given up."""
+"""After so many failures in a row at the start an example is given up.
+
+One failure at the widest radius of the box is enough.
+"""
 
 
 def bisection(
@@ -58,10 +67,13 @@ def bisection(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image.
+    """Searches the misclassified point that is nearest to each image.
+
+    With `targets`, it searches the nearest point that is given its target instead.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
+            one point, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
         norm: that is to be small.
@@ -77,7 +89,8 @@ def bisection(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `AttackResult`; where the search failed, the perturbation of the widest search, which came nearest, by margin, to success.
+        `AttackResult`; where the search failed, the perturbation of the widest search, which came
+        nearest, by margin, to success.
 
     Raises:
         UserError: as `check_arguments`; an unknown loss; less than 0 rounds.
@@ -135,7 +148,11 @@ def bisection(
 def _first(
     model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, targets: Tensor | None, norm: Ball, batch: int
 ) -> tuple[Tensor, Tensor]:
-    """Twice the distance of the boundary if the margin were linear (N,), 1 where it does not change, and which images succeed (N,)."""
+    """The first radii (N,), and which images succeed themselves (N,).
+
+    A radius is twice the distance of the boundary if the margin were linear, 1 where the margin
+    does not change.
+    """
     radius, success = images.new_zeros(len(images)), torch.zeros_like(labels, dtype=torch.bool)
     for rows in torch.arange(len(images), device=labels.device).split(batch) if len(images) else ():
         aims = None if targets is None else targets[rows]

@@ -1,10 +1,12 @@
-"""Maximises the probability of a class, with any optimiser of torch that treats each number on its own.
+"""Maximises the probability of a class, with an optimiser of torch.
 
     x <- clip(optimiser step(x, gradient of the objective at x), box)
 
-from the image, from noise or from zeros (Szegedy et al. 2014, "Intriguing properties of neural networks"; for images of a class from
-nothing, Simonyan, Vedaldi and Zisserman 2014, "Deep inside convolutional networks"). There is no ball: how far the walk goes is up to
-the optimiser. All its steps are taken, also beyond the decision boundary.
+The optimiser is any that treats each number on its own. The walk begins at the image, at noise or
+at zeros (Szegedy et al. 2014, "Intriguing properties of neural networks"; for images of a class
+from nothing, Simonyan, Vedaldi and Zisserman 2014, "Deep inside convolutional networks"). There is
+no ball: how far the walk goes is up to the optimiser. All its steps are taken, also beyond the
+decision boundary.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -49,7 +51,10 @@ LEARNING_RATES: dict[str, float] = {
     "Rprop": 0.01,
     "SGD": 1.0,
 }
-"""The element-wise optimisers of torch.optim, with their learning rates: for the next number they look at no other number."""
+"""The element-wise optimisers of torch.optim, with their learning rates.
+
+For the next value of a number they look at no other number.
+"""
 
 MIXING = {
     "Adafactor": "scales a step by the whole tensor's root mean square",
@@ -71,7 +76,7 @@ def class_probability(
     targets: Tensor | None = None,
     optimiser: str = "adamw",
     learning_rate: float | None = None,
-    optimiser_options: Mapping[str, Any] | None = None,
+    optimiser_options: Mapping[str, object] | None = None,
     start: Start = "image",
     objective: Objective = "probability",
     steps: int = 100,
@@ -80,23 +85,26 @@ def class_probability(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Climbs from each image, or from noise or zeros, to a point that the model gives to a class with high probability.
+    """Climbs from each image to a point that the model gives to a class with high probability.
+
+    It may begin at noise or zeros instead.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, over which the objective
-            is averaged; in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, over which the
+            objective is averaged; in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
-        targets: (N,) classes to make probable. Where None, the most likely class other than the label
-            at the start, and any other class than the label is a success; images that are
+        targets: (N,) classes to make probable. Where None, the most likely class other than the
+            label at the start, and any other class than the label is a success; images that are
             misclassified from the start are then left alone.
         optimiser: name in torch.optim, in small letters or capitals: one of `LEARNING_RATES`.
         learning_rate: of the optimiser, in the points' units where it normalises the gradient (Adam
-            and the like) and per gradient where it does not (SGD); as in `LEARNING_RATES` where None.
+            and the like) and per gradient where it does not (SGD); as in `LEARNING_RATES` where
+            None.
         optimiser_options: its other arguments. Weight decay, which would pull points to zero, is 0
             unless it is given here.
-        start: the `image`; `noise`, uniform in the box, or standard normal where there is no box; or
-            `zeros` (or the number of the box that is nearest to it).
+        start: the `image`; `noise`, uniform in the box, or standard normal where there is no box;
+            or `zeros` (or the number of the box that is nearest to it).
         objective: the target's `probability`, whose gradient vanishes where it is near 0; its
             `log_probability`; or its `logit`.
         steps: of the optimiser, at least 1.
@@ -112,8 +120,8 @@ def class_probability(
 
     Raises:
         UserError: as `check_arguments`, but away from the image a target may be the label; an
-            optimiser that torch does not have or that mixes examples, an option it does not have, an
-            unknown start or objective, or a number out of its bounds.
+            optimiser that torch does not have or that mixes examples, an option it does not have,
+            an unknown start or objective, or a number out of its bounds.
     """
     _check(start, objective, steps, learning_rate)
     check_arguments("class_probability", images, labels, targets=targets if start == "image" else None, box=box)
@@ -154,7 +162,10 @@ def class_probability(
 
 
 def _aimed(logits: Tensor, *, aims: Tensor, rows: Tensor, labels: Tensor, objective: Objective, chosen: bool) -> Tensor:
-    """The objective of some rows at the start (B,); unless their classes are chosen, writes the likeliest into `aims` (N,)."""
+    """The objective of some rows at the start (B,).
+
+    Unless their classes are chosen, it writes the likeliest into `aims` (N,).
+    """
     if not chosen:
         aims[rows] = without(pooled(logits.detach()), labels[rows]).argmax(1)
     elif (furthest := int(aims[rows].max())) >= (classes := logits.shape[-1]):
@@ -163,7 +174,9 @@ def _aimed(logits: Tensor, *, aims: Tensor, rows: Tensor, labels: Tensor, object
 
 
 def height(logits: Tensor, classes: Tensor, objective: Objective) -> Tensor:
-    """The objective of each row at its class (B,), for logits (B, K), or (B, M, K) where it is the mean over M networks.
+    """The objective of each row at its class (B,), for logits (B, K).
+
+    For logits (B, M, K) it is the mean over M networks.
 
     >>> height(torch.tensor([[0.0, 0.0]]), torch.tensor([1]), "probability")
     tensor([0.5000])
@@ -191,7 +204,7 @@ def _begin(start: Start, images: Tensor, box: Box, ids: Sequence[int], seed: int
 
 
 def _optimiser(
-    name: str, learning_rate: float | None, options: Mapping[str, Any]
+    name: str, learning_rate: float | None, options: Mapping[str, object]
 ) -> Callable[[Tensor], torch.optim.Optimizer]:
     """What makes the named optimiser of a tensor."""
     known = {each.lower(): each for each in [*LEARNING_RATES, *MIXING]}
@@ -212,7 +225,7 @@ def _optimiser(
         if option not in has:
             instead = "; the rate is learning_rate" if option == "lr" else did_you_mean(option, has)
             raise UserError(f"{proper} has no option '{option}'; it has {', '.join(has)}{instead}", "optimiser_options")
-    chosen: dict[str, Any] = {"lr": LEARNING_RATES[proper] if learning_rate is None else learning_rate}
+    chosen: dict[str, object] = {"lr": LEARNING_RATES[proper] if learning_rate is None else learning_rate}
     if "weight_decay" in has:
         chosen["weight_decay"] = 0.0
     chosen |= options

@@ -1,8 +1,11 @@
-"""The smallest L2 perturbation by decoupled direction and norm (Rony, Hafemann, Oliveira, Ben Ayed, Sabourin and Granger 2019,
-"Decoupling direction and norm for efficient gradient-based L2 adversarial attacks and defenses").
+"""DDN: the smallest L2 perturbation by decoupled direction and norm.
+
+Rony, Hafemann, Oliveira, Ben Ayed, Sabourin and Granger 2019, "Decoupling direction and norm for
+efficient gradient-based L2 adversarial attacks and defenses".
 
     direction:  delta <- delta + step_size * gradient / |gradient|
-    norm:       radius <- radius * (1 - gamma) where image + delta succeeds, else radius * (1 + gamma)
+    norm:       radius <- radius * (1 - gamma)      where image + delta succeeds
+                radius <- radius * (1 + gamma)      elsewhere
                 delta <- radius * delta / |delta|,  clipped so that image + delta stays in the box
 
 The paper's rounding to 256 grey levels is left out: adversarial images are floats here.
@@ -44,25 +47,31 @@ def ddn(
     box: Box = PIXELS,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image in L2.
+    """Searches the misclassified point that is nearest, in L2, to each image.
+
+    With `targets`, it searches the nearest point that is given its target instead.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
+            one point, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
         steps: gradient steps, at least 1.
-        step_size, last_step_size: length of the first step and, along half a cosine wave, of the last, pixel units.
+        step_size: length of the first step, pixel units.
+        last_step_size: of the last; between them the length falls along half a cosine wave.
         gamma: by which share the radius shrinks or grows at a step.
         radius: of the sphere before the first step, pixel units.
-        loss: what is maximised: the cross-entropy, as in the paper, or the logit margin, whose gradient does not vanish on confident
-            networks; or the DLR, or a function of one's own, see `losses`.
+        loss: what is maximised: the cross-entropy, as in the paper, or the logit margin, whose
+            gradient does not vanish on confident networks; or the DLR, or a function of one's own,
+            see `losses`.
         halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
         targets: (N,) classes to reach; any other class than the label where None.
         box: the least and the largest number that a point may have.
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `AttackResult`, with distances in L2; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`, with distances in L2; where the search failed, the perturbation that came
+        nearest, by margin, to success.
 
     Raises:
         UserError: as `check_arguments`; an unknown loss.

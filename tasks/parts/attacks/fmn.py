@@ -1,16 +1,22 @@
-"""The smallest perturbation by adaptive norm constraints, in L-inf, L2, L1 or L0 (Pintor, Roli, Brendel and Biggio 2021, "Fast
-minimum-norm adversarial attacks through adaptive norm constraints").
+"""FMN: the smallest perturbation by adaptive norm constraints, in L-inf, L2, L1 or L0.
 
-    radius:  |delta| + |margin| / |gradient|_dual        the boundary of a linear model (at least the next line) until the search has
+Pintor, Roli, Brendel and Biggio 2021, "Fast minimum-norm adversarial attacks through adaptive norm
+constraints".
+
+    radius:  |delta| + |margin| / |gradient|_dual        the boundary of a linear model (at least
+                                                         the next line) until the search has
                                                          succeeded once; from then on
              radius * (1 + gamma)                        before the boundary, and beyond it
-             min(radius * (1 - gamma), shortest)         where `shortest` is the shortest perturbation that has succeeded
-    delta:   project(delta + step_size * gradient / |gradient|_2, radius),  clipped so that image + delta stays in [0, 1]
+             min(radius * (1 - gamma), shortest)         where `shortest` is the shortest
+                                                         perturbation that has succeeded
+    delta:   project(delta + step_size * gradient / |gradient|_2, radius)
+             clipped so that image + delta stays in [0, 1]
 
-In L-inf the last steps, two in five, are those of `boundary_walk` in place of these, which the paper does not have: projections onto
-the linear boundary are more exact there.
+In L-inf the last steps, two in five, are those of `boundary_walk` in place of these, which the
+paper does not have: projections onto the linear boundary are more exact there.
 
-`margin` is the largest other logit minus the label's (towards a target: the target's minus the largest other), `gradient` its own.
+`margin` is the largest other logit minus the label's (towards a target: the target's minus the
+largest other), `gradient` its own.
 """
 
 from __future__ import annotations
@@ -53,27 +59,36 @@ def fmn(
     box: Box = PIXELS,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image.
+    """Searches the misclassified point that is nearest to each image.
+
+    With `targets`, it searches the nearest point that is given its target instead.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
+            one point, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
-        norm: that is to be small. L0 is the number of numbers that change, three for a pixel of three channels.
+        norm: that is to be small. L0 is the number of numbers that change, three for a pixel of
+            three channels.
         steps: gradient steps, at least 1.
-        step_size, last_step_size: length (L2, in every norm) of the first step and, along half a cosine wave, of the last, pixel units.
-        gamma, last_gamma: by which share the radius shrinks or grows at the first step and, along the same wave, at the last. In L0
-            by one number at least.
-        polish: in L-inf, how many of the steps, the last ones, go along the boundary, see `boundary_walk`; at most half of them do.
+        step_size: length (L2, in every norm) of the first step, pixel units.
+        last_step_size: of the last; between them the length falls along half a cosine wave.
+        gamma: by which share the radius shrinks or grows at the first step. In L0 by one number at
+            least.
+        last_gamma: by which at the last step; between them the share falls along the same wave.
+        polish: in L-inf, how many of the steps, the last ones, go along the boundary, see
+            `boundary_walk`; at most half of them do.
         halvings: of the line search that ends at the boundary, see `to_boundary`; 0 leaves it out.
-        loss: whose gradient the steps follow, by name (see `losses`) or as a function of one's own. How far the boundary is, is told
-            from the margin: a loss of another scale makes the first radii longer or shorter.
+        loss: whose gradient the steps follow, by name (see `losses`) or as a function of one's own.
+            How far the boundary is, is told from the margin: a loss of another scale makes the
+            first radii longer or shorter.
         targets: (N,) classes to reach; any other class than the label where None.
         box: the least and the largest number that a point may have.
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `AttackResult`; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`; where the search failed, the perturbation that came nearest, by margin, to
+        success.
 
     Raises:
         UserError: as `check_arguments`; an unknown loss.
@@ -96,7 +111,8 @@ def fmn(
         if norm == "L0":
             smaller = torch.minimum(smaller.floor(), iterate.radius - 1).clamp_min(1)
             larger = torch.maximum(larger.floor(), iterate.radius + 1)
-        # Newton's steps may end just before the boundary for ever, so the radius grows at least as it does later on.
+        # Newton's steps may end just before the boundary for ever, so the radius grows at least as
+        # it does later on.
         plane = torch.maximum(norm_of(iterate.delta, norm) + _to_plane(iterate, norm, box), larger)
         outwards = torch.where(iterate.shortest.isfinite(), larger, plane)
         radius = torch.where(iterate.fooled, torch.minimum(smaller, iterate.shortest), outwards)
@@ -121,10 +137,11 @@ def fmn(
 
 
 def _to_plane(iterate: Iterate, norm: Norm, box: Box) -> Tensor:
-    """How far the boundary would be if the margin were linear, (B,): |margin| / dual norm of the gradient.
+    """How far the boundary would be if the margin were linear (B,).
 
-    In L0 the most a number can give is its gradient times its way to the wall of the box; as many of the most generous are counted as
-    the margin takes.
+    That is |margin| / dual norm of the gradient. In L0 the most a number can give is its gradient
+    times its way to the wall of the box; as many of the most generous are counted as the margin
+    takes.
     """
     gradient, missing = iterate.gradient.flatten(1), iterate.margin.abs()
     if norm == "L0":

@@ -1,13 +1,15 @@
-"""An ensemble for the smallest perturbation: several searches of each example, of which the nearest success is kept.
+"""An ensemble for the smallest perturbation: of several searches, the nearest success is kept.
 
     1  the search that fits the norm, to any other class        ALMA in L2, FMN in the other norms
     2  short ones, towards each of the likeliest other classes   a third of the steps
     3  long ones, towards the classes that came nearest in 2
-    4  in L-inf and L2, the bisection of Auto-PGD                which is seldom the nearest but copes with gradients that mislead
+    4  in L-inf and L2, the bisection of Auto-PGD
 
-Which class's region comes nearest is decided far from the image, where one search goes one way: aimed at every class, the searches do
-not depend on that choice (after the targeted attacks of Gowal et al. 2019, "An alternative surrogate loss for PGD-based adversarial
-testing", and Croce and Hein 2020). A class that is not near is known after a short walk.
+The bisection is seldom the nearest but copes with gradients that mislead. Which class's region
+comes nearest is decided far from the image, where one search goes one way: aimed at every class,
+the searches do not depend on that choice (after the targeted attacks of Gowal et al. 2019, "An
+alternative surrogate loss for PGD-based adversarial testing", and Croce and Hein 2020). A class
+that is not near is known after a short walk.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -38,7 +40,10 @@ ATTACK = Capabilities(norms=get_args(Norm), radius="smallest", weight_noise=Fals
 SHORT = 3
 """So many times shorter are the walks towards every class."""
 ROUNDS = 6
-"""So many times shorter is the walk of each search of the bisection, of which there are ten or more and most end early."""
+"""So many times shorter is the walk of each search of the bisection.
+
+There are ten searches or more, and most end early.
+"""
 
 
 def nearest(
@@ -56,15 +61,19 @@ def nearest(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches the misclassified (or, with `targets`, the so classified) point that is nearest to each image, with several attacks.
+    """Searches the misclassified point that is nearest to each image, with several attacks.
+
+    With `targets`, it searches the nearest point that is given its target instead.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
+            one point, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
         norm: that is to be small.
         steps: gradient steps of a long walk.
-        target_classes: how many other classes are aimed at, the likeliest first; all where there are not so many.
+        target_classes: how many other classes are aimed at, the likeliest first; all where there
+            are not so many.
         finalists: towards how many of them a long walk goes.
         targets: (N,) classes to reach; any other class than the label where None.
         box: the least and the largest number that a point may have.
@@ -73,7 +82,8 @@ def nearest(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `AttackResult`, with the passes of all searches; where all failed, the perturbation of the first.
+        `AttackResult`, with the passes of all searches; where all failed, the perturbation of the
+        first.
 
     Raises:
         UserError: as `check_arguments`.
@@ -83,8 +93,9 @@ def nearest(
     kept = _Nearest.of(images, norm, box)
     if not len(images):
         return kept.result()
-    how: dict[str, Any] = {"steps": steps, "box": box, "batch": batch}
-    walk: partial[AttackResult] = partial(alma, **how) if norm == "L2" else partial(fmn, norm=norm, **how)
+    walk: partial[AttackResult] = partial(
+        alma if norm == "L2" else partial(fmn, norm=norm), steps=steps, box=box, batch=batch
+    )
     here = torch.arange(len(images), device=images.device)
 
     def search(rows: Tensor, attack: partial[AttackResult], aims: Tensor | None) -> Tensor:
@@ -111,7 +122,10 @@ def nearest(
 
 @dataclass
 class _Nearest:
-    """The nearest success of each of N examples so far, else the first try, and the passes of all attacks."""
+    """What was found so far for each of N examples, and the passes of all attacks.
+
+    It is the nearest success, or else the first try.
+    """
 
     images: Tensor  # (N, ...)
     norm: Norm
@@ -128,7 +142,10 @@ class _Nearest:
         return _Nearest(images, norm, box, torch.zeros_like(images), distance, none, none.clone())
 
     def add(self, rows: Tensor, found: AttackResult) -> Tensor:
-        """Takes in the result of an attack on these rows (n,); returns its distances, infinite where it failed."""
+        """Takes in the result of an attack on these rows (n,).
+
+        Returns its distances, infinite where it failed.
+        """
         distance = torch.where(found.success, found.distance, torch.inf)
         first = self.forwards[rows] == 0
         taken = per_example(first | (distance < self.distance[rows]), found.perturbation)

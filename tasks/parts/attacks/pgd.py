@@ -1,13 +1,17 @@
-"""Projected gradient descent in an L-inf, L2 or L1 ball, with restarts (Madry et al. 2018, "Towards deep learning models resistant to
-adversarial attacks"), momentum (Dong et al. 2018, "Boosting adversarial attacks with momentum") and a schedule of step sizes.
+"""PGD: projected gradient descent in an L-inf, L2 or L1 ball.
 
-    delta <- project(delta + step_size * direction(gradient of the loss)),  so that image + delta stays in the box
+    delta <- project(delta + step_size * direction(gradient of the loss))
     with momentum mu, the direction is that of  g <- mu g + gradient / |gradient|_1
 
-In L1 the direction moves a share of the numbers, the steepest ones (Tramer and Boneh 2019), and the projection is onto ball and box at
-once (Croce and Hein 2021), see `geometry`.
+It may have restarts (Madry et al. 2018, "Towards deep learning models resistant to adversarial
+attacks"), momentum (Dong et al. 2018, "Boosting adversarial attacks with momentum") and a schedule
+of step sizes. The projection, see `inside`, keeps image + delta in the box too.
 
-An example leaves the batch as soon as it is fooled, or when its restarts are used up, and the next one takes its place (`active_batch`).
+In L1 the direction moves a share of the numbers, the steepest ones (Tramer and Boneh 2019), and the
+projection is onto ball and box at once (Croce and Hein 2021).
+
+An example leaves the batch as soon as it is fooled, or when its restarts are used up, and the next
+one takes its place (`active_batch`).
 """
 
 from __future__ import annotations
@@ -29,13 +33,12 @@ from tasks.parts.geometry.balls import (
     PIXELS,
     Box,
     Convex,
-    ascent_direction,
+    ascent_step,
     inside,
     norm_of,
     per_example,
     radii,
     random_in_ball,
-    sparse_ascent,
 )
 from tasks.parts.losses import Loss, Objective, objective, value_and_gradient
 from tasks.parts.settings import UserError
@@ -71,28 +74,36 @@ def pgd(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image.
+    """Searches a misclassified point within `epsilon` of each image.
+
+    With `targets`, it searches a point that is given its target instead.
 
     Args:
-        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by one point, in evaluation mode.
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks that are to be fooled by
+            one point, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
         epsilon: radius of the ball, pixel units; one for all, or one each (N,).
         norm: of the ball.
         steps: gradient steps a restart.
-        step_size: pixel units; 2.5 epsilon / steps where None, so that the far side of the ball is in reach, and twice that as the
-            first of a falling schedule, whose steps then sum up to the same.
-        schedule: of the step sizes of a restart: `constant`, or falling to 0 in half a `cosine` wave or a `linear` way.
-        momentum: mu, the share of the accumulated gradient that is kept at each step; 0 leaves momentum out.
+        step_size: pixel units; 2.5 epsilon / steps where None, so that the far side of the ball is
+            in reach, and twice that as the first of a falling schedule, whose steps then sum up to
+            the same.
+        schedule: of the step sizes of a restart: `constant`, or falling to 0 in half a `cosine`
+            wave or a `linear` way.
+        momentum: mu, the share of the accumulated gradient that is kept at each step; 0 leaves
+            momentum out.
         share: in L1, of the numbers that one step moves.
         restarts: independent starts, uniform in the ball; the first starts at the image itself.
-        start: (N, ...) the perturbations at which the first restart begins instead, once the image has been evaluated; those outside
-            ball and box are projected.
-        loss: what is maximised, by name (see `losses`) or as a function of one's own: the cross-entropy, or the logit margin (largest
-            other logit minus the label's), whose gradient does not vanish on confident networks, or the DLR. Towards a target, the
-            target takes the label's place and the sign turns.
-        stop: at the `first` point that succeeds, which lies just beyond the boundary, or after the `last` step of the restart that
-            succeeds, with the point furthest beyond the boundary, by margin.
+        start: (N, ...) the perturbations at which the first restart begins instead, once the image
+            has been evaluated; those outside ball and box are projected.
+        loss: what is maximised, by name (see `losses`) or as a function of one's own: the
+            cross-entropy, or the logit margin (largest other logit minus the label's), whose
+            gradient does not vanish on confident networks, or the DLR. Towards a target, the target
+            takes the label's place and the sign turns.
+        stop: at the `first` point that succeeds, which lies just beyond the boundary, or after the
+            `last` step of the restart that succeeds, with the point furthest beyond the boundary,
+            by margin.
         targets: (N,) classes to reach; any other class than the label where None.
         box: the least and the largest number that a point may have.
         ids: the examples' ids, which key the random starts; 0, 1, ... where None.
@@ -100,7 +111,8 @@ def pgd(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `AttackResult`; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`; where the search failed, the perturbation that came nearest, by margin, to
+        success.
 
     Raises:
         UserError: as `check_arguments`; an unknown loss or schedule.
@@ -144,20 +156,16 @@ def pgd(
             gradient = gathered = momentum * gathered + gradient / per_example(
                 norm_of(gradient, "L1"), gradient
             ).clamp_min(torch.finfo(gradient.dtype).tiny)
-        if norm == "L1":
-            point = here + delta
-            direction = sparse_ascent(gradient, torch.where(gradient > 0, box[1] - point, point - box[0]), share)
-        else:
-            direction = ascent_direction(gradient, norm)
         size = first_size[active.example] * factors[step.clamp_max(steps - 1)]
-        moved = delta + per_example(size, delta) * direction
         step = torch.where(again, 0, step + 1)
         restart = restart + again
-        if again.any():
+        if again.any():  # a restart is a step along no gradient from a random point
+            gradient = torch.where(per_example(again, gradient), 0, gradient)
             gathered = torch.where(per_example(again, gathered), 0, gathered)
-            points = keyed_draws(uniform, ids, active.example[again], restart[again]).to(moved)
-            moved[again] = points * per_example(limit[again], points)
-        delta = inside(here, moved, limit, norm, box)
+            points = keyed_draws(uniform, ids, active.example[again], restart[again]).to(delta)
+            delta[again] = points * per_example(limit[again], points)
+        size = per_example(size, delta)
+        delta = ascent_step(here, delta, gradient, epsilon=limit, step_size=size, norm=norm, box=box, share=share)
         restart, step, delta, gathered = active.replace_finished(finished, restart, step, delta, gathered)
     return active.result(norm, box)
 

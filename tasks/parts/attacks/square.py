@@ -1,13 +1,18 @@
-"""Square Attack: random search that changes one square of the image at a time (Andriushchenko, Croce, Flammarion and Hein 2020,
-"Square Attack: a query-efficient black-box adversarial attack via random search").
+"""Square Attack: random search that changes one square of the image at a time.
 
-The first try is a pattern over the whole image. Each further try changes a square of the best one so far, at a random place, and is kept
-if the logit margin rises. The squares' area, a share p of the image, is halved at fixed shares of the budget. No gradient is asked for.
+Andriushchenko, Croce, Flammarion and Hein 2020, "Square Attack: a query-efficient black-box
+adversarial attack via random search".
 
-- Linf: vertical stripes of +-epsilon at first; then a square becomes +epsilon or -epsilon, for each channel by a sign of its own.
-- L2: tiles of the pattern `bump` at first, the whole of norm epsilon. Then a square W1 gets, in each channel, the norm that it has
-  together with another square W2 and an equal part of what the whole is short of epsilon, in the direction of its present content plus
-  or minus the bump (both of norm 1); W2 becomes zero.
+The first try is a pattern over the whole image. Each further try changes a square of the best one
+so far, at a random place, and is kept if the logit margin rises. The squares' area, a share p of
+the image, is halved at fixed shares of the budget. No gradient is asked for.
+
+- Linf: vertical stripes of +-epsilon at first; then a square becomes +epsilon or -epsilon, for
+  each channel by a sign of its own.
+- L2: tiles of the pattern `bump` at first, the whole of norm epsilon. Then a square W1 gets, in
+  each channel, the norm that it has together with another square W2 and an equal part of what the
+  whole is short of epsilon, in the direction of its present content plus or minus the bump (both of
+  norm 1); W2 becomes zero.
 
 Examples leave the batch once they are fooled, and the next ones take their place (`active_batch`).
 """
@@ -35,7 +40,7 @@ VERSION = 1
 ATTACK = Capabilities(norms=get_args(Ball), radius="fixed", gradients=False, spaces=("pixel",))
 
 BLOCK = 64
-"""Tries whose random numbers are keyed_draws at once."""
+"""Tries whose random numbers are drawn at once."""
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After so many tries of 10,000 the squares' area is halved."""
@@ -55,11 +60,13 @@ def square(
     seed: int = 0,
     batch: int | None = None,
 ) -> AttackResult:
-    """Searches a misclassified (or, with `targets`, a so classified) point within `epsilon` of each image, without gradients.
+    """Searches a misclassified point within `epsilon` of each image, without gradients.
+
+    With `targets`, it searches a point that is given its target instead.
 
     Args:
-        model: [0, 1] images (B, C, H, W) to logits (B, K), or (B, M, K) of M networks that one point is to fool, in
-            evaluation mode.
+        model: [0, 1] images (B, C, H, W) to logits (B, K), or (B, M, K) of M networks that one
+            point is to fool, in evaluation mode.
         images: (N, C, H, W) in [0, 1].
         labels: (N,) true classes.
         epsilon: radius of the ball, pixel units; one for all, or one each (N,).
@@ -72,7 +79,8 @@ def square(
         batch: images in one pass; chosen for the device where None.
 
     Returns:
-        `AttackResult`, with no backward passes; where the search failed, the perturbation that came nearest, by margin, to success.
+        `AttackResult`, with no backward passes; where the search failed, the perturbation that came
+        nearest, by margin, to success.
 
     Raises:
         UserError: as `check_arguments`; images that are none.
@@ -149,7 +157,8 @@ def sides(queries: int, share: float, height: int, width: int, norm: Ball) -> li
 def bump(side: int) -> Tensor:
     """Two halves of opposite sign, each with a hill in its middle; (side, side), of L2 norm 1.
 
-    A half of height h and width v has n = floor(h / 2), and at pixel (r, s), counted from 1, the value
+    A half of height h and width v has n = floor(h / 2), and at pixel (r, s), counted from 1, the
+    value
 
         sum_{k=0}^{m} 1 / (n + 1 - k)^2,    m = n - max(|r - n - 1|, |s - floor(v / 2) - 1|).
     """
@@ -166,7 +175,10 @@ def bump(side: int) -> Tensor:
 
 
 def _bumps(side: list[int], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`bump` of every side that occurs, (largest side + 1, largest side, largest side), in the upper left corner."""
+    """`bump` of every side that occurs, by side, each in the upper left corner.
+
+    The shape is (largest side + 1, largest side, largest side).
+    """
     largest = max(side)
     table = torch.zeros(largest + 1, largest, largest)
     for length in set(side):
@@ -175,12 +187,18 @@ def _bumps(side: list[int], device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def _stripes(numbers: Tensor) -> Tensor:
-    """Vertical stripes of -1 and +1, a sign for each channel and column: (B, C, H, W), uniform, to (B, C, H, W)."""
+    """Vertical stripes of -1 and +1 (B, C, H, W), from numbers uniform in [0, 1), (B, C, H, W).
+
+    There is a sign for each channel and column.
+    """
     return _signs(numbers[:, :, :1]).expand_as(numbers).contiguous()
 
 
 def _tiles(numbers: Tensor) -> Tensor:
-    """Tiles with the bump, five to the height, each with a sign of its own in each channel; the whole of norm 1."""
+    """Tiles with the bump, five to the height, the whole of norm 1.
+
+    Each has a sign of its own in each channel.
+    """
     height, width = numbers.shape[2:]
     side = min(max(3, height // 5), height, width)  # at least 3: a bump needs a middle
     down, across = -(-height // side), -(-width // side)
@@ -196,17 +214,19 @@ def _signs(numbers: Tensor) -> Tensor:
 
 
 def _corner(number: Tensor, side: Tensor, length: int) -> Tensor:
-    """The first row (or column) of a square that lies in `length` pixels, any with the same probability: (S,), (S,) -> (S,)."""
+    """The first row (or column) of a square that lies in `length` pixels: (S,), (S,) -> (S,).
+
+    All places have the same probability.
+    """
     places = length - side + 1
     return torch.minimum((number * places).long(), places - 1)
 
 
 def _window(draw: Tensor, side: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A random square: which pixels lie in it (S, 1, H, W), and each pixel's row (S, H) and column (S, W) in it.
+    """A random square, from numbers `draw` (S, 2), uniform in [0, 1), and its `side` (S,).
 
-    Args:
-        draw: (S, 2) uniform in [0, 1).
-        side: (S,).
+    It is given as the pixels that lie in it (S, 1, H, W), and each pixel's row (S, H) and column
+    (S, W) in it.
     """
     down = torch.arange(height, device=draw.device) - _corner(draw[:, 0], side, height)[:, None]
     across = torch.arange(width, device=draw.device) - _corner(draw[:, 1], side, width)[:, None]
@@ -222,7 +242,10 @@ def _square_linf(best: Tensor, draw: Tensor, side: Tensor, epsilon: Tensor) -> T
 
 
 def _square_l2(best: Tensor, draw: Tensor, side: Tensor, epsilon: Tensor, bumps: Tensor) -> Tensor:
-    """The perturbation (S, C, H, W) with the norm of one square moved to another, where a bump is added."""
+    """The perturbation (S, C, H, W) with the norm of one square moved to another.
+
+    There a bump is added.
+    """
     height, width = best.shape[2:]
     first, down, across = _window(draw[:, :2], side, height, width)
     second, _, _ = _window(draw[:, 2:4], side, height, width)

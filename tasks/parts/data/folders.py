@@ -1,4 +1,7 @@
-"""Folders of images: what is in them, in which order, and a hash of it. Nothing is decoded here."""
+"""Folders of images: what is in them, in which order, and a hash of it.
+
+Nothing is decoded here.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,21 @@ import numpy as np
 
 from tasks.parts.settings import UserError
 
-CONTENTS = 1000  # files whose bytes go into a folder's digest, beside the names and sizes of all
+CONTENTS = 1000  # images whose bytes go into the hash of a folder, beside all names and sizes
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the folders directly in `folder`, sorted; hidden ones left out."""
+    """The names of the folders directly in a folder, sorted, without hidden ones."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def image_files(folder: Path) -> list[tuple[str, int]]:
-    """(relative path, bytes) of images below `folder` in torchvision's `ImageFolder` order, hidden ones left out."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS  # slow to import, and most data sets do without
+    """The relative path and the size in bytes of each image below a folder, without hidden ones.
+
+    They are in the order of torchvision's `ImageFolder`.
+    """
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # slow to import, and seldom needed
 
     found: list[tuple[str, str, str, int]] = []
     pending = [""]
@@ -41,23 +47,27 @@ def image_files(folder: Path) -> list[tuple[str, int]]:
 
 
 def labelled_files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
-    """Paths and labels of the images in `folder/<class>/`, class after class in the order of `classes`."""
+    """The paths and labels (N,) of the images in the folders `folder/<class>/`, class by class."""
     number = {name: k for k, name in enumerate(classes)}
     files = [(number[top], path) for path, _ in image_files(folder) if (top := path.split("/", 1)[0]) in number]
-    files.sort(key=lambda file: file[0])  # stable: the order inside a class stays
+    files.sort(key=lambda file: file[0])  # stable, so that the order inside a class stays
     return [folder / path for _, path in files], np.array([k for k, _ in files], dtype=np.int64)
 
 
 def digest(folders: Mapping[str, Path], texts: Sequence[Path] = ()) -> str:
-    """Hash of the content of image folders and text files, whatever the folders' own paths.
+    """A hash of the content of image folders and text files, wherever they are.
 
-    It covers the class folders' names, every image's relative path and size, the texts, and the bytes of up to
-    `CONTENTS` images spread evenly. That is all of a small folder; in a large one, images whose bytes differ while
-    every single size agrees are not to be expected of compressed files.
+    It covers the names of the class folders, the relative path and the size of every image, the
+    texts, and the bytes of up to `CONTENTS` images, spread evenly. In a small folder these are all
+    images. In a large one other bytes can go unseen only if every single size stays the same, which
+    compressed images hardly ever do.
 
     Args:
         folders: role (`train`, `test`) -> folder.
-        texts: files that are hashed whole.
+        texts: files that are hashed in full.
+
+    Raises:
+        UserError: a file cannot be read.
     """
     total = hashlib.sha256()
     for role, folder in folders.items():
@@ -74,4 +84,4 @@ def _hash_of(path: Path) -> bytes:
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", "recipe.dataset") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}", "dataset") from error

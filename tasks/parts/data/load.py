@@ -1,7 +1,8 @@
-"""The front door to the data sets: load a split, identify and check a data set. The sets are in `datasets/`.
+"""Data sets by name: loading a split, identifying and checking a data set.
 
-Images are in [0, 1] once they are tensors; on disk and in memory they stay as they are, uint8 or float32, shared
-between the processes of a node. What is done with a split is in `tasks.parts.data.splits`, and can be imported from here.
+The data sets themselves are in `datasets/`. On disk and in memory images stay uint8 or float32, as
+they were read, and the processes of a node share them. As tensors they are in [0, 1]. The functions
+that work on a split are in `tasks.parts.data.splits`, and can be imported from here.
 
 >>> train = load("digits", "train")
 >>> train.shape, len(train), train.classes[:3]
@@ -64,18 +65,31 @@ DATASETS = Members(
 
 
 class DataSet(NamedTuple):
-    """A data set's three functions, whose contract is in `tasks.parts.data.datasets`, and what they are called with."""
+    """The three functions of a data set, and what to call them with.
+
+    Attributes:
+        read: the three functions are described in `tasks.parts.data.datasets`.
+        fingerprint: the second.
+        check: the third.
+        root: the folder to call them with.
+        embedded: whether the data needs no files.
+        here: what tells decoded copies on this node apart, beside the fingerprint.
+    """
 
     read: Callable[[str, Path], Raw]
     fingerprint: Callable[[Path], str]
     check: Callable[[Path], None]
     root: Path
     embedded: bool = False
-    here: str = ""  # what else tells decoded copies on this node apart
+    here: str = ""
 
 
 def default_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """The data root: the argument, else `$INPUTSCAPE_DATA`, else the user's cache, `~/.cache/inputscape`. Absolute."""
+    """The absolute path of the data root.
+
+    It is the argument; without one `$INPUTSCAPE_DATA`; without that the user's cache,
+    `~/.cache/inputscape`.
+    """
     chosen = root or os.environ.get("INPUTSCAPE_DATA")
     return Path(os.path.abspath(Path(chosen).expanduser())) if chosen else user_cache()
 
@@ -86,7 +100,7 @@ def names() -> tuple[str, ...]:
 
 
 def is_own_code(name: str) -> bool:
-    """Whether a data set is read by code of the user's own."""
+    """Whether a data set is read by the user's own code."""
     return ":" in name and name.partition(":")[0] not in names()
 
 
@@ -98,28 +112,31 @@ def load(
     image_size: int | None = None,
     classes: Sequence[str | int] | None = None,
 ) -> Split:
-    """A split of the data set `name`, decoded once per node and shared.
+    """A split of a data set, decoded once per node and shared by its processes.
 
     Args:
-        name: a file in `datasets/`; such a name with a folder of its own, absolute or below the root
-            (`imagefolder:<folder>`); or `package.module:function`.
+        name: that of a file in `datasets/`, where `:<folder>` may follow for a folder of its own,
+            absolute or below the root (`imagefolder:<folder>`). Or `package.module:function`.
         split: "train" or "test".
-        root: data root, see `default_root`.
-        image_size: resizes to squares of this side in pixels: the shorter side is scaled (bilinear, antialiased) and
-            the centre cropped. Needed for folders of images that differ in size.
-        classes: keeps only these, names or indices, and numbers the labels in this order. Ids stay.
+        root: the data root, see `default_root`.
+        image_size: the images become squares of this side in pixels: the shorter side is scaled
+            (bilinear, antialiased) and the centre is cropped. Folders of images that differ in size
+            need it.
+        classes: names or indices of the classes to keep. Labels are numbered in this order; ids
+            stay.
 
     Raises:
-        UserError: for an unknown name or class, files that are missing or damaged, or a cache that cannot be written.
+        UserError: there is no such data set or class, files are missing or damaged, or the cache
+            cannot be written.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}; allowed: train, test", "split")
     if image_size is not None and image_size < 1:
-        raise UserError(f"image_size must be at least 1 pixel, got {image_size}", "recipe.image_size")
+        raise UserError(f"image_size must be at least 1 pixel, got {image_size}", "image_size")
     whole = _load(name, split, default_root(root), image_size)
     if classes is None:
         return whole
-    wanted = class_indices(whole.classes, classes, "recipe.classes")
+    wanted = class_indices(whole.classes, classes, "classes")
     number = np.full(len(whole.classes), -1, np.int64)
     number[wanted] = np.arange(len(wanted))
     part = subset(whole, whole.ids[number[whole.labels] >= 0])
@@ -134,7 +151,7 @@ def _load(name: str, split: str, root: Path, image_size: int | None) -> Split:
     def read() -> Raw:
         raw = data.read(split, data.root)
         if data.fingerprint(data.root) != identity:
-            raise UserError(f"{name} changed while this process was running: start again", "recipe.dataset")
+            raise UserError(f"{name} changed while this process was running: start again", "dataset")
         return raw
 
     if data.embedded:
@@ -145,11 +162,21 @@ def _load(name: str, split: str, root: Path, image_size: int | None) -> Split:
 
 
 def fingerprint(name: str, *, root: str | os.PathLike[str] | None = None) -> str:
-    """Identifies the data set's content, wherever its root is mounted, without decoding it. Remembered in this process.
+    """A text that identifies the content of a data set.
 
-    A constant for sets that are embedded or verified by checksum; for folders a hash of relative paths and sizes (and
-    of bytes, see `tasks.parts.data.folders.digest`); for `package.module:function` the name and a hash of the module's
-    source.
+    It does not depend on where the root is mounted, and nothing is decoded for it. A process asks
+    each data set once.
+
+    For data sets that are embedded or verified by checksum it is a constant. For folders it has a
+    hash of relative paths, sizes and bytes (see `tasks.parts.data.folders.digest`). For
+    `package.module:function` it is the name and a hash of the module's source.
+
+    Args:
+        name: as for `load`.
+        root: as for `load`.
+
+    Raises:
+        UserError: there is no such data set, or its files are missing.
     """
     return _fingerprint(name, default_root(root))
 
@@ -161,9 +188,17 @@ def _fingerprint(name: str, root: Path) -> str:
 
 
 def check(name: str, *, root: str | os.PathLike[str] | None = None) -> None:
-    """Raises `UserError` unless the data set is known and its files are there, or its host answers.
+    """Finds out whether a data set can be loaded.
 
-    Nothing is written and nothing downloaded. The host is asked only if files are missing, and has three seconds.
+    Nothing is written and nothing is downloaded. If files are missing, their host is asked whether
+    it is there, and has three seconds to answer.
+
+    Args:
+        name: as for `load`.
+        root: as for `load`.
+
+    Raises:
+        UserError: there is no such data set, or its files are missing and no host answers.
     """
     data = _find(name, default_root(root))
     data.check(data.root)
@@ -179,7 +214,7 @@ def _find(name: str, root: Path) -> DataSet:
     if not rest or not _is_module(stem):
         plain = ", ".join(one for one in known if one != "imagefolder")
         forms = f"{plain}, imagefolder:<folder> or package.module:function"
-        raise UserError(f"unknown data set {name!r}; allowed: {forms}{did_you_mean(stem, known)}", "recipe.dataset")
+        raise UserError(f"unknown data set {name!r}; allowed: {forms}{did_you_mean(stem, known)}", "dataset")
 
     def check_function(_: Path) -> None:
         _function(name)
@@ -189,24 +224,27 @@ def _find(name: str, root: Path) -> DataSet:
         fingerprint=lambda _: f"{name}-{source_hash(stem)}",
         check=check_function,
         root=root,
-        here=str(root),  # the function may read what lies there, and the module's source does not tell
+        here=str(root),  # the function may read files there, of which its source says nothing
     )
 
 
 def _is_module(name: str) -> bool:
-    """Whether there is a Python file or a compiled module of that name. The packages that it lies in are imported."""
+    """Whether there is a Python file or a compiled module of that name.
+
+    The packages that it lies in are imported.
+    """
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError, AttributeError):
         return False
     except Exception as error:
-        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}", "recipe.dataset") from error
+        raise UserError(f"{name} cannot be imported: {type(error).__name__}: {error}", "dataset") from error
     return spec is not None and os.path.isfile(spec.origin or "")
 
 
 def _function(name: str) -> Callable[[str, Path], Raw]:
-    """The function of a data set of the user's own."""
+    """The user's own function that reads a data set."""
     try:
         return function_of(name)
     except UserError as error:
-        raise error.below("recipe.dataset") from None
+        raise error.below("dataset") from None

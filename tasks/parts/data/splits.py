@@ -1,23 +1,30 @@
-"""A split of a data set in memory: picking examples by id, choosing subsets, dividing, describing.
+"""A split of a data set: choosing examples, dividing it, reading images as tensors.
 
-Everything that hands out tensors copies: what a caller does to them never reaches the shared images.
+Images are shared between processes. Every function that returns tensors copies them, so that
+whatever a caller does to them never reaches the shared images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from tasks.parts.messages import did_you_mean
 from tasks.parts.settings import UserError
 
+Integers = Sequence[int] | np.ndarray | torch.Tensor
+"""Ids or positions of examples."""
+
 
 class Selection:
-    """Some rows of a shared array, read when indexed: like `base[rows]`, but copied piece by piece, not as a whole."""
+    """Some rows of a shared array.
+
+    It is like `base[rows]`, but only what is asked for is copied, when it is asked for.
+    """
 
     def __init__(self, base: np.ndarray, rows: np.ndarray):
         self.base, self.rows = base, rows
@@ -26,10 +33,10 @@ class Selection:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: Any) -> np.ndarray:
+    def __getitem__(self, key: int | slice | np.ndarray) -> np.ndarray:
         return self.base[self.rows[key]]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.base[self.rows], dtype=dtype)
 
 
@@ -38,10 +45,11 @@ class Split:
     """A split of a data set, or a part of one.
 
     Attributes:
-        images: (N, C, H, W), uint8, or float32 in [0, 1]; a read-only array, memory-mapped where the set is on disk,
-            or a `Selection` of one. Use `take` or `gather` for tensors.
+        images: (N, C, H, W), uint8, or float32 in [0, 1]: a read-only array or a `Selection` of
+            one. It is memory-mapped if the data set is on disk. `take` and `gather` give tensors.
         labels: (N,) int64, 0..K-1.
-        ids: (N,) int64, increasing: each example's index in the whole split as the data set defines it.
+        ids: (N,) int64, increasing: the index of each example in the whole split as the data set
+            defines it.
         classes: the K class names.
     """
 
@@ -74,7 +82,15 @@ class Split:
 
 
 def class_indices(known: Sequence[str], wanted: Sequence[str | int], field: str | None = None) -> list[int]:
-    """Names or indices of classes as indices into `known`; `UserError` for one that is unknown or given twice.
+    """The indices of some classes.
+
+    Args:
+        known: the names of all classes.
+        wanted: names or indices of some.
+        field: the setting that names them, for errors.
+
+    Raises:
+        UserError: there is no such class, one is given twice, or none is given.
 
     >>> class_indices(("cat", "dog", "frog"), ["frog", 0])
     [2, 0]
@@ -100,22 +116,33 @@ def class_indices(known: Sequence[str], wanted: Sequence[str | int], field: str 
     return found
 
 
-def gather(split: Split, positions: Any, device: str | torch.device = "cpu") -> torch.Tensor:
-    """The images at `positions` (0..N-1 in `split`, in any order) as a fresh float32 tensor (B, C, H, W) in [0, 1]."""
-    index = np.asarray(positions.cpu() if isinstance(positions, torch.Tensor) else positions, np.int64).reshape(-1)
+def gather(split: Split, positions: Integers, device: str | torch.device = "cpu") -> torch.Tensor:
+    """Images as a new float32 tensor (B, C, H, W) in [0, 1].
+
+    Args:
+        split: where they are from.
+        positions: their places in the split, 0..N-1, in any order.
+        device: of the tensor.
+    """
+    index = _flat(positions)
     pixels = torch.from_numpy(np.asarray(split.images[index]))  # an index array always copies
-    if pixels.dtype == torch.uint8:  # to the device first: a quarter of the bytes
+    if pixels.dtype == torch.uint8:  # sent to the device as bytes, a quarter of what floats take
         return pixels.to(device).to(torch.float32).div_(255)
     return pixels.to(device)
 
 
-def take(split: Split, ids: Any, device: str | torch.device = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (B, C, H, W) float32 in [0, 1] and labels (B,) int64 of these examples, in their order. Always copies.
+def take(split: Split, ids: Integers, device: str | torch.device = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (B, C, H, W) float32 in [0, 1] and labels (B,) int64 of some examples, as new tensors.
+
+    Args:
+        split: where they are from.
+        ids: of the examples, in any order.
+        device: of the tensors.
 
     Raises:
-        UserError: for an id that the split does not have.
+        UserError: the split has no example of that id.
     """
-    positions = _positions(split, np.asarray(ids.cpu() if isinstance(ids, torch.Tensor) else ids, np.int64).reshape(-1))
+    positions = _positions(split, _flat(ids))
     return gather(split, positions, device), torch.from_numpy(split.labels[positions]).to(device)
 
 
@@ -126,14 +153,22 @@ def choose(
     *,
     field: str = "examples",
 ) -> np.ndarray:
-    """The ids to measure, sorted, (n,) int64.
+    """The ids of the examples to measure, sorted, (n,) int64.
+
+    A number of examples is taken in equal parts from all classes: the parts differ by at most one
+    example as long as no class runs out. Which ones are taken depends only on the ids and labels of
+    the split, and a larger number takes the same ones and further ones.
 
     Args:
-        examples: None for all; a number n for a class-balanced subset (class sizes differ by at most one while every
-            class lasts), which depends only on the split's labels and ids, and which a larger n extends; or a list of
-            ids.
-        classes: considers only examples of these classes, names or indices; of a list of ids, it keeps those.
+        split: where they are chosen.
+        examples: their number, or a list of ids; None for all.
+        classes: names or indices of the classes to choose from; None for all. Of a list of ids,
+            those of other classes are left out.
         field: the setting that `examples` comes from, for errors.
+
+    Raises:
+        UserError: there are not as many examples, there is no such id or class, an id is given
+            twice, or none of the ids is of these classes.
     """
     kept = np.arange(len(split))
     if classes is not None:
@@ -160,32 +195,47 @@ def choose(
     return ids
 
 
-def subset(split: Split, ids: Any) -> Split:
-    """The examples with these ids as a split of their own; ids, labels and classes stay, images are not copied."""
+def subset(split: Split, ids: Integers) -> Split:
+    """The examples with these ids as a new split.
+
+    Ids, labels and classes stay. Images are not copied.
+    """
     return _part(split, _positions(split, np.unique(np.asarray(ids, np.int64))))
 
 
 def divide(split: Split, fraction: float, seed: int = 0) -> tuple[Split, Split]:
-    """(train, validation): a random `fraction` of every class goes to validation, to within one example.
+    """A split in two parts: (train, validation).
 
-    Ids and labels stay. Deterministic: which examples go depends on their ids and labels, `fraction` and `seed`.
-    Nothing is copied.
+    Which examples go to validation depends only on the ids and labels of the split, on `fraction`
+    and on `seed`. Ids and labels stay. Images are not copied.
+
+    Args:
+        split: to be divided.
+        fraction: the part of every class that goes to validation, to within one example.
+        seed: of the random choice.
+
+    Raises:
+        UserError: the fraction is not in [0, 1].
     """
     if not 0 <= fraction <= 1:
-        raise UserError(f"the fraction for validation must lie in [0, 1], got {fraction}", "recipe.validation")
+        raise UserError(f"the fraction for validation must lie in [0, 1], got {fraction}", "validation")
     if fraction == 0:
         return split, _part(split, np.empty(0, np.int64))
     sizes = np.bincount(split.labels, minlength=len(split.classes))
-    upto = np.floor(np.cumsum(sizes) * fraction + 0.5).astype(np.int64)  # rounded sums: the total is right, too
+    upto = np.floor(np.cumsum(sizes) * fraction + 0.5).astype(np.int64)  # the total stays right
     quota = np.diff(upto, prepend=0)  # (K,)
     chosen = _rank_in_class(split.labels, _mixed(split.ids, 1 + seed)) < quota[split.labels]
     return _part(split, np.flatnonzero(~chosen)), _part(split, np.flatnonzero(chosen))
 
 
 def statistics(split: Split, limit: int = 10_000) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, in units of [0, 1], over at most `limit` images.
+    """The mean and the standard deviation of each channel, in units of [0, 1].
 
-    They are spread evenly, because a folder of images is sorted by class: its first images are not like the others.
+    They are taken over at most `limit` images, spread evenly over the split: a folder of images is
+    sorted by class, so its first images are not like the others.
+
+    Raises:
+        UserError: the split has no examples.
     """
     if len(split) == 0:
         raise UserError("no statistics: the split has no examples")
@@ -211,6 +261,11 @@ def _part(split: Split, positions: np.ndarray) -> Split:
     return Split(chosen, split.labels[positions], split.ids[positions], split.classes)
 
 
+def _flat(numbers: Integers) -> np.ndarray:
+    """As an array (B,) int64."""
+    return np.asarray(numbers.cpu() if isinstance(numbers, torch.Tensor) else numbers, np.int64).reshape(-1)
+
+
 def _positions(split: Split, ids: np.ndarray, field: str = "examples") -> np.ndarray:
     found = np.searchsorted(split.ids, ids)
     known = found < len(split)
@@ -222,7 +277,10 @@ def _positions(split: Split, ids: np.ndarray, field: str = "examples") -> np.nda
 
 
 def _mixed(ids: np.ndarray, seed: int) -> np.ndarray:
-    """A random-looking uint64 per (id, seed), all different: SplitMix64's output (Steele, Lea and Flood 2014)."""
+    """A random-looking uint64 for each id; different ids have different ones.
+
+    They are the output of SplitMix64 (Steele, Lea and Flood 2014).
+    """
     z = ids.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -230,7 +288,7 @@ def _mixed(ids: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _rank_in_class(labels: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Place of each example (0, 1, ...) among those of its class, sorted by `key`."""
+    """The place of each example (0, 1, ...) among those of its class, in the order of `key`."""
     order = np.lexsort((key, labels))
     ordered = labels[order]
     rank = np.empty(len(labels), np.int64)

@@ -1,8 +1,9 @@
 """How the output of a classifier varies in a noise ball around points of its input space.
 
-The unit of work is the *cell*: one centre, one kind of noise, one radius. All cells of an example see the same noise directions, so
-everything compared between cells is paired. Cells are filled in rounds of replicates; with a tolerance, a cell whose interval is
-narrow enough drops out after its round, and the forward passes go to those that still need them.
+The unit of work is the *cell*: one centre, one kind of noise, one radius. All cells of an example
+see the same noise directions, so everything compared between cells is paired. Cells are filled in
+rounds of replicates; with a tolerance, a cell whose interval is narrow enough drops out after its
+round, and the forward passes go to those that still need them.
 """
 
 from __future__ import annotations
@@ -16,19 +17,16 @@ import torch
 from torch import Tensor
 
 from tasks.parts.batching import batch_size, in_batches
+from tasks.parts.measures.wilson import wilson
 from tasks.parts.noise.input_noise import Kind, direction, moved
 from tasks.parts.randomness import BLOCK, normal
-
-Z = 1.959963984540054
-"""Quantile of the normal distribution that leaves 95 % between -Z and Z."""
-
 
 ROUND = 16
 """Replicates between two looks at the intervals, with a tolerance; divides `BLOCK`."""
 
 
 class Cell(NamedTuple):
-    """One centre (its row), one kind of noise, one radius."""
+    """What is sampled together: one kind of noise of one radius around one centre (its row)."""
 
     centre: int
     kind: Kind
@@ -39,7 +37,8 @@ class Cell(NamedTuple):
 class Statistics:
     """Sums over the noisy samples of each of K cells, float64 unless said otherwise.
 
-    The last axis of `p` and `p_squared` is: true class, class predicted at the centre, target class.
+    The last axis of `p` and `p_squared` is: true class, class predicted at the centre, target
+    class.
     """
 
     samples: Tensor  # (K,) long
@@ -53,6 +52,11 @@ class Statistics:
 
     @staticmethod
     def empty(cells: int, device: torch.device, *, confidence: bool = False) -> Statistics:
+        """The statistics of K cells that have no samples yet.
+
+        With `confidence`, the sums of the largest probability are kept as well.
+        """
+
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64, device=device)
 
@@ -63,7 +67,10 @@ class Statistics:
         return Statistics(samples, p, p_squared, hits, stays, loss, lowest, more)
 
     def add(self, cells: Tensor, logits: Tensor, classes: Tensor) -> None:
-        """Adds samples to some cells: logits (k, S, C) of S samples each; classes (k, 3) as in `p`, each cell once in `cells`."""
+        """Adds samples to some cells, each of which is once in `cells` (k,).
+
+        The logits (k, S, C) are those of S samples each; the classes (k, 3) are as in `p`.
+        """
         log_p = logits.log_softmax(-1)
         chosen = log_p.gather(2, classes[:, None].expand(-1, logits.shape[1], -1)).double()  # (k, S, 3)
         p, loss, predicted = chosen.exp(), -chosen[..., 0], logits.argmax(-1)
@@ -84,30 +91,29 @@ class Statistics:
 
     @property
     def standard_error(self) -> Tensor:
-        """Standard errors of the mean probabilities (K, 3); 0 where there is one sample only (the centre itself)."""
+        """Standard errors of the mean probabilities (K, 3).
+
+        0 where there is one sample only (the centre itself).
+        """
         n = self.samples[:, None].double()
         variance = (self.p_squared - self.p.square() / n).clamp_min(0) / (n - 1).clamp_min(1)
         return (variance / n).sqrt()
 
     @property
     def bounds(self) -> Tensor:
-        """Ends of the 95 % interval of the mean probability of the true class (K, 2); around Wilson's centre, not the mean."""
-        n = self.samples.double()
-        centre = (self.p[:, 0] + Z**2 / 2) / (n + Z**2)
-        half = self.interval / 2
+        """Ends (K, 2) of the 95 % interval of the true class's mean probability, see `wilson`."""
+        centre, half = self._centre_and_half()
         return torch.stack([centre - half, centre + half], 1).clamp(0, 1)
 
     @property
     def interval(self) -> Tensor:
-        """Width of the 95 % interval of the mean probability of the true class (K,).
+        """Width (K,) of the 95 % interval of the true class's mean probability."""
+        return 2 * self._centre_and_half()[1]
 
-        Wilson's (1927) interval carried over from shares to means of numbers in [0, 1], with the variance v of the samples in place of
-        p (1 - p): 2 Z / (1 + Z^2 / n) * sqrt(v / n + Z^2 / (4 n^2)). For numbers that are all 0 or 1 it is his; for steadier ones it
-        is narrower; it is never zero, however alike the first samples are.
-        """
-        n = self.samples.double()
-        variance = (self.p_squared[:, 0] / n - (self.p[:, 0] / n).square()).clamp_min(0)
-        return 2 * Z / (1 + Z**2 / n) * (variance / n + Z**2 / (4 * n**2)).sqrt()
+    def _centre_and_half(self) -> tuple[Tensor, Tensor]:
+        n, total = self.samples.double(), self.p[:, 0]
+        variance = (self.p_squared[:, 0] / n - (total / n).square()).clamp_min(0)
+        return wilson(total, n, variance)
 
 
 def statistics(
@@ -124,7 +130,7 @@ def statistics(
     batch: int | None = None,
     confidence: bool = False,
 ) -> Statistics:
-    """Samples every cell.
+    """Samples the noise of every cell and sums up what the network returns.
 
     Args:
         model: [0, 1] images (B, C, H, W) to logits (B, K), in evaluation mode.
@@ -170,16 +176,20 @@ def statistics(
 
 
 def at_centres(logits: Tensor, classes: Tensor) -> Statistics:
-    """The same statistics at the centres themselves, one sample each: P cells of radius 0, from their logits (P, K)."""
+    """The same statistics at the centres themselves, from their logits (P, K).
+
+    These are P cells of radius 0, of one sample each.
+    """
     totals = Statistics.empty(len(logits), logits.device)
     totals.add(torch.arange(len(logits), device=logits.device), logits[:, None], classes)
     return totals
 
 
 class _Directions:
-    """The noise directions (S, C, H, W) of replicates `first ..` of one block, drawn when first asked for.
+    """The noise directions (S, C, H, W) of some replicates of one block, from `first` on.
 
-    Remembers the example asked for last: cells come grouped by example.
+    They are drawn when first asked for. Remembers the example asked for last: cells come grouped by
+    example.
     """
 
     def __init__(self, seed: int, shape: torch.Size, first: int, count: int, device: torch.device):

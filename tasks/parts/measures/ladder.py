@@ -13,8 +13,10 @@ def mean_height(points: ArrayLike, values: ArrayLike) -> NDArray[np.float64]:
         points: (R,) ascending.
         values: (..., R) the curves; of a single point, its value is the height.
 
-    >>> mean_height([0, 1, 3], [[1, 0, 0], [1, 1, 1]]).round(3).tolist(), mean_height([2], [[5]]).tolist()
-    ([0.167, 1.0], [5.0])
+    >>> mean_height([0, 1, 3], [[1, 0, 0], [1, 1, 1]]).round(3).tolist()
+    [0.167, 1.0]
+    >>> mean_height([2], [[5]]).tolist()
+    [5.0]
     """
     radii, heights = np.asarray(points, np.float64), np.asarray(values, np.float64)
     if len(radii) < 2:

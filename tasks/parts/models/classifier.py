@@ -1,9 +1,12 @@
-"""A classifier: normalisation and a network, which can be entered and left at the hidden spaces between its stages."""
+"""A classifier: normalisation and a network that is cut into stages.
+
+Between two stages lies a hidden space, where the network can be left and entered.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tasks.parts.finite import Watch
 from tasks.parts.messages import did_you_mean
 from tasks.parts.models.checkpoints import last_layer
-from tasks.parts.models.stages import Stage, evaluating, run, split, verify, walk
+from tasks.parts.models.modes import all_modules, evaluating
+from tasks.parts.models.stages import Stage, run, split, verify
+from tasks.parts.models.tracing import unavailable
 from tasks.parts.settings import UserError
 
 
@@ -24,18 +29,22 @@ class Classifier(nn.Module):
         network: from normalised images (B, C, H, W) to logits (B, classes).
         shape: (channels, height, width) of the images.
         classes: the number of classes.
-        mean, std: of the pixels, one number or one a channel. Where a grey image goes into a network for colours, they
-            have the network's number of channels, and normalising repeats the grey channel.
-        freeze_backbone: train nothing but the last layer. The other layers' batch normalisation then keeps its running
-            statistics and uses them: `train()` leaves it in evaluation mode.
+        mean: of the pixels, one number or one a channel. For grey images in a network for colours
+            there are as many numbers as the network has channels, and normalising repeats the grey
+            channel.
+        std: of the pixels, in the same form.
+        freeze_backbone: train nothing but the last layer. The batch normalisation of the other
+            layers then keeps and uses its running statistics: `train()` leaves it in evaluation
+            mode.
 
     Attributes:
-        magnitudes: the typical size of the numbers in hidden space k = 1, 2, ... (see `spaces.magnitudes`), in which radii in
-            these spaces are counted; empty until whoever made the network sets it.
-        watch: is shown all logits, where it is set: see `finite.watched`.
+        magnitudes: the typical size of the numbers in hidden space k = 1, 2, ... (see
+            `spaces.magnitudes`), which is the unit of radii there. Empty until whoever made the
+            network sets it.
+        watch: is called with all logits, where it is set; see `finite.watched`.
 
     Raises:
-        UserError: `freeze_backbone`, and no last layer can be told.
+        UserError: with `freeze_backbone`, for a network without a layer that makes the logits.
     """
 
     mean: Tensor  # (1, C or 1, 1, 1)
@@ -81,7 +90,10 @@ class Classifier(nn.Module):
         return (x - self.mean) / self.std
 
     def train(self, mode: bool = True) -> Classifier:
-        """As for any module, but the batch normalisation of a frozen backbone stays in evaluation mode."""
+        """Sets the mode, as for any module.
+
+        The batch normalisation of a frozen backbone stays in evaluation mode.
+        """
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -89,10 +101,12 @@ class Classifier(nn.Module):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The names of the stages, in order: hidden space k lies after the first k of them, the last are the logits.
+        """The names of the stages, in order. Hidden space k lies after the first k of them.
+
+        The last hidden space is that of the logits.
 
         Raises:
-            UserError: the network cannot be traced, and so has no hidden spaces.
+            UserError: the network cannot be traced, so it has no hidden spaces.
         """
         return tuple(stage.name for stage in self._split())
 
@@ -101,22 +115,23 @@ class Classifier(nn.Module):
 
         Args:
             x: the images.
-            k: 0 (the pixels, before normalisation) to the number of stages (the logits), or the name of the last stage
-                to run.
+            k: 0 (the pixels, before normalisation) to the number of stages (the logits), or the
+                name of the last stage to run.
 
         Returns:
-            The hidden representation (B, ...), with gradients to x. `tail(head(x, k), k)` are the logits of x.
+            The hidden representation (B, ...), with gradients to x. `tail(head(x, k), k)` are the
+            logits of x.
         """
         k, stages = self._cut(k)
         return x if k == 0 else run(self.network, stages[:k], self.normalise(x))
 
     def tail(self, h: Tensor, k: int | str) -> Tensor:
-        """The logits (B, classes) for a value h (B, ...) after the first k stages; h itself is not written to."""
+        """The logits (B, classes) for a value h (B, ...) after the first k stages; h is kept."""
         k, stages = self._cut(k)
         return self(h) if k == 0 else self._shown(run(self.network, stages[k:], h))
 
     def hidden_values(self, x: Tensor) -> Iterator[Tensor]:
-        """`head(x, k)` for k = 1, 2, ... up to the logits, in one pass, for images x (B, C, H, W)."""
+        """`head(x, k)` for k = 1, 2, ... up to the logits, in one pass; x is (B, C, H, W)."""
         value = self.normalise(x)
         for stage in self._split():
             value = run(self.network, (stage,), value)
@@ -128,7 +143,7 @@ class Classifier(nn.Module):
         return logits
 
     def _cut(self, k: int | str) -> tuple[int, tuple[Stage, ...]]:
-        """The number of stages before hidden space k, and all stages; none for the pixels, which every network has."""
+        """The number of stages before hidden space k, and all stages (none for the pixels)."""
         if type(k) is not int or k < 0:
             k = hidden_stage(self, k)
         if k == 0:
@@ -137,9 +152,10 @@ class Classifier(nn.Module):
         return (k if k <= len(stages) else hidden_stage(self, k)), stages
 
     def _split(self) -> tuple[Stage, ...]:
-        """The stages in the mode in which each module is now: a traced operation can differ between the modes."""
-        modes = tuple([module.training for module in walk(self.network)])
-        if not self._splits:  # the first time, in evaluation mode, where the stages can be compared with the network
+        """The stages in the modules' current modes, on which a traced operation can depend."""
+        modes = tuple([module.training for module in all_modules(self.network)])
+        if not self._splits:
+            # First in evaluation mode, where the stages can be compared with the network.
             with evaluating(self.network):
                 stages = split(self.network)
                 verify(self.network, stages, self._noise())
@@ -148,29 +164,32 @@ class Classifier(nn.Module):
             stages = split(self.network)
             (known, *_) = self._splits.values()
             if [stage.name for stage in stages] != [stage.name for stage in known]:
-                raise UserError(
-                    "hidden spaces are unavailable for this network: training and evaluation have different stages"
-                )
+                raise unavailable("training and evaluation have different stages")
             self._splits[modes] = stages
         return self._splits[modes]
 
     def _noise(self) -> Tensor:
-        """Two normalised images of noise (2, C, H, W), the same at every call, where the network's parameters are."""
+        """Two normalised images of noise (2, C, H, W) on the network's device, always the same."""
         noise = torch.rand((2, *self.shape), generator=torch.Generator().manual_seed(0))
         return self.normalise(noise.to(self.mean))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_splits": {}}  # traces are cheap to make again, and need not travel
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_splits": {}}  # without traces, which are cheap to make again
 
 
 def hidden_stage(model: Classifier, k: int | str) -> int:
-    """The number of stages before a hidden space, given as that number or as the name of the last of these stages.
+    """The number of stages before a hidden space.
+
+    Args:
+        model: the classifier.
+        k: that number, also as text, or the name of the last of these stages.
 
     Raises:
-        UserError: there is no such stage; the message lists them. Or the network has no hidden spaces.
+        UserError: there is no such stage (the message lists them), or the network has no hidden
+            spaces.
     """
     if (k == 0 and k is not False) or k == "0":
-        return 0  # pixels exist for every network
+        return 0  # every network has the pixels
     stages = model.stages
     if isinstance(k, str) and k in stages:
         return stages.index(k) + 1

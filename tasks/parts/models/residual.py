@@ -1,4 +1,7 @@
-"""Residual networks for small images (He et al. 2015, "Deep Residual Learning for Image Recognition", section 4.2)."""
+"""Residual networks for small images.
+
+He et al. 2015, "Deep residual learning for image recognition", section 4.2.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from torch import Tensor, nn
 class Block(nn.Module):
     """Two 3 x 3 convolutions and a shortcut without parameters (option A of the paper).
 
-    Where the block halves the map and doubles the channels, the shortcut takes every second pixel and pads the new
-    channels with zeros, half before and half after the old ones.
+    Where the block halves the map and doubles the channels, the shortcut takes every second pixel
+    and pads the new channels with zeros, half before and half after the old ones.
     """
 
     def __init__(self, channels: int, wanted: int, stride: int):
@@ -24,19 +27,22 @@ class Block(nn.Module):
         self.after = wanted - channels - self.before
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, wanted, H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         if self.stride > 1:
             x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
-        return F.relu(out + x)  # (B, wanted, H / stride, W / stride)
+        return F.relu(out + x)
 
 
 class CifarResNet(nn.Module):
-    """6 `blocks` + 2 weighted layers: a convolution, three groups of `blocks` residual blocks, and a linear layer.
+    """A residual network with 6 `blocks` + 2 weighted layers.
 
-    The groups have `width`, 2 `width` and 4 `width` channels (the paper: 16, 32, 64), the second and third at half the
-    resolution of the one before. Convolutions start from He et al.'s normal distribution. Parameter names (`conv1`,
-    `bn1`, `layer1.0.conv1`, ..., `linear`) are those of the checkpoints in circulation.
+    They are a convolution, three groups of `blocks` residual blocks, and a linear layer. The groups
+    have `width`, 2 `width` and 4 `width` channels (the paper: 16, 32, 64), the second and third at
+    half the resolution of the one before. Convolutions start from He et al.'s normal distribution.
+    Parameter names (`conv1`, `bn1`, `layer1.0.conv1`, ..., `linear`) are those of the checkpoints
+    in circulation.
     """
 
     def __init__(self, channels: int, classes: int, *, blocks: int, width: int = 16):
@@ -54,6 +60,7 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (B, C, H, W) to logits (B, classes)."""
         x = self.relu(self.bn1(self.conv1(x)))  # (B, width, H, W)
         x = self.layer3(self.layer2(self.layer1(x)))  # (B, 4 width, H / 4, W / 4)
         return self.linear(self.avgpool(x).flatten(1))

@@ -1,8 +1,9 @@
-"""The spaces in which an input can be searched or moved: pixels, an autoencoder's latent space, a classifier's hidden layers.
+"""The spaces in which an input can be moved: pixels, an autoencoder's codes, hidden layers.
 
-A space turns images into points and gives points their logits, so that whatever works on images and a classifier works on `encode(images)`
-and `classify` as well. Points of a latent or hidden space are divided by `unit`, the root mean square of the numbers that the space
-has at training images: a radius of 0.1 is a tenth of what is typical there, in every layer of every network.
+A space turns images into points and points into logits. So whatever works on images and a
+classifier also works on `encode(images)` and `classify`. Points of a latent or hidden space are in
+units of `unit`, the root mean square of the space's numbers for training images. A radius of 0.1 is
+then a tenth of what is typical there, in every layer of every network.
 """
 
 from __future__ import annotations
@@ -26,29 +27,33 @@ ALLOWED = "pixel, latent or hidden:<k> with k the number or the name of a stage"
 
 
 class Autoencoder(Protocol):
-    """Whatever turns images (B, C, H, W) in [0, 1] into codes (B, ...) and codes into images.
+    """An encoder and a decoder.
 
     It may have an attribute `magnitude`, the root mean square of its codes of training images.
     """
 
-    def encode(self, images: Tensor, /) -> Tensor: ...
+    def encode(self, images: Tensor, /) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] to codes (B, ...)."""
 
-    def decode(self, latent: Tensor, /) -> Tensor: ...
+    def decode(self, latent: Tensor, /) -> Tensor:
+        """Codes (B, ...) to images (B, C, H, W)."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """A space of points, each of which a classifier gives logits.
+    """A space of points that a classifier gives logits.
 
     Attributes:
         name: as a user writes it: `pixel`, `latent`, `hidden:3`.
         encode: images (B, C, H, W) in [0, 1] to points (B, ...).
-        decode: points (B, ...) to images (B, C, H, W) in [0, 1]; None for a hidden space, whose points need be no image's.
+        decode: points (B, ...) to images (B, C, H, W) in [0, 1]. None for a hidden space, where a
+            point need not belong to any image.
         classify: points (B, ...) to logits (B, K), with gradients to the points.
-        box: between which numbers all those of a point may lie.
-        unit: what a 1 of a point is in the numbers of the network or autoencoder itself; 1 for pixels.
-        residual: points (B, ...) to how far each is off the manifold of images (B,), see `off_manifold`; NaN where no autoencoder is
-            known.
+        box: the lowest and the highest value that a coordinate of a point may have.
+        unit: the factor from a point's coordinates to the numbers of the network or autoencoder; 1
+            for pixels.
+        residual: points (B, ...) to their distances from the manifold of images (B,), see
+            `off_manifold`; NaN without an autoencoder.
     """
 
     name: str
@@ -65,7 +70,7 @@ def pixels(model: Callable[[Tensor], Tensor], autoencoder: Autoencoder | None = 
 
     Args:
         model: [0, 1] images (B, C, H, W) to logits (B, K).
-        autoencoder: against which the residual of a point is taken.
+        autoencoder: gives the residuals.
     """
 
     def residual(images: Tensor) -> Tensor:
@@ -75,14 +80,15 @@ def pixels(model: Callable[[Tensor], Tensor], autoencoder: Autoencoder | None = 
 
 
 def hidden(model: Classifier, k: int | str) -> Space:
-    """The values between two stages of a classifier, as the layers up to there make them of images.
+    """The values between two stages of a classifier.
 
     Args:
-        model: with `magnitudes`, in evaluation mode.
-        k: how many stages lie before, or the name of the last of them. At 0 there are the pixels.
+        model: in evaluation mode, with `magnitudes`.
+        k: how many stages come before, or the name of the last of them. Space 0 is that of pixels.
 
     Raises:
-        UserError: there is no such stage, the network has no hidden spaces, or their magnitudes are not known.
+        UserError: there is no such stage, the network has no hidden spaces, or its magnitudes are
+            unknown.
     """
     try:
         number = hidden_stage(model, k)
@@ -102,16 +108,19 @@ def hidden(model: Classifier, k: int | str) -> Space:
 
 
 def latent(model: Callable[[Tensor], Tensor], autoencoder: Autoencoder, *, unit: float | None = None) -> Space:
-    """The codes of an autoencoder: a point is classified as the image it is decoded to, so a search there stays on its manifold.
+    """The codes of an autoencoder.
+
+    A point is classified as the image it is decoded to, so that all points lie on the
+    autoencoder's manifold.
 
     Args:
         model: [0, 1] images (B, C, H, W) to logits (B, K).
-        autoencoder: whose images are clamped to [0, 1].
-        unit: the root mean square of its codes of training images (`magnitude(autoencoder.encode, images)`); its attribute
-            `magnitude` where None.
+        autoencoder: its images are clamped to [0, 1].
+        unit: the root mean square of the codes of training images, as from
+            `magnitude(autoencoder.encode, images)`. None for the autoencoder's own `magnitude`.
 
     Raises:
-        UserError: no unit is given and the autoencoder has none, or it is not positive.
+        UserError: no unit is given and the autoencoder has none, or the unit is not positive.
     """
     size = getattr(autoencoder, "magnitude", None) if unit is None else unit
     if size is None:
@@ -140,9 +149,10 @@ def latent(model: Callable[[Tensor], Tensor], autoencoder: Autoencoder, *, unit:
 
 
 def off_manifold(autoencoder: Autoencoder, images: Tensor) -> Tensor:
-    """How far images (B, C, H, W) are from their own reconstructions, L2, pixel units: (B,).
+    """The L2 distance of images (B, C, H, W) from their reconstructions, in pixel units: (B,).
 
-    Of a linear autoencoder that is the distance from the plane of its principal components (as far as that lies in [0, 1]).
+    For a linear autoencoder it is the distance from the plane of the principal components, as far
+    as the plane lies in [0, 1].
     """
     with torch.no_grad():
         again = autoencoder.decode(autoencoder.encode(images)).clamp(0, 1)
@@ -150,10 +160,10 @@ def off_manifold(autoencoder: Autoencoder, images: Tensor) -> Tensor:
 
 
 def parse(text: str) -> tuple[Kind, int | str | None]:
-    """What a user's `space` says: its kind and, for a hidden space, its stage.
+    """The kind of space that a user's `space` names and, for a hidden space, its stage.
 
     Raises:
-        UserError: none of the three; whether the stage exists is seen by `hidden`.
+        UserError: it names no space. Whether a hidden stage exists is for `hidden` to find out.
 
     >>> parse("pixel"), parse("hidden:3"), parse("hidden:layer2.0")
     (('pixel', None), ('hidden', 3), ('hidden', 'layer2.0'))
@@ -180,10 +190,13 @@ def of(text: str, model: Classifier, autoencoder: Autoencoder | None = None) -> 
     """The space that a user's `space` names.
 
     Args:
-        autoencoder: for the latent space; in pixels, for the residual.
+        text: as for `parse`.
+        model: the classifier.
+        autoencoder: needed for the latent space; for pixels it gives the residuals.
 
     Raises:
-        UserError: as for `parse`, `hidden` and `latent`; or the latent space of no autoencoder.
+        UserError: as for `parse`, `hidden` and `latent`; or there is no autoencoder for the latent
+            space.
     """
     kind, stage = parse(text)
     if kind == "hidden":
@@ -191,17 +204,21 @@ def of(text: str, model: Classifier, autoencoder: Autoencoder | None = None) -> 
     if kind == "pixel":
         return pixels(model, autoencoder)
     if autoencoder is None:
-        raise UserError(
-            "there is no autoencoder whose latent space could be searched; take pixel or hidden:<k>", "space"
-        )
+        raise UserError("there is no autoencoder with a latent space; take pixel or hidden:<k>", "space")
     return latent(model, autoencoder)
 
 
 def magnitudes(model: Classifier, images: Tensor, *, batch: int | None = None) -> tuple[float, ...]:
-    """The root mean square of the numbers in hidden space k = 1, 2, ..., to the logits, over images (N, C, H, W).
+    """The root mean square of the numbers in each hidden space, for `Classifier.magnitudes`.
+
+    Args:
+        model: the classifier, in evaluation mode.
+        images: (N, C, H, W) in [0, 1].
+        batch: images a batch; None for as many as suit the device.
 
     Returns:
-        One number a stage, for `Classifier.magnitudes`; empty for a network without hidden spaces.
+        One number for each hidden space k = 1, 2, ... up to the logits; none for a network without
+        hidden spaces.
 
     Raises:
         ValueError: there are no images.
@@ -223,7 +240,12 @@ def magnitudes(model: Classifier, images: Tensor, *, batch: int | None = None) -
 
 
 def magnitude(encode: Callable[[Tensor], Tensor], images: Tensor, *, batch: int | None = None) -> float:
-    """The root mean square of all numbers of `encode(images)`, for images (N, C, H, W), N > 0.
+    """The root mean square of all numbers of `encode(images)`.
+
+    Args:
+        encode: images (B, C, H, W) to points (B, ...).
+        images: (N, C, H, W) with N > 0.
+        batch: images a batch; None for as many as suit the device.
 
     >>> magnitude(lambda images: 2 * images, torch.ones(3, 1, 4, 4))
     2.0
@@ -248,7 +270,7 @@ def _hidden_unit(model: Classifier, number: int, k: int | str) -> float:
 
 def _positive(unit: float, where: str) -> float:
     if not 0 < unit < math.inf:
-        raise UserError(f"{where} cannot be searched: the typical size of its numbers is {unit}", "space")
+        raise UserError(f"{where} has no unit: the typical size of its numbers is {unit}", "space")
     return unit
 
 

@@ -1,21 +1,25 @@
-"""Everyday damage to images, each in five severities, for an average over ways of failing that no training was aimed at.
+"""Corruptions: everyday damage to images, each in five severities.
 
-The idea is that of Hendrycks and Dietterich (2019, "Benchmarking neural network robustness to common corruptions and perturbations"); the
-corruptions and their severities are this project's own. Lengths are shares of the image's side, so that they mean the same on 8 x 8
-digits and on photographs. **Accuracies under them cannot be compared to those on CIFAR-10-C or ImageNet-C.**
+They are for an average over ways of failing that no training was aimed at. The idea is that of
+Hendrycks and Dietterich (2019, "Benchmarking neural network robustness to common corruptions and
+perturbations"); the corruptions and their severities are this project's own. Lengths are shares of
+the image's side, so that they mean the same on 8 x 8 digits and on photographs. **Accuracies under
+them cannot be compared to those on CIFAR-10-C or ImageNet-C.**
 
 | name | what | severity 1 to 5 |
 |---|---|---|
 | blur | Gaussian blur, the edge repeated outwards | standard deviation 0.015 to 0.09 of the side |
 | pixelation | means over a coarser grid | 0.8 to 0.3 of the pixels along a side |
-| translation | moved in a random direction (bilinear, the edge repeated) | 0.03 to 0.2 of the side |
-| rotation | turned to a random side about the centre (bilinear, the edge repeated) | 5 to 30 degrees |
+| translation | moved in a random direction | 0.03 to 0.2 of the side |
+| rotation | turned to a random side about the centre | 5 to 30 degrees |
 | contrast | distance of each pixel from the image's mean | times 0.7 to 0.1 |
 | brightness | added to each pixel | 0.1 to 0.5 |
 | shot_noise | photons counted, Poisson | 50 to 3 for a pixel of 1 |
 | salt_and_pepper | pixels black or white, all channels alike | share 0.01 to 0.2 |
 
-Random numbers are keyed by (seed, example) and shared between severities: a pixel that is salt at severity 1 is salt at severity 5.
+Translation and rotation interpolate bilinearly, with the edge repeated. Random numbers are keyed by
+(seed, example) and shared between severities: a pixel that is salt at severity 1 is salt at
+severity 5.
 """
 
 from __future__ import annotations
@@ -52,9 +56,11 @@ def corrupted(name: Corruption, images: Tensor, severity: int, *, ids: Sequence[
     """The images after one corruption.
 
     Args:
+        name: of the corruption, see the table.
         images: (B, C, H, W) in [0, 1].
         severity: 1 to 5.
         ids: the examples' ids, which key the random numbers.
+        seed: keys them too.
 
     Returns:
         (B, C, H, W) in [0, 1].
@@ -89,7 +95,10 @@ def corrupted(name: Corruption, images: Tensor, severity: int, *, ids: Sequence[
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur; `sigma` is a share of the shorter side. Images (B, C, H, W); the edge is repeated outwards."""
+    """Gaussian blur of images (B, C, H, W); `sigma` is a share of the shorter side.
+
+    The edge is repeated outwards.
+    """
     sigma = sigma * min(images.shape[2:])  # pixels
     reach = max(1, math.ceil(3 * sigma))
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
@@ -100,7 +109,10 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def pixelation(images: Tensor, share: float) -> Tensor:
-    """Means over a grid with this share of the pixels along each side, at least one. Images (B, C, H, W)."""
+    """Images (B, C, H, W), each pixel the mean over its cell of a coarser grid.
+
+    The grid has this share of the pixels along each side, at least one.
+    """
     height, width = images.shape[2:]
     coarse = F.adaptive_avg_pool2d(images, (max(1, round(height * share)), max(1, round(width * share))))
     return F.interpolate(coarse, size=(height, width), mode="nearest-exact")
@@ -116,7 +128,10 @@ def shot_noise(images: Tensor, photons: float, *, ids: Sequence[int], seed: int)
 
 
 def _resampled(images: Tensor, angle: Tensor, across: Tensor, down: Tensor) -> Tensor:
-    """Images (B, C, H, W) turned by `angle` (B,) radians and moved by shares of the width and the height (B,)."""
+    """Images (B, C, H, W) turned by `angle` (B,) radians and moved.
+
+    `across` and `down` (B,) are shares of the width and of the height.
+    """
     height, width = images.shape[2:]
     ratio = height / width  # the coordinates of `affine_grid` run from -1 to 1 along either side
     cosine, sine = angle.cos(), angle.sin()

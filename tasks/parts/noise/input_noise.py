@@ -1,4 +1,4 @@
-"""The three kinds of input noise, from one standard normal direction n for each (example, replicate).
+"""Three kinds of input noise, all from one standard normal direction n.
 
 | kind | perturbed image | unit of the radius |
 |---|---|---|
@@ -6,7 +6,8 @@
 | multiplicative | x * (1 + radius * n) | relative to each pixel |
 | sphere | x + radius * n / ||n|| | pixel units, the L2 distance |
 
-Every kind and every radius uses the same n, so curves over radii, and comparisons between kinds, networks and conditions, are paired.
+There is one n for each (example, replicate). Every kind and every radius uses it, so curves over
+radii, and comparisons between kinds, networks and conditions, are paired.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ Kind = Literal["additive", "multiplicative", "sphere"]
 
 
 def direction(normal: Tensor, kind: Kind) -> Tensor:
-    """The normal numbers (..., C, H, W) as `moved` wants them: of unit L2 length over (C, H, W) for the sphere, else unchanged."""
+    """The direction of the noise, from normal numbers (..., C, H, W).
+
+    For the sphere it has unit L2 length over (C, H, W), else it is the numbers themselves.
+    """
     if kind != "sphere":
         return normal
     return normal / normal.flatten(-3).norm(dim=-1)[..., None, None, None]
@@ -29,10 +33,13 @@ def direction(normal: Tensor, kind: Kind) -> Tensor:
 def moved(
     images: Tensor, radius: Tensor | float, along: Tensor, kind: Kind, *, clip: bool, out: Tensor | None = None
 ) -> Tensor:
-    """The perturbed images.
+    """The images with noise of a given radius.
 
     Args:
-        images: (..., C, H, W), radius and along: anything that broadcasts with them.
+        images: (..., C, H, W).
+        radius: see the table; a number, or a tensor that broadcasts with the images.
+        along: what `direction` gave; broadcasts with the images.
+        kind: of the noise.
         clip: into [0, 1].
         out: where to put the result.
 

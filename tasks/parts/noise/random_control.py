@@ -22,13 +22,16 @@ def randomly_moved(
 ) -> Tensor:
     """A perturbation of each point in a random direction, of a given norm.
 
-    The direction is random signs for L-inf and normal numbers for L2 and L1; for L0, numbers chosen at random get random values. Each
-    example has one direction, whatever the distance.
+    The direction is random signs for L-inf and normal numbers for L2 and L1; for L0, numbers chosen
+    at random get random values. Each example has one direction, whatever the distance.
 
     Args:
         points: (B, ...) in the box.
-        distance: (B,) the norm of the perturbation; what no point of the box reaches ends in the furthest along the direction.
+        distance: (B,) the length of the perturbation; what no point of the box reaches ends in the
+            furthest along the direction.
+        norm: in which the distance is measured.
         ids: the examples' ids, which key the random numbers.
+        seed: keys the random numbers.
         box: (0, 1) for images, (-inf, inf) for points of a hidden space.
 
     Returns:

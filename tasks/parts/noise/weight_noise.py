@@ -1,4 +1,7 @@
-"""Multiplicative Gaussian noise on a network's weights: w * (1 + sigma * n), normalisation layers left out."""
+"""Multiplicative Gaussian noise on a network's weights: w * (1 + sigma * n).
+
+Normalisation layers are left out.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ def weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def noisy_copy(model: nn.Module, sigma: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """The noisy values of the network's `weights`, by name, as new tensors; the network is left alone.
+    """The noisy values of the network's `weights`, by name, as new tensors.
 
     Args:
+        model: the network, which is left alone.
         sigma: relative to each weight.
         generator: a CPU generator.
     """
@@ -38,9 +42,12 @@ def noisy_copy(model: nn.Module, sigma: float, generator: torch.Generator) -> di
 
 @contextmanager
 def noisy_weights(model: nn.Module, sigma: float, generator: torch.Generator) -> Iterator[None]:
-    """Within the context the network has noisy weights; at its end it has its own again, exactly, and keeps its gradients.
+    """A context in which the network has noisy weights.
+
+    At its end the network has exactly its own weights again, and it keeps its gradients.
 
     Args:
+        model: the network.
         sigma: relative to each weight; 0 leaves the network alone and draws nothing.
         generator: a CPU generator.
     """

@@ -1,17 +1,20 @@
-"""Adversarial augmentation: while training, a representation is moved before the rest of the network sees it.
+"""Adversarial augmentation: training examples are moved before the network sees them.
+
+They are moved in pixels, or in a hidden layer before the rest of the network sees it.
 
     h = head(x, k)                          the pixels, or the values after the first k stages
     h <- h + delta                          for the examples chosen, |delta| <= epsilon
     loss = cross_entropy(tail(h, k), y)     one batch of moved and unmoved examples
 
-delta climbs the logit of a class, the same class at every step: of the runner-up (the likeliest besides the true one, before the
-move) or of a random other class; or it descends the true class's logit (`away`). `random` is the control: a random sign vector (L-inf) or
-a normal direction (L2) of length epsilon. Each example has its own class and its own gradient: the logits of all are gathered and
-summed, and since no example feels another in evaluation mode (`inner_search`), one backward pass gives all gradients. delta is a
-constant for the training's own backward pass.
+delta climbs the logit of a class, the same class at every step: of the runner-up (the likeliest
+besides the true one, before the move) or of a random other class; or it descends the true class's
+logit (`away`). `random` is the control: a random sign vector (L-inf) or a normal direction (L2) of
+length epsilon. Each example has its own class and its own gradient: the logits of all are gathered
+and summed, and since no example feels another in evaluation mode (`projected_gradient`), one
+backward pass gives all gradients. delta is a constant for the training's own backward pass.
 
-Beyond a plain step, this costs `steps` forward passes of the tail, and backward passes to h but not to the weights, for the chosen
-examples alone; the head runs once.
+Beyond a plain step, this costs `steps` forward passes of the tail, and backward passes to h but not
+to the weights, for the chosen examples alone; the head runs once.
 """
 
 from __future__ import annotations
@@ -21,18 +24,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tasks.parts.geometry.balls import ascent_direction, per_example
-from tasks.parts.losses import at, margin, without
+from tasks.parts.geometry.balls import PIXELS, UNBOUNDED, Box, ascent_direction, clipped, per_example
+from tasks.parts.losses import margin
 from tasks.parts.models.classifier import Classifier, hidden_stage
 from tasks.parts.randomness import torch_generator
 from tasks.parts.settings import UserError
+from tasks.parts.training.augmentation_targets import eligible, weights_of_logits
 from tasks.parts.training.projected_gradient import Classify, climb, gradient_of_logits, without_trace
 from tasks.parts.training.recipes import AdversarialAugmentation, Recipe
+from tasks.parts.training.reports import Tally
 
 
 class Random(NamedTuple):
-    """CPU generators of an epoch's random numbers. There is one for each purpose: in whatever direction examples are moved, the same
-    ones are.
+    """CPU generators of an epoch's random numbers, one for each purpose.
+
+    So the same examples are moved in whatever direction.
 
     Attributes:
         who: draws who is moved.
@@ -57,7 +63,8 @@ class Moves(NamedTuple):
         rows: their places in the batch (n,).
         delta: their perturbations (n, ...), detached; zero where `chosen` is false.
         chosen: whether they pass the condition of `only` (n,); None where there is none.
-        before: their logits (n, K) before the move, in evaluation mode; None where nothing needed them.
+        before: their logits (n, K) before the move, in evaluation mode; None where nothing needed
+            them.
     """
 
     rows: Tensor
@@ -71,42 +78,31 @@ class Moves(NamedTuple):
         return torch.ones_like(self.rows, dtype=torch.bool) if self.chosen is None else self.chosen
 
 
-class Tally(NamedTuple):
-    """What is told of a batch.
-
-    Attributes:
-        moved: how many examples are moved.
-        looked: sums over the moved examples that were looked at (4,), float64: their number, how many change their predicted class, and
-            their margins (true class's logit minus the largest other) before and after; None where nobody looked.
-    """
-
-    moved: int | Tensor
-    looked: Tensor | None = None
-
-
 def check(recipe: Recipe, model: nn.Module) -> None:
     """Refuses a hidden layer that the network does not have, before any training.
 
     Args:
+        recipe: of the network.
         model: the recipe's network, with weights in memory; trained or not.
 
     Raises:
-        UserError: lists the stages, with the field; also for the recipes that this one finetunes from.
+        UserError: lists the stages, with the field; also for the recipes that this one finetunes
+            from.
     """
-    field = "recipe"
+    field = ""
     while True:
         settings = recipe.adversarial_augmentation
         try:
             stage(settings, model)
         except UserError as error:
-            raise UserError(error.message, f"{field}.adversarial_augmentation.space") from error
+            raise UserError(error.message, f"{field}adversarial_augmentation.space") from error
         if recipe.finetune_from is None:
             return
-        recipe, field = recipe.finetune_from, f"{field}.finetune_from"
+        recipe, field = recipe.finetune_from, f"{field}finetune_from."
 
 
 def stage(settings: AdversarialAugmentation, model: nn.Module) -> int:
-    """How many stages lie before what is moved.
+    """How many stages of the network come before the values that are moved.
 
     Raises:
         UserError: the network has no such stage, or no stages at all.
@@ -119,9 +115,10 @@ def stage(settings: AdversarialAugmentation, model: nn.Module) -> int:
 
 
 def radius_in(settings: AdversarialAugmentation, epoch: int, epochs: int) -> float:
-    """Epsilon in an epoch, counted from 0, of so many.
+    """The radius of the moves in an epoch, counted from 0, of so many.
 
-    >>> [radius_in(AdversarialAugmentation(epsilon=1, schedule="rising"), epoch, 4) for epoch in range(4)]
+    >>> rising = AdversarialAugmentation(epsilon=1, schedule="rising")
+    >>> [radius_in(rising, epoch, 4) for epoch in range(4)]
     [0.25, 0.5, 0.75, 1.0]
     """
     match settings.schedule:
@@ -147,9 +144,11 @@ def forward(
     """The logits of a training batch of which some examples are moved.
 
     Args:
+        settings: of the recipe.
         model: in training mode; its logits have gradients to the parameters.
         k: what `stage` gave.
-        images: (B, C, H, W) in [0, 1], labels: (B,).
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,) true classes.
         radius: what `radius_in` gave.
         random: what `random_numbers` gave for the epoch, drawn from by its batches in turn.
         look: classify the moved examples once more, in evaluation mode, to see what the move does.
@@ -189,11 +188,17 @@ def moved(
     random: Random,
     clip: bool,
 ) -> Moves:
-    """Chooses examples of a batch and finds their perturbations; see `forward`.
+    """Chooses examples of a batch and finds their perturbations.
 
     Args:
+        settings: of the recipe.
+        model: the network.
         classify: points to logits, through `model`.
-        points: representations (B, ...) of the whole batch, whose root mean square is the unit of a relative radius.
+        points: representations (B, ...) of the whole batch, whose root mean square is the unit of a
+            relative radius.
+        labels: (B,) true classes.
+        radius: what `radius_in` gave, or in other units of the points.
+        random: what `random_numbers` gave.
         clip: the points are images, which stay in [0, 1].
     """
     everything, count = points.detach(), len(points)
@@ -216,12 +221,14 @@ def moved(
     delta = None if normal is None else radius * unit * ascent_direction(normal.to(start), settings.norm)
     with without_trace(model, points.device):
         if delta is None or settings.equal_cost:
-            before, kept, climbed = _climbed(settings, classify, start, label, lots, radius, unit, clip)
+            before, kept, climbed = _climbed(
+                settings, classify, start, label, lots, radius, unit, PIXELS if clip else UNBOUNDED
+            )
             delta = climbed if delta is None else delta
         elif settings.only != "all":
             with torch.no_grad():
                 before = classify(start)
-            kept = _eligible(settings, before, label)
+            kept = eligible(settings, before, label)
     if kept is not None:
         delta = delta.masked_fill_(per_example(~kept, delta), 0)
     return Moves(rows, delta, kept, before)
@@ -235,13 +242,12 @@ def _climbed(
     lots: Tensor | None,
     radius: float,
     unit: Tensor | float,
-    clip: bool,
+    box: Box,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...), unfinished for all others.
+    """The logits (n, K) at the start, who is eligible (n,), and the perturbations (n, ...).
 
-    Args:
-        lots: numbers uniform in [0, 1) (n,), on the CPU, that decide random classes.
-        unit: of the radius, one number.
+    The perturbations of all who are not eligible are unfinished. `lots` are numbers uniform in [0,
+    1) (n,), on the CPU, that decide random classes; `unit`, one number, is that of the radius.
     """
     step_size = 2.5 * radius / settings.steps
     if settings.step_size is not None:
@@ -250,11 +256,11 @@ def _climbed(
     aims: list[Tensor] = []
 
     def weights(logits: Tensor) -> Tensor:
-        aims.append(_aims(settings, logits, labels, lots))
+        aims.append(weights_of_logits(settings, logits, labels, lots))
         return aims[0]
 
     before, gradient = gradient_of_logits(classify, start, weights)
-    kept = _eligible(settings, before, labels)
+    kept = eligible(settings, before, labels)
     delta = ascent_direction(gradient, settings.norm).mul_(min(step_size, radius) * unit)
     if settings.steps == 1:
         return before, kept, delta
@@ -265,42 +271,14 @@ def _climbed(
         delta[still] = climb(
             lambda points: gradient_of_logits(classify, points, uphill)[1],
             here,
-            (here + there).clamp_(0, 1).sub_(here) if clip else there,
+            clipped(here, there, box),
             steps=settings.steps - 1,
-            radius=start.new_full((1,), radius) * unit,
+            epsilon=start.new_full((1,), radius) * unit,
             step_size=step_size * unit,
             norm=settings.norm,
-            clip=clip,
+            box=box,
         )
     return before, kept, delta
-
-
-def _aims(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor, lots: Tensor | None) -> Tensor:
-    """The weights (n, K) of the sum of logits that each example climbs, for numbers `lots` (n,) uniform in [0, 1)."""
-    match settings.direction:
-        case "runner_up":
-            others = without(logits, labels)
-            runner_up = others.argmax(1, keepdim=True)
-            return others.zero_().scatter_(1, runner_up, 1.0)
-        case "random_class":
-            assert lots is not None
-            count = logits.shape[1] - 1
-            other = (lots.to(logits.device) * count).long().clamp_max(count - 1)
-            other += other >= labels
-            return torch.zeros_like(logits).scatter_(1, other[:, None], 1.0)
-        case "away" | "random":  # the random direction only takes the time
-            return torch.zeros_like(logits).scatter_(1, labels[:, None], -1.0)
-
-
-def _eligible(settings: AdversarialAugmentation, logits: Tensor, labels: Tensor) -> Tensor | None:
-    """Which examples the option `only` lets through (n,), None where it lets all."""
-    match settings.only:
-        case "all":
-            return None
-        case "correct":
-            return logits.argmax(1) == labels
-        case "confident":
-            return at(logits.softmax(1), labels) >= settings.confidence
 
 
 def _looked(

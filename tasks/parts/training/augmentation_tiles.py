@@ -1,12 +1,13 @@
 """What adversarial augmentation does to some training images, as tiles of a picture.
 
-A column is an example, a row shows one thing of all of them: in pixels the images, the moved images and the differences; for a hidden
-layer the images, and below them the training images whose representations in that layer are nearest to the moved one.
+A column is an example, a row shows one thing of all of them: in pixels the images, the moved images
+and the differences; for a hidden layer the images, and below them the training images whose
+representations in that layer are nearest to the moved one.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -17,14 +18,17 @@ from tasks.parts.training.recipes import Recipe
 
 Mark = Literal["changed", "own"] | None
 """What is remarkable about a tile: another class than the image's, or the image itself."""
-Notes = dict[str, Any]
+Notes = dict[str, object]
 """JSON-able words and numbers about the tiles, see `of`."""
 
 
 def of(recipe: Recipe, model: Classifier, train: data.Split, count: int = 8) -> tuple[np.ndarray, Notes] | None:
-    """What the recipe's augmentation, at its full epsilon, does; None where `examples_of` gives no examples.
+    """What the recipe's augmentation does at its full epsilon, in tiles with notes.
+
+    None where `examples_of` gives no examples.
 
     Args:
+        recipe: with adversarial augmentation.
         model: trained by the recipe; its mode and device stay as they are.
         train: the whole training split.
         count: columns at most.

@@ -1,7 +1,7 @@
 """Some training images and what adversarial augmentation makes of them, for people to look at.
 
-In pixels these are images. A point moved in a hidden layer is no image's: what it has become is told by the training images whose
-representations in that layer are nearest to it.
+In pixels these are images. A point moved in a hidden layer is no image's: what it has become is
+told by the training images whose representations in that layer are nearest to it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.data import load as data
 from tasks.parts.losses import margin
 from tasks.parts.models.classifier import Classifier
-from tasks.parts.models.stages import evaluating
+from tasks.parts.models.modes import evaluating
 from tasks.parts.training.adversarial_augmentation import moved, random_numbers, stage, tail
 from tasks.parts.training.recipes import Recipe
 
 AMONG, NUMBERS = 1024, 2**26
-"""Training images among which examples are chosen and neighbours are sought; fewer where their representations have more numbers."""
+"""Among so many training images examples are chosen and neighbours are sought.
+
+There are fewer where their representations are so large that all have more than `NUMBERS` numbers.
+"""
 MOVED = 64
-"""Of these images at most so many are moved, in one batch, but no more than in a step of the training."""
+"""At most so many of these images are moved, in one batch, but no more than in a training step."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,12 @@ class Examples:
         margin_before, margin_after: true class's logit minus the largest other (n,).
         images: (n, C, H, W) in [0, 1].
         moved: the moved images (n, C, H, W) in [0, 1]; None where a hidden layer is moved.
-        neighbours: ids of the training images nearest to the moved representation (n, neighbours), nearest first, the image itself
-            among them where it is near; None where pixels are moved.
+        neighbours: ids of the training images nearest to the moved representation (n, neighbours),
+            nearest first, the image itself among them where it is near; None where pixels are
+            moved.
         neighbour_labels: their classes (n, neighbours).
-        distances: L2, from the moved representation to the neighbours' (n, neighbours), in units of the root mean square of the layer's
-            values; None where pixels are moved.
+        distances: L2, from the moved representation to the neighbours' (n, neighbours), in units of
+            the root mean square of the layer's values; None where pixels are moved.
         distance: the same to the image's own representation, how far it was moved (n,).
     """
 
@@ -61,15 +65,18 @@ class Examples:
 def examples_of(
     recipe: Recipe, model: Classifier, train: data.Split, count: int = 8, neighbours: int = 3
 ) -> Examples | None:
-    """What the recipe's augmentation, at its full epsilon, does to some training images.
+    """What the recipe's augmentation does, at its full epsilon, to some training images.
 
     None for a recipe without, and where the option `only` lets no example through.
 
     Args:
-        model: trained by the recipe, on any device; it is used in evaluation mode, and keeps its mode.
-        train: the whole training split. Examples and neighbours are of the first 1024 images or fewer, balanced over the classes,
-            that were trained on.
+        recipe: of the network.
+        model: trained by the recipe, on any device; it is used in evaluation mode, and keeps its
+            mode.
+        train: the whole training split. Examples and neighbours are of the first 1024 images or
+            fewer, balanced over the classes, that were trained on.
         count: examples at most: fewer where the option `only` lets fewer through.
+        neighbours: nearest training images that are listed for each, where a hidden layer is moved.
     """
     settings = recipe.adversarial_augmentation
     if not settings.active:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from tasks.parts.data import load as data
 from tasks.parts.training.recipes import Recipe
 from tasks.parts.user_code import is_own, module_of, source_hash
 
 
-def of_recipe(recipe: Recipe, root: str | None) -> dict[str, Any]:
-    """The recipe, where each name of something outside of it is replaced by a fingerprint of its content.
+def of_recipe(recipe: Recipe, root: str | None) -> dict[str, object]:
+    """The recipe's settings, with a fingerprint in place of each name of something outside of it.
 
     Args:
+        recipe: of the network.
         root: of the data sets.
     """
     identity = recipe.model_dump(mode="json")

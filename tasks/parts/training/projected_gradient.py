@@ -1,8 +1,10 @@
-"""The search within a training step: the points of a batch climb a loss by projected gradient steps, each on its own.
+"""The search within a training step: points climb a loss by projected gradient steps.
 
-It must leave no trace in the training: the network is in evaluation mode meanwhile (no dropout; batch normalisation uses its running
-statistics and does not change them, so that no example feels another), only gradients to the points are computed, and what is returned is
-detached. Layers that draw random numbers in evaluation mode too leave torch's generators as they were.
+Each point of a batch climbs on its own. It must leave no trace in the training: the network is in
+evaluation mode meanwhile (no dropout; batch normalisation uses its running statistics and does not
+change them, so that no example feels another), only gradients to the points are computed, and what
+is returned is detached. Layers that draw random numbers in evaluation mode too leave torch's
+generators as they were.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from tasks.parts.geometry.balls import Ball, ascent_direction, project
-from tasks.parts.models.stages import walk
+from tasks.parts.geometry.balls import Ball, Box, ascent_step
+from tasks.parts.models.modes import all_modules
 
 Classify = Callable[[Tensor], Tensor]
 """Points (B, ...) to logits (B, K)."""
@@ -26,12 +28,13 @@ Gradient = Callable[[Tensor], Tensor]
 
 @contextmanager
 def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Every module in evaluation mode; at the end their modes and torch's generators are as they were.
+    """A context in which every module is in evaluation mode.
 
-    The mode is set module by module and past `nn.Module.__setattr__`, at a tenth of the cost of `model.eval()`: that counts where a step
-    takes a millisecond.
+    At its end their modes and torch's generators are as they were. The mode is set module by module
+    and past `nn.Module.__setattr__`, at a tenth of the cost of `model.eval()`: that counts where a
+    step takes a millisecond.
     """
-    training = [module for module in walk(model) if module.training]
+    training = [module for module in all_modules(model) if module.training]
     state = torch.get_rng_state()
     state_there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     for module in training:
@@ -47,7 +50,10 @@ def without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def gradient_at(classify: Classify, points: Tensor, height: Height) -> tuple[Tensor, Tensor]:
-    """The logits at the points and the gradient of each point's height, both detached; no parameter gets a gradient."""
+    """The logits at the points and the gradient of each point's height, both detached.
+
+    No parameter gets a gradient.
+    """
     with torch.enable_grad():
         points = points.detach().requires_grad_(True)
         logits = classify(points)
@@ -58,7 +64,10 @@ def gradient_at(classify: Classify, points: Tensor, height: Height) -> tuple[Ten
 def gradient_of_logits(
     classify: Classify, points: Tensor, weights: Tensor | Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """As `gradient_at` for a height that is a sum of logits with constant weights (B, K), or with those given for the logits."""
+    """As `gradient_at`, for a height that is a weighted sum of the logits.
+
+    The weights (B, K) are constant; a function gives them for the logits, detached.
+    """
     with torch.enable_grad():
         points = points.detach().requires_grad_(True)
         logits = classify(points)
@@ -67,32 +76,30 @@ def gradient_of_logits(
     return seen, gradient
 
 
-def stepped(
-    start: Tensor, delta: Tensor, gradient: Tensor, *, radius: Tensor, step_size: Tensor | float, norm: Ball, clip: bool
-) -> Tensor:
-    """The perturbation (B, ...) after one step along the gradient, in the ball around `start` and, with `clip`, in [0, 1]."""
-    delta = project(ascent_direction(gradient, norm).mul_(step_size).add_(delta), radius, norm)
-    return (start + delta).clamp_(0, 1).sub_(start) if clip else delta
-
-
 def climb(
     gradient: Gradient,
     start: Tensor,
     delta: Tensor,
     *,
     steps: int,
-    radius: Tensor,
+    epsilon: Tensor,
     step_size: Tensor | float,
     norm: Ball,
-    clip: bool,
+    box: Box,
 ) -> Tensor:
-    """The perturbation (B, ...) after so many steps from `delta`.
+    """The perturbation (B, ...) after some steps of `ascent_step` from `delta`.
 
     Args:
+        gradient: points to the gradients of what is climbed.
         start: points (B, ...), the centres of the balls.
-        radius: one number for all, shape (1,), in the units of the points, as is step_size.
+        delta: (B, ...) the perturbation at which the climb begins.
+        steps: how many.
+        epsilon: radius of the balls, one number for all, (1,), in the units of the points.
+        step_size: in the units of the points.
+        norm: of the balls.
+        box: the least and the largest number that a point may have.
     """
     for _ in range(steps):
         uphill = gradient(start + delta)
-        delta = stepped(start, delta, uphill, radius=radius, step_size=step_size, norm=norm, clip=clip)
+        delta = ascent_step(start, delta, uphill, epsilon=epsilon, step_size=step_size, norm=norm, box=box)
     return delta

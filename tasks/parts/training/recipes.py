@@ -1,4 +1,7 @@
-"""The recipe: everything that decides a trained network. Same recipe, same data, same hash, same network."""
+"""The recipe: everything that decides a trained network.
+
+Same recipe, same data, same hash, same network.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ LEARNING_RATES = {"sgd": 0.05, "adam": 0.002, "adamw": 0.002}
 SAME_AS_BASE = ("dataset", "image_size", "classes", "network", "network_options", "normalisation")
 """Settings in which a recipe and the one it finetunes from agree."""
 INHERITED = (*SAME_AS_BASE, "train_examples", "validation", "seed")
-"""Settings that the recipe to finetune from has from the recipe around it where it does not name them."""
+"""Settings that a recipe to finetune from takes from the recipe around it, unless it names them."""
 
 
 class InputNoise(Settings):
@@ -33,11 +36,15 @@ class InputNoise(Settings):
 
     @property
     def active(self) -> bool:
+        """Whether any example gets noise."""
         return self.radius > 0 and self.probability > 0
 
 
 class WeightNoise(Settings):
-    """Multiplicative Gaussian noise on the weights, drawn anew each step; normalisation layers are left out."""
+    """Multiplicative Gaussian noise on the weights, drawn anew each step.
+
+    Normalisation layers are left out.
+    """
 
     sigma: NonNegative = Field(
         default=0.0, title="weight noise while training (relative)", description="relative to each weight"
@@ -52,7 +59,10 @@ class Augmentation(Settings):
 
 
 class AdversarialAugmentation(Settings):
-    """Training examples moved, in pixels or a hidden layer, before the rest of the network sees them. Off at epsilon or probability 0."""
+    """Training examples moved before the network sees them, or before its later layers do.
+
+    They are moved in pixels or in a hidden layer. Off at epsilon or probability 0.
+    """
 
     space: str = Field(
         default="pixel",
@@ -121,6 +131,7 @@ class AdversarialAugmentation(Settings):
 
     @property
     def active(self) -> bool:
+        """Whether any example is moved."""
         return self.epsilon > 0 and self.probability > 0
 
     @property
@@ -151,6 +162,7 @@ class Robust(Settings):
 
     @property
     def active(self) -> bool:
+        """Whether the training differs from a plain one."""
         return self.method != "none" and self.epsilon > 0 and (self.method != "trades" or self.beta > 0)
 
 
@@ -248,9 +260,8 @@ class Recipe(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _inherit(cls, values: Any) -> Any:
-        base = values.get("finetune_from") if isinstance(values, dict) else None
-        if not isinstance(base, dict):
+    def _inherit(cls, values: object) -> object:
+        if not isinstance(values, dict) or not isinstance(base := values.get("finetune_from"), dict):
             return values
         return {**values, "finetune_from": {name: values[name] for name in INHERITED if name in values} | base}
 
@@ -270,7 +281,10 @@ class Recipe(Settings):
         return self
 
     def effective(self) -> Recipe:
-        """The recipe with what is switched off as it is by default: it makes the same network, and two such recipes are equal."""
+        """The recipe in which what is switched off is as it is by default.
+
+        It makes the same network, and two such recipes are equal.
+        """
         off = {
             name: type(part)()
             for name, part in vars(self).items()

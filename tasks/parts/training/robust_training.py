@@ -1,12 +1,16 @@
 """Training on the worst image found in a ball around each: adversarial training and TRADES.
 
-    pgd      cross_entropy(f(x'), y),                          x' climbs the cross-entropy from a random point of the ball
-    trades   cross_entropy(f(x), y) + beta KL(f(x) || f(x')),  x' climbs that divergence from beside x
+    pgd      cross_entropy(f(x'), y)
+             where x' climbs the cross-entropy from a random point of the ball
+    trades   cross_entropy(f(x), y) + beta KL(f(x) || f(x'))
+             where x' climbs that divergence from beside x
 
-Madry, Makelov, Schmidt, Tsipras and Vladu 2018, "Towards deep learning models resistant to adversarial attacks"; Zhang, Yu, Jiao, Xing,
-El Ghaoui and Jordan 2019, "Theoretically principled trade-off between robustness and accuracy". f are class probabilities. The images
-are searched in evaluation mode (`inner_search`), and are constants for the training's own backward pass. TRADES runs the clean and the
-moved images through the network as two batches, so that batch normalisation sees each by itself.
+Madry, Makelov, Schmidt, Tsipras and Vladu 2018, "Towards deep learning models resistant to
+adversarial attacks"; Zhang, Yu, Jiao, Xing, El Ghaoui and Jordan 2019, "Theoretically principled
+trade-off between robustness and accuracy". f are class probabilities. The images are searched in
+evaluation mode (`projected_gradient`), and are constants for the training's own backward pass.
+TRADES runs the clean and the moved images through the network as two batches, so that batch
+normalisation sees each by itself.
 """
 
 from __future__ import annotations
@@ -15,12 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from tasks.parts.geometry.balls import Ball, ascent_direction, per_example
+from tasks.parts.geometry.balls import PIXELS, Ball, ascent_direction, clipped, per_example
 from tasks.parts.training.projected_gradient import climb, gradient_at, without_trace
 from tasks.parts.training.recipes import Robust
 
 BESIDE = 1e-3
-"""Standard deviation (pixel units) of the start of TRADES: at the image itself the divergence has no gradient."""
+"""Standard deviation (pixel units) of the random start of TRADES.
+
+At the image itself the divergence has no gradient.
+"""
 
 
 def loss(
@@ -31,11 +38,15 @@ def loss(
     generator: torch.Generator,
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, and logits (B, K): of the moved images with `pgd`, of the clean ones with `trades`.
+    """The loss of a batch, and its logits (B, K).
+
+    The logits are of the moved images with `pgd`, of the clean ones with `trades`.
 
     Args:
+        settings: of the robust training, which is on.
         model: in training mode.
-        images: (B, C, H, W) in [0, 1], labels: (B,).
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,) true classes.
         generator: a CPU generator, for the start of the search.
         label_smoothing: of the cross-entropy.
     """
@@ -56,8 +67,10 @@ def trades(logits: Tensor, moved: Tensor, labels: Tensor, beta: float, label_smo
 def worst_images(
     settings: Robust, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """The images (B, C, H, W) found in the ball, in [0, 1], detached; `model` keeps its mode, statistics and gradients."""
-    radius = images.new_full((1,), settings.epsilon)
+    """The worst images (B, C, H, W) that are found in the balls, in [0, 1], detached.
+
+    `model` keeps its mode, statistics and gradients.
+    """
     step_size = settings.step_size or 2.5 * settings.epsilon / settings.steps
     start = _start(settings, images, generator)
     with without_trace(model, images.device):
@@ -73,18 +86,21 @@ def worst_images(
         delta = climb(
             lambda points: gradient_at(model, points, height)[1],
             images,
-            (images + start).clamp_(0, 1).sub_(images),
+            clipped(images, start, PIXELS),
             steps=settings.steps,
-            radius=radius,
+            epsilon=images.new_full((1,), settings.epsilon),
             step_size=step_size,
             norm=settings.norm,
-            clip=True,
+            box=PIXELS,
         )
     return (images + delta).clamp_(0, 1)
 
 
 def _start(settings: Robust, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Where the search begins: uniform in the ball for `pgd`, normal and close to the image for `trades`."""
+    """Where the search begins, as a perturbation.
+
+    It is uniform in the ball for `pgd`, normal and close to the image for `trades`.
+    """
     if settings.method == "trades":
         return BESIDE * torch.randn(images.shape, generator=generator).to(images)
     return settings.epsilon * _in_ball(images, settings.norm, generator)

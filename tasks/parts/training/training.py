@@ -1,8 +1,9 @@
 """Training a classifier by its recipe, one epoch at a time.
 
-All randomness is keyed by the recipe's seed and its purpose, so that switching one kind of noise on does not change what another draws:
-with radius, epsilon, sigma or probability 0 a noisy or augmented training is the plain one, bit for bit. Results repeat exactly on one
-kind of device with one number of threads.
+All randomness is keyed by the recipe's seed and its purpose, so that switching one kind of noise on
+does not change what another draws: with radius, epsilon, sigma or probability 0 a noisy or
+augmented training is the plain one, bit for bit. Results repeat exactly on one kind of device with
+one number of threads.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -20,51 +20,36 @@ from tasks.parts.batching import batch_size, in_batches
 from tasks.parts.data import load as data
 from tasks.parts.finite import NotFinite, all_finite
 from tasks.parts.models import build as models
-from tasks.parts.noise.input_noise import direction, moved
 from tasks.parts.noise.weight_noise import noisy_weights
 from tasks.parts.randomness import torch_generator
 from tasks.parts.settings import UserError
 from tasks.parts.training import adversarial_augmentation, augmentation, robust_training
-from tasks.parts.training.adversarial_augmentation import Tally
-from tasks.parts.training.recipes import InputNoise, Recipe
+from tasks.parts.training.recipes import Recipe
+from tasks.parts.training.reports import Epoch, Tally, epoch_report
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's channels, as torchvision's own networks expect them."""
 
 LOOK_EVERY = 40
-"""The moved examples of one batch in so many, the first of an epoch among them, are classified once more: what the augmentation does is
-told from them."""
+"""The moved examples of one batch in so many, the first among them, are classified once more.
+
+What the augmentation does is told from them.
+"""
 
 
 class TrainingDiverged(NotFinite):
     """The loss, the weights or what the network returns is not finite any more."""
 
 
-class Epoch(TypedDict, total=False):
-    """What one epoch of training says of itself; losses in nats, accuracies as shares of 1.
-
-    Loss and accuracy are those of the images trained on: noisy, augmented, or the worst of a ball (of TRADES: accuracy of the clean ones).
-    With adversarial augmentation: `augmented`, the share of examples that were moved, and of a sample of these `label_changed`, the share
-    whose predicted class the move changes, and the mean margin (true class's logit minus the largest other) before and after.
-    """
-
-    epoch: int
-    loss: float
-    accuracy: float
-    learning_rate: float
-    validation_loss: float
-    validation_accuracy: float
-    augmented: float
-    label_changed: float
-    margin_before: float
-    margin_after: float
-
-
 def trained(recipe: Recipe, train: data.Split, device: torch.device | str = "cpu") -> models.Classifier:
-    """The recipe's network after training, in evaluation mode; the network it is finetuned from is trained first.
+    """The recipe's network after training, in evaluation mode.
+
+    The network that it is finetuned from is trained first.
 
     Args:
+        recipe: decides everything.
         train: the whole training split.
+        device: where the network is trained, and stays.
     """
     start = None if recipe.finetune_from is None else trained(recipe.finetune_from, train, device).state_dict()
     model = untrained(recipe, train, start)
@@ -74,11 +59,15 @@ def trained(recipe: Recipe, train: data.Split, device: torch.device | str = "cpu
 
 
 def untrained(recipe: Recipe, train: data.Split, start: Mapping[str, Tensor] | None = None) -> models.Classifier:
-    """The recipe's network before training, with its normalisation and its initial (or loaded) weights.
+    """The recipe's network before training.
+
+    It has its normalisation, and its initial or loaded weights.
 
     Args:
+        recipe: decides everything.
         train: the training split, of which normalisation and shapes are taken.
-        start: with `recipe.finetune_from`, the state of that recipe's trained network, which is copied.
+        start: with `recipe.finetune_from`, the state of that recipe's trained network, which is
+            copied.
 
     Raises:
         ValueError: a recipe that finetunes is not given where to start, or another one is.
@@ -107,30 +96,32 @@ def untrained(recipe: Recipe, train: data.Split, start: Mapping[str, Tensor] | N
         try:
             model.load_state_dict(dict(start))
         except RuntimeError as error:
-            raise UserError(f"its network does not fit {recipe.network}: {error}", "recipe.finetune_from") from error
+            raise UserError(f"its network does not fit {recipe.network}: {error}", "finetune_from") from error
     return model
 
 
 def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.device | str = "cpu") -> Iterator[Epoch]:
-    """Trains `model` in place; yields after each epoch, and leaves the model in evaluation mode on `device` at each yield.
+    """Trains `model` in place, and yields after each epoch.
+
+    At each yield the model is in evaluation mode, on `device`.
 
     Args:
         recipe: decides everything.
         model: what `untrained` gave.
         train: the training split, of which the recipe's subset and validation share are taken here.
+        device: where the model is trained.
 
     Raises:
         UserError: no training examples are left, or the network lacks the layer to augment.
-        TrainingDiverged: in an epoch the loss, the weights or the loss on the validation images became infinite or NaN.
+        TrainingDiverged: in an epoch the loss, the weights or the loss on the validation images
+            became infinite or NaN.
     """
     device = torch.device(device)
     if recipe.train_examples is not None:
-        train = data.subset(train, data.choose(train, recipe.train_examples, field="recipe.train_examples"))
+        train = data.subset(train, data.choose(train, recipe.train_examples, field="train_examples"))
     train, validation = data.divide(train, recipe.validation)
     if not len(train):
-        raise UserError(
-            f"a share of {recipe.validation} for validation leaves no training examples", "recipe.validation"
-        )
+        raise UserError(f"a share of {recipe.validation} for validation leaves no training examples", "validation")
     adversarial_augmentation.check(recipe, model)
     stage = adversarial_augmentation.stage(recipe.adversarial_augmentation, model)
     model.to(device)
@@ -153,7 +144,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
             for step, positions in enumerate(order.split(sizes)):
                 images = data.gather(train, positions.numpy()).to(device)
                 labels = torch.tensor(train.labels[positions.numpy()], device=device)
-                images = _augmented(recipe, images, epoch, step)
+                images = augmentation.augmented(recipe, images, epoch, step)
                 optimiser.zero_grad(set_to_none=True)
                 with _noisy(recipe, model, epoch, step):
                     loss, logits, tally = batch_loss(model, images, labels, step)
@@ -173,7 +164,7 @@ def epochs(recipe: Recipe, model: nn.Module, train: data.Split, device: torch.de
         model.eval()
         report = Epoch(epoch=epoch + 1, loss=mean_loss, accuracy=accuracy, learning_rate=rate)
         if recipe.adversarial_augmentation.active:
-            report |= _told(told, len(order))
+            report |= epoch_report(told, len(order))
         if len(validation.labels):
             try:
                 report["validation_loss"], report["validation_accuracy"] = score(model, validation, device)
@@ -210,7 +201,10 @@ def score(model: nn.Module, split: data.Split, device: torch.device | str = "cpu
 
 
 def _batch_sizes(examples: int, batch: int) -> list[int]:
-    """Examples in each step of an epoch. One left over joins the step before: batch normalisation needs two."""
+    """How many examples each step of an epoch has.
+
+    One left over joins the step before: batch normalisation needs two.
+    """
     sizes = [batch] * (examples // batch)
     rest = examples - sum(sizes)
     if rest == 1 and sizes and batch > 1:
@@ -251,8 +245,11 @@ def _scheduler(recipe: Recipe, optimiser: torch.optim.Optimizer, steps: int) -> 
 def _losses(
     recipe: Recipe, epoch: int, stage: int
 ) -> Callable[[nn.Module, Tensor, Tensor, int], tuple[Tensor, Tensor, Tally | None]]:
-    """The function of an epoch from (model, images, labels, step) to a batch's loss, its logits, and what is told of the adversarial
-    augmentation."""
+    """The function that gives the loss of each batch of an epoch.
+
+    It is from (model, images, labels, step) to the loss, the logits, and what is told of the
+    adversarial augmentation.
+    """
     smoothing, settings, robust = recipe.label_smoothing, recipe.adversarial_augmentation, recipe.robust
     if robust.active:
 
@@ -288,45 +285,9 @@ def _noisy(recipe: Recipe, model: nn.Module, epoch: int, step: int) -> AbstractC
     return noisy_weights(model, recipe.weight_noise.sigma, torch_generator(recipe.seed, "weight noise", epoch, step))
 
 
-def _told(tallies: list[Tally], examples: int) -> Epoch:
-    """The tallies of an epoch as shares and means."""
-    report = Epoch(augmented=float(sum(tally.moved for tally in tallies)) / examples)
-    looks = [tally.looked for tally in tallies if tally.looked is not None]
-    looked, changed, before, after = torch.stack(looks).sum(0).tolist() if looks else [0.0] * 4
-    if looked:
-        report |= Epoch(label_changed=changed / looked, margin_before=before / looked, margin_after=after / looked)
-    return report
-
-
-def _augmented(recipe: Recipe, images: Tensor, epoch: int, step: int) -> Tensor:
-    """The batch with the recipe's crops, flips and input noise, each with random numbers of its own."""
-    if recipe.augmentation.crop:
-        generator = torch_generator(recipe.seed, "crop", epoch, step)
-        images = augmentation.random_crop(images, recipe.augmentation.crop, generator)
-    if recipe.augmentation.flip:
-        images = augmentation.random_flip(images, torch_generator(recipe.seed, "flip", epoch, step))
-    if not recipe.input_noise.active:
-        return images
-    return with_input_noise(images, recipe.input_noise, torch_generator(recipe.seed, "input noise", epoch, step))
-
-
-def with_input_noise(images: Tensor, noise: InputNoise, generator: torch.Generator) -> Tensor:
-    """A training batch (B, C, H, W) of which each example is moved with the given probability, clipped to [0, 1].
-
-    Args:
-        generator: a CPU generator; nothing is drawn where radius or probability is 0.
-    """
-    if noise.radius == 0 or noise.probability == 0:
-        return images
-    chosen = torch.rand(len(images), generator=generator) < noise.probability
-    normal = torch.randn(images.shape, generator=generator)
-    noisy = moved(images, noise.radius, direction(normal.to(images), noise.kind), noise.kind, clip=True)
-    return torch.where(chosen.to(images.device)[:, None, None, None], noisy, images)
-
-
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """cuDNN chooses deterministic kernels, and not by a race; as it was before at the end."""
+    """A context in which cuDNN chooses deterministic kernels, and not by a race."""
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     try:

@@ -17,7 +17,10 @@ from engine.sweepfile.schema import Scheduler
 
 
 def as_tune(scheduler: Any, order: list[tuple[int, int, float]]) -> list[bool]:
-    """What one of Tune's schedulers decides when trials report in an order of (trial, epoch, value); the stopped say no more."""
+    """The decisions of one of Tune's schedulers.
+
+    Trials report in an order of (trial, epoch, value). A stopped trial reports no more.
+    """
     runs: dict[int, Any] = {}
     controller = SimpleNamespace(get_live_trials=lambda: [])
     stopped: set[int] = set()

@@ -1,4 +1,7 @@
-"""Importances of searched settings: objectives that depend on one of them alone, and which points are counted."""
+"""Importances of searched settings.
+
+The objectives depend on a single setting, so its importance is known; only complete points count.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def planned(text: str, *overrides: str) -> tuple[Spec, list[Planned]]:
 
 
 def done(items: list[Planned], **metrics: Callable[[Mapping[str, Any]], float | None]) -> list[dict[str, Any]]:
-    """Records of trials that are done, whose scalars are functions of their points."""
+    """Records of finished trials, with scalars that are functions of their points."""
     return [
         {"status": "done", "summary": {name: value(item.trial.point) for name, value in metrics.items()}}
         for item in items
@@ -110,7 +113,7 @@ def test_without_an_objective_or_with_few_points_there_are_none() -> None:
 
 @pytest.mark.parametrize("odd", [{"status": "stopped"}, {"status": "failed"}, {"status": "missing"}, None])
 def test_only_points_with_all_seeds_and_objectives_count(odd: dict[str, str] | None) -> None:
-    """One seed of a point lacks its value: what its other seeds say, far from all else, is not told."""
+    """A point with a missing value of one seed is left out, whatever its other seeds have."""
     spec, items = planned(SEARCH + "seeds: 2\n", "trials=20")
     records = done(items, bowl=lambda point: point["steps"] + point["recipe.seed"])
     before = importances(spec, items, records)

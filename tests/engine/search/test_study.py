@@ -1,4 +1,7 @@
-"""Searches: the study says what the trials say, whatever was killed, lost or added in between; nothing is run twice."""
+"""Searches: the study agrees with the trials' records, and no trial is run twice.
+
+This holds whatever was killed, lost or added in between.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,10 @@ pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
 def run(text: str, *arguments: str, name: str = "s", status: int = 0) -> None:
-    """Runs a search; `trials=3` and `seeds=2` are written into its file, since fewer by an override are a quick look."""
+    """Runs a search.
+
+    `trials=3` and `seeds=2` are written into its file: as overrides they would make a quick look.
+    """
     for entry in ("trials", "seeds"):
         for given in [one.replace("=", ": ") for one in arguments if one.startswith(f"{entry}=")]:
             there = re.search(f"^{entry}: .*", text, flags=re.M)
@@ -219,7 +225,7 @@ def test_a_point_whose_settings_do_not_go_together_is_passed_over(capsys: pytest
 
 
 def test_settings_that_go_together_at_the_ends_alone_are_no_mistake_of_the_sweep() -> None:
-    """Between its ends `x` does not go with 9 steps: such points are passed over, and others may come."""
+    """Between its ends `x` does not go with 9 steps: such points are refused, and others follow."""
     run(BOWL.replace("int: [0, 3]", "int: [9, 10]"), "--dry-run")
 
 
@@ -301,7 +307,10 @@ def test_a_storage_that_is_none_is_refused(
 def test_an_optuna_study_of_somebodys_own_is_refused_and_left(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also under the sweep's own name, and where the search has points of its own already, or forgets them."""
+    """A study of another is refused also if it has the sweep's name.
+
+    It is refused also where the search has points already, or is to forget them.
+    """
     run(BOWL, f"storage={name}", "trials=1")
     file = Path("results/s", name)
     file.unlink()
@@ -324,7 +333,7 @@ def test_an_optuna_study_of_somebodys_own_is_refused_and_left(
 
 
 def test_a_study_that_has_just_been_begun_is_no_obstacle() -> None:
-    """A run may be killed between the making of the study and the first that it is told."""
+    """A run may be killed after it made the study and before it told it anything."""
     SweepFolder(Store("results").within("s")).claim()
     optuna.create_study(study_name="s", storage=opened(Path("results/s/study.db")), direction="maximize")
     run(BOWL, "trials=1")
@@ -383,7 +392,7 @@ GRID = BOWL.split("search:")[0] + "grid: {x: [0, 0.5, 1]}\nresources: {gpus: 0}\
 def test_an_objective_that_no_finished_trial_reports_is_refused(
     text: str, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is left to run, so no trial would miss it; what is there stays as it is."""
+    """Nothing is left to run, so no trial would lack the objective; the results stay unchanged."""
     text = text.replace("objective: {metric: bowl, mode: min}\n", "")
     run(text.replace("storage: a.db\n", ""))
     before = {path: path.stat().st_mtime_ns for path in Path("results").rglob("*")}
@@ -479,7 +488,7 @@ def test_a_killed_search_runs_nothing_twice(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_ray_stops_trainings_and_resumes_a_killed_search(cluster: str) -> None:
-    """Where a training is stopped its task is cancelled; the driver's death costs what was in flight, and no more."""
+    """Stopping a training cancels its task; a killed driver loses only what was running."""
     Path("k.yaml").write_text(RATES)
     options = ["k.yaml", "--max-concurrent", "2", "--address", cluster]
 

@@ -1,4 +1,7 @@
-"""Files of the user's own survive whatever is run beside them: what the product did not make it neither replaces nor removes."""
+"""The user's own files survive all runs beside them.
+
+A file that the product did not make is never replaced or removed.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ def put(*files: str, content: str = "mine") -> dict[str, bytes]:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, text: str = SMALL) -> str:
-    """The one line of a run that is refused, after checking that it touched nothing, nor does a dry run."""
+    """The one line of a refused run.
+
+    It checks that neither the run nor a dry run has touched any file.
+    """
     Path("x.yaml").write_text(text)
     before, said = contents("."), set()
     for more in ([], ["--dry-run"], ["--fresh"]):
@@ -101,7 +107,7 @@ def test_an_empty_folder_is_as_good_as_none() -> None:
 
 
 def test_what_lies_beside_our_files_survives() -> None:
-    """All of ours is made anew, some of it is gone, and the user's stays, at any place, with names like ours too."""
+    """All our files are made anew and some removed; the user's stay, even with names like ours."""
     assert run() == 0
     (trial, _) = sorted(Path("results/x/trials").iterdir())
     log = Path("results/x/tensorboard/sgd")
@@ -164,7 +170,7 @@ def test_a_figure_drawn_by_default_gives_way_to_a_file_of_the_users_own(capsys: 
 def test_a_run_that_is_killed_anywhere_leaves_nothing_that_looks_like_the_users(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At each file in turn, before it is written and after."""
+    """The run is killed at each file in turn, before it is written and after."""
     write, counted = Store.write, [0, 0]
 
     def killed(store: Store, path: str, content: bytes) -> None:
@@ -217,7 +223,7 @@ def test_what_a_killed_run_of_such_a_version_left_is_taken_on(file: str, content
 
 
 def test_beside_a_killed_run_of_such_a_version_a_summary_is_the_users(capsys: pytest.CaptureFixture[str]) -> None:
-    """That version wrote the table of trials before it."""
+    """The earlier version wrote the table of trials first."""
     put(f"results/x/{RECORD}", "results/x/summary.csv")
     assert "summary.csv was not made by inputscape" in refused(capsys)
 
@@ -319,7 +325,7 @@ def test_the_report_of_a_folder_that_cannot_be_written_to(
 
 @pytest.fixture(params=["folder", "objects"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """A store on a folder, and one on a file system that is none."""
+    """A store in a folder, and one on another file system."""
     store = Store(tmp_path / "store")
     if request.param == "objects":
         store._filesystem = pafs.SubTreeFileSystem("bucket/results", pafs._MockFileSystem())
@@ -377,7 +383,7 @@ def test_a_folder_of_ours_that_has_nothing_left_goes(store: Store) -> None:
 
 
 def hostile(**told: Any) -> Path:
-    """A folder whose table of trials says such things of itself."""
+    """A folder whose table of trials has given metadata."""
     folder = drawn()
     table = Store(folder).read_table("trials.parquet")
     about = json.loads(table.schema.metadata[b"sweep"]) | told

@@ -1,4 +1,4 @@
-"""Records of trials and sweeps: files of any version are read, and what is written is what was given."""
+"""Records of trials and sweeps: all versions can be read, and only given fields are written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDER = "s/trials/0123456789abcdef"
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """Only what was given is in the file: a trial that failed has no scalars, and says so by having none."""
+    """Only given fields are in the file: that of a failed trial has no scalars."""
     store = Store(tmp_path)
     done = TrialRecord(
         status="done",
@@ -69,7 +69,7 @@ def test_code_that_writes_an_odd_field_is_wrong() -> None:
 
 
 def test_a_sweep_of_an_earlier_version_had_one_order_of_conditions() -> None:
-    """However its rows lie, genuine images stay what the others are compared with."""
+    """In any order of rows, the other conditions are compared with genuine images."""
     assert SweepRecord.read({"task": "input_flatness"}).conditions == ("genuine", "adversarial", "random")
     assert SweepRecord.read({"task": "evaluation", "conditions": None}).conditions is None
     assert SweepRecord.read({"conditions": ["random"]}).conditions == ("random",)

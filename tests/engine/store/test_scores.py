@@ -1,4 +1,4 @@
-"""What a trial's scalars are made of, by example: sums and counts of means, and of other scalars what is left without some."""
+"""Scores by example: sums and counts of means, and other scalars without groups of examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store: whole files or none, on a folder and on a URI, and names decided by content alone."""
+"""The store: files are complete or absent, in a folder and at a URI; hashes depend on content."""
 
 from __future__ import annotations
 
@@ -166,15 +166,15 @@ contents = st.recursive(
 )
 
 
-def reordered(content: Any) -> Any:
-    """The same content with the keys of all its mappings the other way round."""
+def reordered(content: object) -> object:
+    """The same content with the keys of all mappings in reverse order."""
     if isinstance(content, dict):
         return {key: reordered(content[key]) for key in reversed(content)}
     return [reordered(item) for item in content] if isinstance(content, list) else content
 
 
 @given(contents, contents)
-def test_a_hash_is_of_content_alone(one: Any, other: Any) -> None:
+def test_a_hash_is_of_content_alone(one: object, other: object) -> None:
     assert content_hash(one) == content_hash(reordered(one))
     assert (content_hash(one) == content_hash(other)) == (
         json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

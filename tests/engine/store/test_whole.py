@@ -1,4 +1,7 @@
-"""What is there counts only where it is whole: rows, records and networks that were lost or cut are noticed, and made again."""
+"""Only complete files count.
+
+Lost or damaged rows, records and networks are noticed, and made again.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def in_a_copy(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has the finished sweep to itself."""
+    """Each test has its own copy of the finished sweep."""
     shutil.copytree(finished, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
 
@@ -142,7 +145,7 @@ def test_rows_that_break_only_when_they_are_read_are_measured_again(capsys: Said
 
 
 def test_a_part_that_another_run_has_written_anew_is_as_good(capsys: Said) -> None:
-    """Its size differs from what the trial remembers; it is whole all the same."""
+    """The part's size differs from the one in the trial's record, but the part is complete."""
     pq.write_table(pq.read_table(parts()[0]), parts()[0], compression="none")
     capsys.readouterr()
     assert run() == 0
@@ -199,7 +202,7 @@ def test_weights_that_are_missing_or_cut_are_trained_again(
 
 
 def test_weights_that_cannot_be_loaded_are_set_aside_and_trained_again(capsys: Said) -> None:
-    """Their size is right, their content is not."""
+    """The files have the right size and a wrong content."""
     (weights,) = CLASSIFIERS.glob("*/arrays.pt")
     weights.write_bytes(bytes(weights.stat().st_size))
     shutil.rmtree(TRIALS)
@@ -227,7 +230,7 @@ def test_adversarial_examples_that_are_cut_are_searched_again(capsys: Said) -> N
 
 
 def test_a_trial_that_is_measured_again_has_no_record_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else one that is killed meanwhile would pass for done."""
+    """Otherwise a trial that is killed meanwhile would count as done."""
     parts()[0].unlink()
     file = parts()[1].parents[1] / "trial.json"
     seen = []
@@ -241,7 +244,7 @@ def test_a_trial_that_is_measured_again_has_no_record_of_before(monkeypatch: pyt
     assert seen == [False]
 
 
-# -------------------------------------------------------------------------------------------------------------- the report
+# --------------------------------------------------------------------------------------- the report
 
 
 def test_a_report_leaves_out_a_trial_that_lacks_rows(capsys: Said) -> None:

@@ -1,4 +1,7 @@
-"""A user's mistake ends in one clear line with file, line and field, exit status 2, and nothing written."""
+"""A user's mistake ends in one clear line and exit status 2, and writes nothing.
+
+The line names file, line and field.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ seeds: [3, 5]
 
 
 def run(folder: Path, content: str | bytes, *arguments: str, name: str = "x.yaml") -> int:
-    """Runs the sweep of a file's content, in this process if it comes so far."""
+    """Runs a sweep, given as text, in this process."""
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return sweep.main([name, "--local", *arguments])
 
@@ -69,7 +72,7 @@ def folder(in_tmp_path: Path) -> Path:
 
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str], content: str | bytes, *arguments: str) -> str:
-    """The one line that a mistake ends in, after checking that there is nothing else."""
+    """The one line of a mistake; checks that nothing else is printed."""
     assert run(folder, content, *arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -95,14 +98,14 @@ search: {recipe.epochs: {int: [1, 2]}}
 trials: 2
 objective: [{metric: accuracy}, {metric: persistence}]"""
 
-# The content, with `#!` in the line that is at fault, and the line that is to come after `x.yaml:<line>: `.
+# The content, with `#!` in the line at fault, and the expected line without `x.yaml:<line>: `.
 FILES = {
     # names
     "unknown entry": ("seedz: 3 #!", "seedz: unknown field; a sweep has task, about, ...; did you mean seeds?"),
     "setting at the top": ("radii: [0.1] #!", "radii: unknown field; a sweep has task, ..."),
     "unknown setting": (
         "fixed:\n  samples: 3\n  radiii: [0.1] #!",
-        "fixed.radiii: unknown field; input_flatness has recipe, ..., only_correct, attack; did you mean radii?",
+        "fixed.radiii: unknown field; input_flatness has recipe, ..., only_correct; did you mean radii?",
     ),
     "recipe forgotten": (
         "fixed: {epochs: 3} #!",
@@ -748,7 +751,7 @@ SEARCHES = {
     ),
     "stages of pixels only": (
         "attack:\n    name: square\n    space: hidden:1 #!",
-        "fixed.attack.space: square searches among pixels only",
+        "fixed.attack.space: square attacks pixels only",
     ),
     "negative weight noise": (
         "attack:\n    weight_noise: {draws: 2,\n      sigma: -1} #!",
@@ -1101,7 +1104,7 @@ def test_code_of_the_users_own(
 
 
 def test_a_network_of_a_pool_that_cannot_be_attacked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is written under `networks`, not in the recipe."""
+    """The line is that of `networks`, where the network is given, not that of a recipe."""
     (folder / "module_sure.py").write_text(NETWORK.format("self.layer(x.flatten(1)).softmax(1)"))
     text = "task: transfer\nfixed:\n  networks:\n    - {}\n    - network: 'module_sure:build'\n"
     said = refused(folder, capsys, text)
@@ -1111,7 +1114,11 @@ def test_a_network_of_a_pool_that_cannot_be_attacked(folder: Path, capsys: pytes
 def test_networks_that_can_be_searched(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One whose last layer begins with zeros, one of steps where the search follows no gradient, or where nothing is searched."""
+    """Networks of which an attack could refuse others like them.
+
+    The last layer of one begins with zeros. The other has steps, and the attack follows no gradient
+    or none is run.
+    """
     code = NETWORK.replace("(64, classes)", "(64, classes)\n        nn.init.zeros_(self.layer.weight)")
     (folder / "module_zeros.py").write_text(code.format("self.layer(x.flatten(1))"))
     (folder / "module_steps.py").write_text(NETWORK.format("self.layer(x.flatten(1)).round()"))
@@ -1133,7 +1140,7 @@ def test_these_are_right(text: str, folder: Path, capsys: pytest.CaptureFixture[
     assert not (folder / "results").exists()
 
 
-# What a mutation puts in place of something. Nothing here asks a host, or for much memory.
+# What a mutation puts in. Nothing here asks a host, or needs much memory.
 ODD: list[Any] = [
     *(None, True, False, 0, 1, -1, 2.5, 10**30, -(2**63), 1e308, float("inf"), float("nan")),
     *(
@@ -1234,19 +1241,19 @@ keys = st.sampled_from(KEYS) | st.text(max_size=8)
 
 
 def places(tree: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of everything in nested mappings and lists."""
+    """The paths of all entries in nested mappings and lists."""
     inside = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     return [path for key, item in inside for path in [(*above, key), *places(item, (*above, key))]]
 
 
 def override_of(key: str, value: Any) -> str:
-    """An override as it is typed."""
+    """An override as a user types it."""
     return f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix('...' + chr(10)).strip()}"
 
 
 @st.composite
 def other_entries(draw: st.DrawFn) -> tuple[bytes, list[str]]:
-    """A sweep that was right, in which some entries are other ones; and some overrides."""
+    """A valid sweep with some entries replaced, and some overrides."""
     tree = yaml.safe_load(draw(st.sampled_from([GRID, SEARCH])))
     for _ in range(draw(st.integers(0, 2))):
         there = places(tree)
@@ -1273,7 +1280,7 @@ def other_entries(draw: st.DrawFn) -> tuple[bytes, list[str]]:
 
 @st.composite
 def other_text(draw: st.DrawFn) -> tuple[bytes, list[str]]:
-    """A sweep file that was right, into which pieces of text or bytes have come; and some overrides of any text."""
+    """A valid sweep file with pieces of text or bytes put in, and overrides of any text."""
     content = draw(st.sampled_from([GRID, SEARCH])).encode()
     for _ in range(draw(st.integers(0, 2))):
         start = draw(st.integers(0, len(content)))
@@ -1287,7 +1294,7 @@ def other_text(draw: st.DrawFn) -> tuple[bytes, list[str]]:
 
 
 def read_or_refused(file: Path, content: bytes, overrides: list[str]) -> None:
-    """Whether a file is planned, or ends in an error of one line; any other exception passes through."""
+    """Whether a file can be planned, or ends in a one-line error; other exceptions are raised."""
     file.write_bytes(content)
     try:
         plan(load(file, overrides))

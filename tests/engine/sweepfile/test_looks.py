@@ -1,4 +1,4 @@
-"""Quick looks: a sweep with other trials has a page of its own, and shares what is measured with the sweep."""
+"""Quick looks: a sweep with other trials has its own page, and shares measurements."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def points(folder: str) -> list[float]:
 def test_a_quick_look_at_a_search_has_a_study_of_its_own(
     storage: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where all studies of the sweep are in one file."""
+    """This holds also where all studies of the sweep share a file."""
     text = SEARCH + (f"storage: {tmp_path / storage}\n" if storage else "")
     run(text=text)
     before = points("results/x")

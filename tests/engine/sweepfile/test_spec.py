@@ -1,4 +1,4 @@
-"""From a sweep file to trials: forms that say the same, overrides, searches, and the resolved sweep."""
+"""From a sweep file to trials: equal forms, overrides, searches, and the resolved sweep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import pytest
 import yaml
@@ -65,8 +65,14 @@ trials: %d
 """
 
 
+class Written(Protocol):
+    """Loads a sweep from text."""
+
+    def __call__(self, text: str, *overrides: str, name: str = "x.yaml") -> Spec: ...
+
+
 @pytest.fixture
-def written(tmp_path: Path) -> Any:
+def written(tmp_path: Path) -> Written:
     """Loads a sweep from text."""
 
     def load_text(text: str, *overrides: str, name: str = "x.yaml") -> Spec:
@@ -76,11 +82,11 @@ def written(tmp_path: Path) -> Any:
     return load_text
 
 
-def configs(spec: Spec) -> list[dict[str, Any]]:
+def configs(spec: Spec) -> list[dict[str, object]]:
     return [trial.config.model_dump() for trial in spec.trials]
 
 
-def test_grid_has_all_combinations_and_seeds_come_last(written: Any) -> None:
+def test_grid_has_all_combinations_and_seeds_come_last(written: Written) -> None:
     spec = written(NESTED)
     expected = list(itertools.product(["sgd", "adam"], [0, 0.25], [0, 1]))
     found = [(t.config.recipe.optimiser, t.config.recipe.input_noise.radius, t.config.recipe.seed) for t in spec.trials]
@@ -91,14 +97,14 @@ def test_grid_has_all_combinations_and_seeds_come_last(written: Any) -> None:
     assert spec.name == "x"
 
 
-def test_dotted_and_nested_forms_are_the_same_trials(written: Any) -> None:
+def test_dotted_and_nested_forms_are_the_same_trials(written: Written) -> None:
     nested, dotted = written(NESTED), written(DOTTED)
     assert configs(nested) == configs(dotted)
     assert [item.key for item in plan(nested)] == [item.key for item in plan(dotted)]
 
 
-def shuffled(entries: Any, shuffle: random.Random) -> Any:
-    """The same entries with the keys of every mapping in another order."""
+def shuffled(entries: object, shuffle: random.Random) -> object:
+    """The same entries with the keys of all mappings in another order."""
     if not isinstance(entries, dict):
         return entries
     keys = list(entries)
@@ -107,7 +113,7 @@ def shuffled(entries: Any, shuffle: random.Random) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_order_of_keys_changes_no_hash(written: Any, seed: int) -> None:
+def test_the_order_of_keys_changes_no_hash(written: Written, seed: int) -> None:
     other = yaml.safe_dump(shuffled(yaml.safe_load(NESTED), random.Random(seed)), sort_keys=False)
     assert other != NESTED
     assert {item.key for item in plan(written(other))} == {item.key for item in plan(written(NESTED))}
@@ -125,7 +131,7 @@ def test_the_order_of_keys_changes_no_hash(written: Any, seed: int) -> None:
     ],
 )
 @pytest.mark.parametrize("text", [NESTED, DOTTED, SEARCH % 3])
-def test_the_resolved_sweep_has_the_same_trials(written: Any, text: str, overrides: list[str]) -> None:
+def test_the_resolved_sweep_has_the_same_trials(written: Written, text: str, overrides: list[str]) -> None:
     if "search" in text:
         overrides = [override.replace("grid.recipe.epochs=[1, 2]", "recipe.epochs=2") for override in overrides]
     spec = written(text, *overrides)
@@ -136,7 +142,7 @@ def test_the_resolved_sweep_has_the_same_trials(written: Any, text: str, overrid
 
 
 @pytest.mark.parametrize("names", [["08"], ["1e3"], ["no"], ["~"], [".5"], ["2020-01-01"], ["true"], ["0x1"], ["a: b"]])
-def test_the_resolved_sweep_keeps_text_text(written: Any, names: list[str]) -> None:
+def test_the_resolved_sweep_keeps_text_text(written: Written, names: list[str]) -> None:
     spec = written(NESTED, f"classes={yaml.safe_dump([*names], default_style=chr(39), default_flow_style=True)}")
     assert spec.trials[0].config.classes == names
     assert written(results.resolved(spec), name="y.yaml").trials[0].config.classes == names
@@ -145,26 +151,26 @@ def test_the_resolved_sweep_keeps_text_text(written: Any, names: list[str]) -> N
 @pytest.mark.parametrize(
     ("value", "seeds"), [("3", [0, 1, 2]), ("1", [0]), ("[5, 3]", [5, 3]), ("[0]", [0]), ("2.0", [0, 1])]
 )
-def test_seeds(written: Any, value: str, seeds: list[int]) -> None:
+def test_seeds(written: Written, value: str, seeds: list[int]) -> None:
     spec = written(NESTED, f"seeds={value}", "recipe.optimiser=sgd", "recipe.input_noise.radius=0")
     assert [trial.config.recipe.seed for trial in spec.trials] == seeds
     assert [trial.config.seed for trial in spec.trials] == [0] * len(seeds)
 
 
-def test_without_anything_that_varies_there_is_one_trial(written: Any) -> None:
+def test_without_anything_that_varies_there_is_one_trial(written: Written) -> None:
     (trial,) = written("task: input_flatness\n").trials
     assert trial.point == {}
     assert trial.label == "the only trial"
 
 
-def test_an_override_fixes_what_varies(written: Any) -> None:
+def test_an_override_fixes_what_varies(written: Written) -> None:
     spec = written(NESTED, "recipe.optimiser=adamw")
     assert {trial.config.recipe.optimiser for trial in spec.trials} == {"adamw"}
     assert spec.sweep.varied == ["recipe.input_noise.radius"]
     assert len(spec.trials) == 4
 
 
-def test_an_override_of_a_group_fixes_all_in_it(written: Any) -> None:
+def test_an_override_of_a_group_fixes_all_in_it(written: Written) -> None:
     spec = written(NESTED, "recipe.input_noise={radius: 0.5}")
     assert spec.sweep.varied == ["recipe.optimiser"]
     assert {(t.config.recipe.input_noise.radius, t.config.recipe.input_noise.kind) for t in spec.trials} == {
@@ -172,13 +178,13 @@ def test_an_override_of_a_group_fixes_all_in_it(written: Any) -> None:
     }
 
 
-def test_overrides_come_in_order_and_the_last_wins(written: Any) -> None:
+def test_overrides_come_in_order_and_the_last_wins(written: Written) -> None:
     spec = written(NESTED, "samples=3", "attack.steps=9", "attack={epsilon: 0.2}", "samples=4")
     config = spec.trials[0].config
     assert (config.samples, config.attack.steps, config.attack.epsilon) == (4, None, 0.2)
 
 
-def test_an_override_of_the_grid_and_of_the_sweep(written: Any) -> None:
+def test_an_override_of_the_grid_and_of_the_sweep(written: Written) -> None:
     spec = written(NESTED, "grid.recipe.optimiser=[adamw]", "grid.samples=[3, 4]", "seeds=1", "resources.chunk=2")
     assert spec.sweep.grid == {
         "recipe.optimiser": ["adamw"],
@@ -188,18 +194,18 @@ def test_an_override_of_the_grid_and_of_the_sweep(written: Any) -> None:
     assert spec.sweep.resources.chunk == 2
 
 
-def test_the_whole_grid_may_be_fixed(written: Any) -> None:
+def test_the_whole_grid_may_be_fixed(written: Written) -> None:
     spec = written(NESTED, "recipe.optimiser=sgd", "recipe.input_noise.radius=0", "seeds=")
     assert [trial.point for trial in spec.trials] == [{}]
 
 
-def test_a_search_of_which_all_is_fixed_needs_no_trials(written: Any) -> None:
+def test_a_search_of_which_all_is_fixed_needs_no_trials(written: Written) -> None:
     fixed = ["recipe.learning_rate=0.1", "recipe.input_noise.radius=0", "recipe.epochs=1", "recipe.optimiser=sgd"]
     assert len(written(SEARCH % 5, *fixed).trials) == 1
     assert len(written(SEARCH % 5, *fixed[:3]).trials) == 5
 
 
-def test_a_grid_of_whole_groups(written: Any) -> None:
+def test_a_grid_of_whole_groups(written: Written) -> None:
     text = "task: input_flatness\ngrid:\n  recipe: [{epochs: 1}, {epochs: 2, network: mlp}]\nseeds: 2\n"
     spec = written(text)
     assert [(t.config.recipe.epochs, t.config.recipe.network, t.config.recipe.seed) for t in spec.trials] == [
@@ -212,19 +218,19 @@ def test_a_grid_of_whole_groups(written: Any) -> None:
     assert spec.trials[1].point == {"recipe": {"epochs": 1}, "recipe.seed": 1}
 
 
-def test_a_longer_search_keeps_its_points(written: Any) -> None:
+def test_a_longer_search_keeps_its_points(written: Written) -> None:
     short, long = written(SEARCH % 4), written(SEARCH % 9)
     assert [trial.point for trial in long.trials[:4]] == [trial.point for trial in short.trials]
     assert [trial.point for trial in written(SEARCH % 9).trials] == [trial.point for trial in long.trials]
 
 
-def test_another_searched_setting_leaves_the_values_of_the_others(written: Any) -> None:
+def test_another_searched_setting_leaves_the_values_of_the_others(written: Written) -> None:
     more = SEARCH.replace("trials:", "  samples: {int: [2, 9]}\ntrials:") % 5
     for point, other in zip(written(SEARCH % 5).trials, written(more).trials, strict=True):
         assert point.point.items() <= other.point.items()
 
 
-def test_search_draws_from_the_whole_range_and_no_further(written: Any) -> None:
+def test_search_draws_from_the_whole_range_and_no_further(written: Written) -> None:
     points = [trial.point for trial in written(SEARCH % 400).trials]
     rates = [point["recipe.learning_rate"] for point in points]
     radii = [point["recipe.input_noise.radius"] for point in points]
@@ -262,7 +268,7 @@ def test_every_task_on_disk_is_known() -> None:
     assert not {"parts", "__init__"} & set(task_names())
 
 
-def test_errors_found_later_are_placed_in_the_file(written: Any) -> None:
+def test_errors_found_later_are_placed_in_the_file(written: Written) -> None:
     spec = written(NESTED, "attack.steps=3")
     at = {
         "recipe.dataset": "7: fixed.recipe.dataset",

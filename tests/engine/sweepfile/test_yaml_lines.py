@@ -1,4 +1,4 @@
-"""Sweep files as text: scalars, lines, dotted keys, overrides, and what is written is read again."""
+"""Sweep files as text: scalars, lines, dotted keys, overrides, and writing what can be read."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_in_batches_is_the_function(rows: int) -> None:
 
 
 def test_the_same_bits_in_any_batch() -> None:
-    """What padding is for: a convolutional network gives an image the same logits alone and among others."""
+    """A padded batch gives an image the same logits alone and among others."""
     model = models.build("convnet", (1, 8, 8), 10).eval()
     images, _ = data.take(data.load("digits", "test"), range(100))
     together = in_batches(model, images, 100)

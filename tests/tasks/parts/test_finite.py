@@ -1,4 +1,7 @@
-"""What is not finite is noticed, by one sum, wherever a network is asked; what is finite never is, however large."""
+"""Logits that are not finite are noticed wherever a network is asked, by one sum.
+
+Finite ones never are, however large.
+"""
 
 from __future__ import annotations
 

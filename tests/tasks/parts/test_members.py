@@ -1,4 +1,4 @@
-"""Members of a folder are found by the names of their files, and what is wrong with them is told in one line."""
+"""Members of a folder are found by the names of their files; each mistake is told in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.parts.settings import UserError
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    """The folder of a package with members, named after the test so that each has modules of its own."""
+    """The folder of a package with members, named after the test: each has its own modules."""
     place = tmp_path / request.node.name
     (place / "common").mkdir(parents=True)
     for name in ("__init__.py", "_helper.py", "common/__init__.py", "notes.txt"):

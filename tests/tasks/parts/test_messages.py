@@ -39,6 +39,8 @@ class Outer(Settings):
     inner: Inner = Inner()
     shapes: Several[Literal["sphere", "cube"]] = ["cube"]
     gpus: Number | Literal["auto"] = "auto"
+    clock: Literal["o'clock", 12] | None = 12
+    inners: list[Outer] = []
     pair: tuple[int, int] = (1, 2)
     options: dict[str, Any] = {}
 
@@ -64,6 +66,8 @@ class Outer(Settings):
         ({"shapes": ["cube", "cube"]}, "shapes: cube is given twice", None),
         ({"gpus": "many"}, "gpus: must be a number or a fraction such as 8/255 or auto, not many", "value"),
         ({"gpus": True}, "gpus: must be a number or auto, not true", "value"),
+        ({"clock": "oclock"}, "clock: must be one of o'clock, 12, not oclock; did you mean o'clock?", "value"),
+        ({"inners": [{"clock": 2}]}, "inners.0.clock: must be one of o'clock, 12, not 2", "value"),
         ({"pair": [1]}, "pair: must be a list of more entries, not [1]", "value"),
         ({"pair": [1, 2, 3]}, "pair: must be a list of at most 2 entries, not [1, 2, 3]", "value"),
         ({"options": {"rate": float("inf")}}, "options.rate: must be a finite number, not Infinity", "value"),

@@ -1,4 +1,4 @@
-"""Random numbers are decided by (seed, purpose, example, block) alone, and are what Philox gives for that place."""
+"""Random numbers are those of Philox, and (seed, purpose, example, block) alone decide them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def test_one_number_an_example(draw) -> None:
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_every_key_matters_and_no_two_places_are_related(draw) -> None:
-    """Any two of these draws are uncorrelated: below 5 standard errors of the correlation of independent numbers."""
+    """Any two of these draws are uncorrelated.
+
+    The correlation is below 5 standard errors of that of independent numbers.
+    """
     places = [
         (0, "noise", 0, 0),
         (1, "noise", 0, 0),

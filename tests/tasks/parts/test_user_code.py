@@ -1,4 +1,7 @@
-"""What identifies code of the user's own: what it says, not how it is told, and not the version of Python."""
+"""A user's own code is identified by what it says.
+
+How it is written does not count, nor does the version of Python.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The functions of attacks: found by name, and what their signatures and files say of them.
+"""Finds the function of an attack by name, and reads its settings off its signature and file.
 
-An attack is a function in `tasks/parts/attacks/`, found by the name of its file. The attacks of other packages go by `foolbox:<class>` and
-`art:<class>` (`libraries`).
+An attack is a function in `tasks/parts/attacks/` that has the name of its file. The attacks of
+other packages are called `foolbox:<class>` and `art:<class>` (`libraries`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from tasks.parts.settings import UserError
 
 ATTACKS = Members(attacks.__name__, "attack", ("VERSION", "ATTACK"), "tasks/parts/attacks/common/capabilities.py")
 RESERVED = {"model", "images", "labels", "ids", "seed", "batch", "targets", "box", "start"}
-"""Arguments of an attack's function that are not the user's to set, unless they are one of several words."""
+"""Arguments of an attack's function that users do not set, unless they are one of several words."""
+Arguments = Mapping[str, Any]
+"""Keyword arguments of an attack's function; the function says of which type each is."""
 
 
 def names() -> list[str]:
@@ -30,7 +32,8 @@ def names() -> list[str]:
 
 
 def is_of_library(name: str) -> bool:
-    """
+    """Whether an attack is one of another package.
+
     >>> is_of_library("foolbox:LinfPGD"), is_of_library("pgd")
     (True, False)
     """
@@ -42,8 +45,8 @@ def function_of(name: str) -> Callable[..., AttackResult]:
     """The attack's function.
 
     Raises:
-        UserError: its file cannot be imported or lacks what an attack declares; or, as for
-            `libraries.find`, there is no such class of a library.
+        UserError: its file cannot be imported or lacks what an attack declares; or a library has
+            no such class, as for `libraries.find`.
     """
     if is_of_library(name):
         return libraries.library_attack(name)
@@ -58,8 +61,8 @@ def function_of(name: str) -> Callable[..., AttackResult]:
     return getattr(module, name)
 
 
-def arguments_of(name: str) -> Mapping[str, Any]:
-    """The arguments of an attack that are the user's to set, with their defaults."""
+def arguments_of(name: str) -> Arguments:
+    """The arguments of an attack that users may set, with their defaults."""
     return {
         argument: default
         for argument, default in parameters_of(name).items()
@@ -69,7 +72,7 @@ def arguments_of(name: str) -> Mapping[str, Any]:
 
 @cache
 def versions_of(name: str) -> dict[str, int]:
-    """The versions of an attack and of those that it is made of, by name.
+    """The versions of an attack and of the attacks that it consists of, by name.
 
     >>> sorted(versions_of("bisection"))
     ['apgd', 'bisection']
@@ -86,8 +89,8 @@ def versions_of(name: str) -> dict[str, int]:
 
 
 @cache
-def parameters_of(name: str) -> Mapping[str, Any]:
-    """All arguments of an attack's function with their defaults; None where there is no default."""
+def parameters_of(name: str) -> Arguments:
+    """All arguments of an attack's function with their defaults, None if there is none."""
     parameters = inspect.signature(function_of(name)).parameters
     return {
         name: None if parameter.default is parameter.empty else parameter.default
@@ -96,9 +99,9 @@ def parameters_of(name: str) -> Mapping[str, Any]:
 
 
 @cache
-def choices_of(name: str) -> Mapping[str, tuple[Any, ...]]:
-    """Of each argument that is one of several words, these words."""
-    found = {}
+def choices_of(name: str) -> Mapping[str, tuple[str, ...]]:
+    """The words that are allowed, by argument, for the arguments that are one of several words."""
+    found: dict[str, tuple[str, ...]] = {}
     for argument, hint in hints_of(name).items():
         literal = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
         if literal is not None:
@@ -107,6 +110,9 @@ def choices_of(name: str) -> Mapping[str, tuple[Any, ...]]:
 
 
 @cache
-def hints_of(name: str) -> Mapping[str, Any]:
-    """The annotations of an attack's function; of a library's, the norm's alone, since the others are theirs to check."""
+def hints_of(name: str) -> Mapping[str, object]:
+    """The annotations of an attack's function.
+
+    Of a library's attack it is the norm's alone: the library checks the other arguments.
+    """
     return get_type_hints(function_of(name))

@@ -1,8 +1,9 @@
-"""The active batch of an attack: an example that is finished leaves it, and the next one waiting takes its slot.
+"""The active batch of an attack, in which a finished example makes room for the next.
 
-So no pass is spent on a finished example, and the batch stays full to the end of the list. An attack keeps
-what it knows about each slot in tensors of its own (S, ...), all zero at the start of an example, and
-hands them to `replace_finished`.
+It leaves the batch, and the next one waiting takes its slot. So no pass is spent on a finished
+example, and the batch stays full to the end of the list. An attack keeps what it knows about each
+slot in tensors of its own (S, ...), all zero at the start of an example, and hands them to
+`replace_finished`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class ActiveBatch:
         return torch.zeros(len(self.example), *shape, dtype=dtype, device=self.example.device)
 
     def record(self, delta: Tensor, logits: Tensor, *, backward: bool) -> tuple[Tensor, Tensor]:
-        """Notes one pass: the point at `delta` (S, ...) from each slot's image has these logits, (S, K) or (S, M, K).
+        """Notes one pass over the points at `delta` (S, ...) from each slot's image.
+
+        Their logits are (S, K) or (S, M, K).
 
         Returns:
             As `losses.verdict`.
@@ -77,7 +80,9 @@ class ActiveBatch:
         return beyond, fooled
 
     def replace_finished(self, finished: Tensor, *states: Tensor) -> list[Tensor]:
-        """Gives the slots that have finished (S,) to the examples that wait; where none is left, the slots close.
+        """Gives the slots that have finished (S,) to the examples that wait.
+
+        Where none is left, the slots close.
 
         Returns:
             The states (S', ...) of the slots there are now, zero for the examples that begin.
@@ -92,7 +97,10 @@ class ActiveBatch:
         return [torch.cat([state[kept], state.new_zeros(fresh, *state.shape[1:])]) for state in states]
 
     def result(self, norm: Norm, box: Box = PIXELS) -> AttackResult:
-        """The outcome; where the attack failed, the point that came nearest, by margin, to success."""
+        """The outcome of the attack.
+
+        Where it failed, it is the point that came nearest, by margin, to success.
+        """
         return AttackResult.of(
             self._images,
             self._best,
@@ -107,7 +115,7 @@ class ActiveBatch:
 def keyed_draws(
     draw: Callable[[list[int], int], Tensor], ids: Sequence[int], examples: Tensor, blocks: Tensor
 ) -> Tensor:
-    """Keyed random numbers for examples that are at different blocks.
+    """Keyed random numbers for examples, each at a block of its own.
 
     Args:
         draw: the ids of some examples and a block to random numbers (rows, ...).

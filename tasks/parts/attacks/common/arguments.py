@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
 PER_EXAMPLE = ("targets", "start", "epsilon", "ids")
 
 
-def rows_of(arguments: Mapping[str, Any], rows: Tensor, count: int) -> dict[str, Any]:
+def rows_of(arguments: Mapping[str, object], rows: Tensor, count: int) -> dict[str, object]:
     """The arguments for some of the examples.
 
     Args:

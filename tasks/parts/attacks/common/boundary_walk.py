@@ -1,17 +1,20 @@
-"""Along the decision boundary to where it is nearest: the last steps of a search for the smallest perturbation, in L2 and L-inf.
+"""A walk along the decision boundary to where it is nearest, in L2 and L-inf.
 
-Each step takes the margin as linear at the place, where g is its gradient, so that it costs one forward and one backward pass:
+It makes the last steps of a search for the smallest perturbation. Each step takes the margin as
+linear at the place, where g is its gradient, so that it costs one forward and one backward pass:
 
     L2       minimise |x|^2 + stay |x - delta|^2
-    L-inf    minimise |x - delta|^2                  with |x|_inf <= (1 - shrink) times the shortest so far
-             both with  margin + <g, x - delta> >= beyond |g|_dual |delta|  and image + x in the box
+    L-inf    minimise |x - delta|^2      with |x|_inf <= (1 - shrink) times the shortest so far
+    both     with margin + <g, x - delta> >= beyond |g|_dual |delta|  and image + x in the box
 
-`stay` falls where the margin was about as linear as was taken, and is doubled where it was not; `shrink` falls from a tenth to half a
-thousandth, `beyond` in L2 from a hundredth to a thousandth. In L-inf, where |x|_inf alone leaves most numbers free, it is the way to the
-last place that is kept short. The linear margin is from DeepFool (Moosavi-Dezfooli, Fawzi and Frossard 2016), the box in the problem and
-the projection from FAB (Croce and Hein 2020), the walk of small steps from Brendel, Rauber, Kuemmerer, Ustyuzhaninov and Bethge 2019,
-"Accurate, reliable and fast robustness evaluation". A search that jumps about finds the right part of the boundary; there this walk
-goes straight to the foot.
+`stay` falls where the margin was about as linear as was taken, and is doubled where it was not;
+`shrink` falls from a tenth to half a thousandth, `beyond` in L2 from a hundredth to a thousandth.
+In L-inf, where |x|_inf alone leaves most numbers free, it is the way to the last place that is kept
+short. The linear margin is from DeepFool (Moosavi-Dezfooli, Fawzi and Frossard 2016), the box in
+the problem and the projection from FAB (Croce and Hein 2020), the walk of small steps from Brendel,
+Rauber, Kuemmerer, Ustyuzhaninov and Bethge 2019, "Accurate, reliable and fast robustness
+evaluation". A search that jumps about finds the right part of the boundary; there this walk goes
+straight to the foot.
 """
 
 from __future__ import annotations
@@ -29,7 +32,10 @@ BEYOND, LAST_BEYOND = 1e-2, 1e-3
 SHRINK, LAST_SHRINK = 0.1, 5e-4
 TINY = 1e-12
 NEWTON_STEPS = 40
-"""Newton's steps to a multiplier, at most: each passes at least one number that meets its wall, and most pass many."""
+"""Newton's steps to a multiplier, at most.
+
+Each passes at least one number that meets its wall, and most pass many.
+"""
 
 
 @dataclass
@@ -44,6 +50,7 @@ class BoundaryWalk:
 
     @staticmethod
     def of(iterate: Iterate, norm: Ball, steps: int, box: Box) -> BoundaryWalk:
+        """The walk of the examples of an iterate, before its first step."""
         stay = torch.full_like(iterate.margin, FIRST_STAY)
         return BoundaryWalk(norm, steps, box, stay, torch.full_like(stay, torch.inf))
 
@@ -74,18 +81,23 @@ class BoundaryWalk:
 def project_onto_half_space(base: Tensor, gradient: Tensor, wanted: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """The x nearest to `base`, in L2, where <gradient, x> >= wanted and low <= x <= high.
 
-    x is base + multiplier * gradient, clipped, and <gradient, x> rises with the multiplier, less and less as numbers meet their walls; so
-    Newton's steps from 0 never pass the multiplier and end at it.
+    x is base + multiplier * gradient, clipped, and <gradient, x> rises with the multiplier, less
+    and less as numbers meet their walls; so Newton's steps from 0 never pass the multiplier and end
+    at it.
 
     Args:
-        base, gradient, low, high: (B, ...), with low <= base <= high.
+        base: (B, ...), between `low` and `high`.
+        gradient: (B, ...).
         wanted: (B,).
+        low: (B, ...).
+        high: (B, ...).
 
     Returns:
         (B, ...); where no x fulfils the inequality, the one that comes nearest to it.
 
     >>> walls = torch.tensor([[[-2.0, -2.0]], [[2.0, 2.0]]])
-    >>> project_onto_half_space(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 1.0]]), torch.ones(1), *walls)
+    >>> zeros, ones = torch.zeros(1, 2), torch.ones(1, 2)
+    >>> project_onto_half_space(zeros, ones, torch.ones(1), *walls)
     tensor([[0.5000, 0.5000]])
     """
     flat, slope, low, high = (each.flatten(1) for each in (base, gradient, low, high))

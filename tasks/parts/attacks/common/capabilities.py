@@ -19,15 +19,16 @@ class Capabilities:
     """What an attack can do.
 
     Attributes:
-        norms: the norms of a perturbation that it works with, those of its argument `norm`; a single
-            one where it has no such argument.
+        norms: the norms of a perturbation that it works with, those of its argument `norm`; a
+            single one where it has no such argument.
         radius: `fixed`, within the radius `epsilon` around each image; `smallest`, for the smallest
             perturbation; or `free`, for a perturbation of any length.
         gradients: whether it follows gradients; else what the network returns is enough.
-        spaces: where it can search. Points of a hidden space have no box: its argument `box` says so.
+        spaces: where it can search. Points of a hidden space have no box: its argument `box` says
+            so.
         targets: whether it can aim at classes, by its argument `targets`.
-        weight_noise: whether the network may have other weights at each call: all examples of a batch
-            must then be at the same step at each call.
+        weight_noise: whether the network may have other weights at each call: all examples of a
+            batch must then be at the same step at each call.
     """
 
     norms: tuple[Norm, ...]
@@ -39,7 +40,9 @@ class Capabilities:
 
 
 def capabilities_of(attack: Callable[..., object]) -> Capabilities:
-    """What is declared of an attack's function: by its file or, for an attack of a library, on the function itself.
+    """What an attack can do, as it is declared.
+
+    Its file declares it or, for an attack of a library, the function itself.
 
     Raises:
         UserError: nothing is.
@@ -59,8 +62,8 @@ def capabilities_of(attack: Callable[..., object]) -> Capabilities:
 def misdeclared(module: ModuleType) -> str | None:
     """What is wrong with the file of an attack, in one line; None where nothing is.
 
-    It must have a function of the file's name, `VERSION` and `ATTACK`, and what `ATTACK` says must go
-    with the function's arguments.
+    It must have a function of the file's name, `VERSION` and `ATTACK`, and what `ATTACK` says must
+    go with the function's arguments.
     """
     name = module.__name__.rpartition(".")[2]
     function = getattr(module, name, None)

@@ -1,4 +1,7 @@
-"""What every attack refuses at its door, before any work: arguments that make no sense, and networks that cannot be searched."""
+"""What every attack refuses before any work.
+
+That is arguments that make no sense, and networks that cannot be searched.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,10 @@ def check_arguments(
         attack: its name, for the message.
         images: (N, ...), all in the box.
         labels: (N,) classes.
-        epsilon: radius, one for all or (N,); unchecked where None, as the next two.
-        norm: one of `norms`.
-        targets: (N,) classes, none of them the label.
+        epsilon: radius, one for all or (N,); unchecked where None.
+        norm: one of `norms`; unchecked where None.
+        norms: those that the attack has.
+        targets: (N,) classes, none of them the label; unchecked where None.
         box: the least and the largest number a point may have.
 
     Raises:
@@ -79,11 +83,12 @@ def check_network(
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks.
         images: (N, ...) in the box.
         labels: (N,) classes.
+        box: the least and the largest number a point may have.
         follows: whether the search follows the gradient; else there need be none.
 
     Raises:
-        UserError: it returns something else than logits, or probabilities; a label is not one of its classes; its margins have no
-            gradient, so that a search would follow nothing.
+        UserError: it returns something else than logits, or probabilities; a label is not one of
+            its classes; its margins have no gradient, so that a search would follow nothing.
         NotFinite: it returns numbers that are not finite, or such is its gradient.
     """
     if not len(images):
@@ -111,7 +116,10 @@ def check_network(
 
 
 def _probe(model: Callable[[Tensor], Tensor], points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The logits, and the gradient of the margins' sum (B, ...), None where it does not reach the points."""
+    """The logits, and the gradient of the margins' sum (B, ...).
+
+    The gradient is None where it does not reach the points.
+    """
     with torch.enable_grad():
         asked = padded(points, PROBES).detach().clone().requires_grad_(True)
         logits = model(asked)

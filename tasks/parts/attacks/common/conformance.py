@@ -1,9 +1,12 @@
-"""What every attack is held to. A user's own attack passes the same checks:
+"""What every attack is held to.
+
+A user's own attack passes the same checks:
 
     from tasks.parts.attacks.common.conformance import conform
     conform(my_attack)
 
-Each check raises AssertionError with what is wrong. They run on networks of 16 pixels, some of them linear with distances that are known.
+Each check raises AssertionError with what is wrong. They run on networks of 16 pixels, some of them
+linear with distances that are known.
 """
 
 from __future__ import annotations
@@ -11,30 +14,29 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tasks.parts.attacks.common.capabilities import capabilities_of, contradiction
+from tasks.parts.attacks.common.conformance_networks import IDS, Meter, contrasted, smooth, walled
 from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.batching import in_batches
 from tasks.parts.geometry.balls import Norm, norm_of
 from tasks.parts.settings import UserError
 
 Attack = Callable[..., AttackResult]
-Arguments = Mapping[str, Any]
+Arguments = Mapping[str, object]
 Check = Callable[[Attack, Arguments], None]
 
 RADII: dict[Norm, float] = {"Linf": 0.12, "L2": 0.4, "L1": 1.2, "L0": 3.0}
 """The radius of an attack at a fixed one, by norm."""
 QUICK = {"steps": 8, "restarts": 2, "queries": 80}
 """Arguments that keep an attack short, where it has them."""
-IDS = (3, 14, 15, 92, 65, 35, 89, 79, 32, 38)
 
 
-def conform(attack: Attack, **arguments: Any) -> None:
+def conform(attack: Attack, **arguments: object) -> None:
     """Runs all checks on an attack, in each of its norms.
 
     Args:
@@ -52,21 +54,25 @@ def conform(attack: Attack, **arguments: Any) -> None:
             check(attack, case)
 
 
-def cases(attack: Attack, **arguments: Any) -> Iterator[dict[str, Any]]:
-    """What to call an attack with: each of its norms, a radius where it wants one."""
+def cases(attack: Attack, **arguments: object) -> Iterator[Arguments]:
+    """The arguments to call an attack with: for each of its norms, a radius if it wants one."""
     there = inspect.signature(attack).parameters
     declared = capabilities_of(attack)
-    quick = {name: value for name, value in QUICK.items() if name in there} | arguments
+    quick = {**{name: value for name, value in QUICK.items() if name in there}, **arguments}
     for norm in declared.norms:
         radius = {"epsilon": RADII[norm]} if declared.radius == "fixed" else {}
-        yield radius | ({"norm": norm} if "norm" in there else {}) | quick
+        yield {**radius, **({"norm": norm} if "norm" in there else {}), **quick}
 
 
-# -------------------------------------------------------------------------------------------------------------- the checks
+# -------------------------------------------------------------------------------------------------
+# the checks
 
 
 def is_called_like_every_other(attack: Attack, arguments: Arguments) -> None:
-    """(model, images, labels, *, ...), with a default of everything but `epsilon`; documented; as it is declared."""
+    """It is called as (model, images, labels, *, ...), documented, and as it is declared.
+
+    Everything but `epsilon` has a default.
+    """
     parameters = list(inspect.signature(attack).parameters.values())
     _same([each.name for each in parameters[:3]], ["model", "images", "labels"], "the first arguments")
     _true(all(each.kind is each.KEYWORD_ONLY for each in parameters[3:]), "the others must be by keyword only")
@@ -77,7 +83,10 @@ def is_called_like_every_other(attack: Attack, arguments: Arguments) -> None:
 
 
 def stays_in_the_box_and_says_what_it_found(attack: Attack, arguments: Arguments) -> None:
-    """Images in [0, 1], in the ball; distance, success and perturbation as they are; shapes and types of the images."""
+    """Its images are in [0, 1] and in the ball, and the result tells of them as they are.
+
+    Distance, success and perturbation are theirs; shapes and types are those of the images given.
+    """
     norm = _norm(attack, arguments)
     for dtype in (torch.float32, torch.float64):
         model, images, labels = smooth(dtype), contrasted(dtype), _labels()
@@ -90,8 +99,8 @@ def stays_in_the_box_and_says_what_it_found(attack: Attack, arguments: Arguments
         _true(bool((found.images - moved).abs().max() <= rounding), "images are not image + perturbation")
         length = norm_of(found.perturbation, norm)
         _true(torch.allclose(found.distance, length.to(found.distance)), "distance is not the perturbation's norm")
-        if "epsilon" in arguments:
-            furthest, radius = float(length.max()), float(arguments["epsilon"])
+        if isinstance(epsilon := arguments.get("epsilon"), int | float | Tensor):
+            furthest, radius = float(length.max()), float(epsilon)
             _true(furthest <= radius * (1 + 1e-5) + 1e-6, f"a perturbation of norm {furthest} at the radius {radius}")
         _same(found.success, _classes(model, moved) != labels, "success")
         _same((found.images.dtype, found.perturbation.dtype), (dtype, dtype), "the type of numbers")
@@ -103,7 +112,7 @@ def stays_in_the_box_and_says_what_it_found(attack: Attack, arguments: Arguments
 
 
 def leaves_misclassified_images_alone(attack: Attack, arguments: Arguments) -> None:
-    """They succeed where they are, at the price of a look or two."""
+    """Misclassified images succeed where they are, at the price of a look or two."""
     model, images = smooth(), contrasted()
     labels = (_classes(model, images) + 1) % 4
     found = _run(attack, model, images, labels, arguments)
@@ -114,7 +123,11 @@ def leaves_misclassified_images_alone(attack: Attack, arguments: Arguments) -> N
 
 
 def counts_what_it_costs(attack: Attack, arguments: Arguments) -> None:
-    """One example alone, so that each call is a pass; a further look, at the number of classes, is free."""
+    """The passes that it counts are those that it takes.
+
+    One example is alone, so that each call is a pass. A further look, at the number of classes, is
+    free.
+    """
     meter, images = Meter(smooth()), contrasted()[:1]
     found = _run(attack, meter, images, _classes(smooth(), images), {**arguments, "batch": 1}, IDS[:1])
     forwards, backwards = int(found.forwards), int(found.backwards)
@@ -125,7 +138,10 @@ def counts_what_it_costs(attack: Attack, arguments: Arguments) -> None:
 
 
 def does_not_depend_on_other_examples(attack: Attack, arguments: Arguments) -> None:
-    """The same results in any batch, order and company; numbers drawn at random hang on the example's id."""
+    """The results are the same in any batch, order and company.
+
+    Numbers drawn at random hang on the example's id.
+    """
     model, images, labels = smooth(), contrasted(), _labels()
     together = _run(attack, model, images, labels, arguments)
     ways = [([7], 1), ([4, 2, 9, 0], 3)]
@@ -137,7 +153,11 @@ def does_not_depend_on_other_examples(attack: Attack, arguments: Arguments) -> N
 
 
 def leaves_everything_as_it_was(attack: Attack, arguments: Arguments) -> None:
-    """The network's weights, gradients and mode, and the generators that others draw from; without gradients around it too."""
+    """It changes neither the network nor the generators that others draw from.
+
+    The network keeps its weights, gradients and mode. It works where gradients are off around it,
+    too.
+    """
     model, images, labels = smooth().requires_grad_(True), contrasted(), _labels()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     generators = _generators()
@@ -151,7 +171,10 @@ def leaves_everything_as_it_was(attack: Attack, arguments: Arguments) -> None:
 
 
 def reaches_targets(attack: Attack, arguments: Arguments) -> None:
-    """Success is the target; an image that is there already stays where it is, away from another start."""
+    """An attack with targets succeeds where it reaches them.
+
+    An image that is there already stays where it is, away from another start.
+    """
     if not capabilities_of(attack).targets:
         return
     model, images = smooth(), contrasted()
@@ -165,7 +188,10 @@ def reaches_targets(attack: Attack, arguments: Arguments) -> None:
 
 
 def finds_known_distances(attack: Attack, arguments: Arguments) -> None:
-    """A linear model whose boundary is at a known distance; half of the pixels are at the wall that they would have to pass."""
+    """It finds the boundary of a linear model, whose distance is known.
+
+    Half of the pixels are at the wall that they would have to pass.
+    """
     declared, norm = capabilities_of(attack), _norm(attack, arguments)
     model, image, label, distances = walled()
     exact = distances[norm]
@@ -192,7 +218,7 @@ def refuses_before_it_works(attack: Attack, arguments: Arguments) -> None:
         raise AssertionError("the network is asked although the arguments make no sense")
 
     images, labels = contrasted(), _labels()
-    wrong: list[dict[str, Any]] = [{"images": images + 3}, {"labels": labels - 9}]
+    wrong: list[dict[str, object]] = [{"images": images + 3}, {"labels": labels - 9}]
     wrong += [{"epsilon": 0.0}] if "epsilon" in arguments else []
     wrong += [{"norm": "L7"}] if "norm" in arguments else []
     wrong += [{"targets": labels}] if capabilities_of(attack).targets else []
@@ -208,7 +234,7 @@ def refuses_before_it_works(attack: Attack, arguments: Arguments) -> None:
 
 
 def does_without_examples(attack: Attack, arguments: Arguments) -> None:
-    """None in, none out."""
+    """No examples in, no examples out."""
     found = _run(attack, smooth(), contrasted()[:0], _labels()[:0], arguments, ())
     for name, values in vars(found).items():
         _same(len(values), 0, f"the length of {name}")
@@ -228,40 +254,8 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-# ------------------------------------------------------------------------------------------------- networks and images
-
-
-class Meter:
-    """A network that counts its forward and backward passes."""
-
-    def __init__(self, model: Callable[[Tensor], Tensor]):
-        self.model, self.forwards, self.backwards = model, 0, 0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.forwards += 1
-        logits = self.model(x)
-        if logits.requires_grad:
-            logits.register_hook(self._back)
-        return logits
-
-    def _back(self, gradient: Tensor) -> None:
-        self.backwards += 1
-
-
-def smooth(dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Images (B, 1, 4, 4) to four logits, without kinks, in evaluation mode."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.Tanh(), nn.Linear(12, 4)).requires_grad_(False)
-    for number, p in enumerate(model.parameters()):
-        draw = torch.Generator().manual_seed(number)
-        p.copy_(torch.randn(p.shape, generator=draw) * (0.5 if p.ndim == 2 else 0.1))
-    return model.to(dtype).eval()
-
-
-def contrasted(dtype: torch.dtype = torch.float32) -> Tensor:
-    """Ten images (10, 1, 4, 4); of half of them most pixels are black or white."""
-    drawn = torch.rand((len(IDS), 1, 4, 4), generator=torch.Generator().manual_seed(0))
-    contrast = torch.where(torch.arange(len(IDS)) % 2 == 0, 1.0, 8.0).reshape(-1, 1, 1, 1)
-    return (0.5 + contrast * (drawn - 0.5)).clamp(0, 1).to(dtype)
+# -------------------------------------------------------------------------------------------------
+# how they are run
 
 
 def _labels() -> Tensor:
@@ -269,26 +263,6 @@ def _labels() -> Tensor:
     labels = _classes(smooth(), contrasted())
     labels[:2] = (labels[:2] + 1) % 4
     return labels
-
-
-def walled() -> tuple[nn.Module, Tensor, Tensor, dict[Norm, float]]:
-    """A linear model, an image, its label, and how far the boundary is; every second pixel is white and would have to rise."""
-    weight, gap = torch.linspace(0.5, 2, 16), 0.6
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False).eval()
-    image = torch.full((1, 1, 4, 4), 0.3)
-    image.view(1, 16)[:, 1::2] = 1.0
-    pair = torch.stack([-weight, weight])
-    parameters = list(model.parameters())
-    parameters[0].copy_(pair)
-    parameters[1].copy_(torch.tensor([gap, -gap]) - pair @ image.flatten())
-    free = weight[::2]
-    distances: dict[Norm, float] = {
-        "Linf": float(gap / free.sum()),
-        "L2": float(gap / free.norm()),
-        "L1": float(gap / free.max()),
-        "L0": 1.0,
-    }
-    return model, image, torch.tensor([0]), distances
 
 
 def _run(
@@ -304,11 +278,15 @@ def _run(
 
 
 def _norm(attack: Attack, arguments: Arguments) -> Norm:
-    return arguments.get("norm", capabilities_of(attack).norms[0])
+    norms = capabilities_of(attack).norms
+    return next((norm for norm in norms if norm == arguments.get("norm")), norms[0])
 
 
 def _classes(model: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """The classes (B,) as attacks see them: on the boundary itself they hang on the last bit, and so on the batch."""
+    """The classes (B,) as attacks see them.
+
+    On the boundary itself they hang on the last bit, and so on the batch.
+    """
     return in_batches(model, points, 64).argmax(1)
 
 
@@ -323,6 +301,6 @@ def _true(holds: bool, otherwise: str) -> None:
         raise AssertionError(otherwise)
 
 
-def _same(came: Any, wanted: Any, what: str) -> None:
-    same = torch.equal(came, wanted) if isinstance(came, Tensor) else came == wanted
+def _same(came: object, wanted: object, what: str) -> None:
+    same = torch.equal(came, wanted) if isinstance(came, Tensor) and isinstance(wanted, Tensor) else came == wanted
     _true(bool(same), f"{what}: {came}, not {wanted}")

@@ -1,4 +1,4 @@
-"""From an adversarial example back to the decision boundary, along the straight way to its image."""
+"""The way back from an adversarial example to the boundary, straight towards its image."""
 
 from __future__ import annotations
 
@@ -32,20 +32,24 @@ def to_boundary(
     batch: int | None = None,
     targets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Shortens successful perturbations by bisection, with forward passes only; what comes out succeeds and is never longer.
+    """Shortens successful perturbations by bisection, with forward passes only.
 
-    The share t of a perturbation that is kept lies between one that fails (0 at first) and one that succeeds (1 at first); each pass
-    halves what is between them. On the way there may be other boundaries: the one found is as good as any, not always the nearest.
+    What comes out succeeds and is never longer. The share t of a perturbation that is kept lies
+    between one that fails (0 at first) and one that succeeds (1 at first); each pass halves what is
+    between them. On the way there may be other boundaries: the one found is as good as any, not
+    always the nearest.
 
     Args:
         model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, in evaluation mode.
         images: (N, ...), the points that the perturbations begin at.
         labels: (N,) true classes.
         perturbation: (N, ...).
-        success: (N,) bool: which perturbations succeed. The others, and those that are zero, are returned as they are.
+        success: (N,) bool: which perturbations succeed. The others, and those that are zero, are
+            returned as they are.
         halvings: passes for each example; t is found to 2^-halvings.
-        norm: which way is short. A shorter perturbation changes as many numbers as a longer one, so in L0 the share t is of the
-            changed numbers, the largest changes first; in every other norm it is of the length.
+        norm: which way is short. A shorter perturbation changes as many numbers as a longer one, so
+            in L0 the share t is of the changed numbers, the largest changes first; in every other
+            norm it is of the length.
         batch: images in one pass; chosen for the device where None.
         targets: (N,) classes that were to be reached; any other class than the label where None.
 

@@ -1,7 +1,8 @@
-"""What searches for the smallest perturbation have in common.
+"""What searches for the smallest perturbation share: a walk of which the best point is kept.
 
-Such a search walks about the boundary: out while its point is on the image's side, in while it is beyond. The shortest perturbation
-that succeeded on the way is kept and at last shortened to the boundary. A search differs from another by its step alone.
+Such a search walks about the boundary: out while its point is on the image's side, in while it is
+beyond. The shortest perturbation that succeeded on the way is kept and at last shortened to the
+boundary. A search differs from another by its step alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tasks.parts.losses import Loss, Objective, objective, value_and_gradient, v
 
 @dataclass(frozen=True)
 class Iterate:
-    """Where B walks are.
+    """Where B walks are at one of their steps.
 
     Attributes:
         number: of the step that comes next: 0, 1, ...
@@ -32,8 +33,10 @@ class Iterate:
         margin: (B,) how far, in logits, they are beyond the boundary; negative before it.
         fooled: (B,) bool: whether they are beyond.
         gradient: (B, ...) of the loss that rises towards success.
-        best: (B, ...) the shortest perturbation that has succeeded so far, else that of the largest margin.
-        shortest: (B,) norm of the shortest perturbation that has succeeded so far, infinite where none has.
+        best: (B, ...) the shortest perturbation that has succeeded so far, else that of the largest
+            margin.
+        shortest: (B,) norm of the shortest perturbation that has succeeded so far, infinite where
+            none has.
     """
 
     number: int
@@ -81,18 +84,27 @@ def minimise(
     box: Box,
     batch: int | None,
 ) -> AttackResult:
-    """Walks `steps` steps from each image that is not misclassified and returns the shortest perturbation that succeeded.
+    """Walks from each image, and returns the shortest perturbation that succeeded.
 
-    An example costs one forward pass to see whether its image itself succeeds; where not, a forward and a backward pass at each place,
-    of which there are steps + 1; and `halvings` forward passes to the boundary where the search succeeded.
+    Images that are misclassified stay where they are.
+
+    An example costs one forward pass to see whether its image itself succeeds; where not, a forward
+    and a backward pass at each place, of which there are steps + 1; and `halvings` forward passes
+    to the boundary where the search succeeded.
 
     Args:
+        model: points (B, ...) to logits (B, K), or (B, M, K) of M networks, in evaluation mode.
+        images: (N, ...) in the box.
+        labels: (N,) true classes.
         step: see `Step`.
         norm: in which the perturbation is to be small.
         loss: whose gradient the steps are given.
+        steps: of a walk.
         radius: of the ball before the first step, pixel units.
         halvings: of `to_boundary`.
-        model, images, labels, targets, box, batch: as for every attack.
+        targets: (N,) classes to reach; any other class than the label where None.
+        box: the least and the largest number that a point may have.
+        batch: images in one pass; chosen for the device where None.
     """
     batch = pass_size(images) if batch is None else batch
     already = reached(model, images, labels, targets, batch)
@@ -122,7 +134,10 @@ def _descend(
     radius: float,
     batch: int,
 ) -> tuple[Tensor, Tensor]:
-    """The shortest perturbation that succeeded (B, ...), else that of the largest margin, and whether it succeeded (B,)."""
+    """The shortest perturbation that succeeded (B, ...), and whether there is one (B,).
+
+    Where there is none, it is that of the largest margin.
+    """
     delta = best = torch.zeros_like(images)
     radii = images.new_full((len(images),), radius)
     shortest = torch.full_like(radii, torch.inf)

@@ -50,8 +50,8 @@ class AttackResult:
 def pass_size(points: Tensor) -> int:
     """How many of the points (N, ...) an attack takes in one pass where it is not told.
 
-    Its passes go backwards too and are followed by a step, so that on a CPU small images want larger
-    batches than forward passes alone; what a pass keeps for the way back sets the limit.
+    Its passes go backwards too and are followed by a step, so that on a CPU small images want
+    larger batches than forward passes alone; what a pass keeps for the way back sets the limit.
     """
     numbers = points.shape[1:].numel()
     usual = batch_size(numbers, points.device)

@@ -1,17 +1,20 @@
-"""A security curve: for each example the smallest radius of a ladder at which an attack succeeds (Biggio and Roli 2018, "Wild patterns:
-ten years after the rise of adversarial machine learning", who ask for the curve in place of one radius).
+"""A security curve: the smallest radius of a ladder at which an attack succeeds, by example.
 
-The largest radius comes first: where it fails, so will the smaller ones. What succeeds is projected onto the smaller balls, by bisection
-over the ladder and with forward passes alone, which often settles several radii at once. Then the next smaller radius is attacked, from
-the projection, with fewer steps, and so on until an attack fails. So an example sees one attack that fails, and the attacks that
-succeed are short.
+Biggio and Roli 2018, "Wild patterns: ten years after the rise of adversarial machine learning", ask
+for the curve in place of one radius.
+
+The largest radius comes first: where it fails, so will the smaller ones. What succeeds is projected
+onto the smaller balls, by bisection over the ladder and with forward passes alone, which often
+settles several radii at once. Then the next smaller radius is attacked, from the projection, with
+fewer steps, and so on until an attack fails. So an example sees one attack that fails, and the
+attacks that succeed are short.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,23 +42,26 @@ def security_curve(
     """Runs an attack at each radius of a ladder, each from what was found at its neighbours.
 
     Args:
-        attack: a function of `tasks/parts/attacks/`. One without a fixed radius runs once, and
-            what it finds beyond the largest radius is no success. One that has no `start` begins anew at each radius.
+        attack: a function of `tasks/parts/attacks/`. One without a fixed radius runs once, and what
+            it finds beyond the largest radius is no success. One that has no `start` begins anew at
+            each radius.
         model: points (B, ...) to logits, in evaluation mode.
         images: (N, ...) in the box.
         labels: (N,) true classes.
         radii: the ladder, in any order, pixel units.
-        steps_between: the share of the attack's steps (at least 3) that it gets at a radius where it has a start. Its
-            step sizes then fall, if it has a schedule and none is given.
+        steps_between: the share of the attack's steps (at least 3) that it gets at a radius where
+            it has a start. Its step sizes then fall, if it has a schedule and none is given.
         arguments: further ones of the attack, but for `epsilon` and `stop`.
 
     Returns:
-        What was found at the smallest radius that succeeds (where none does, the best try at the largest), with all passes of the
-        whole ladder, and that radius (N,), float64, infinite where none succeeds. An image that is misclassified to begin with has the
-        smallest radius. At any radius r of the ladder the robust examples are those whose radius is larger.
+        What was found at the smallest radius that succeeds (where none does, the best try at the
+        largest), with all passes of the whole ladder, and that radius (N,), float64, infinite where
+        none succeeds. An image that is misclassified to begin with has the smallest radius. At any
+        radius r of the ladder the robust examples are those whose radius is larger.
 
     Raises:
-        UserError: a ladder that is none, or an argument that the ladder decides; and what the attack raises.
+        UserError: a ladder that is none, or an argument that the ladder decides; and what the
+            attack raises.
 
     >>> from tasks.parts.attacks.pgd import pgd
     >>> def model(x):  # the second class above a mean of 0.5
@@ -114,7 +120,7 @@ def security_curve(
     return result, _radius(place, ladder)
 
 
-def _ladder(radii: Sequence[float], images: Tensor, arguments: dict[str, Any]) -> Tensor:
+def _ladder(radii: Sequence[float], images: Tensor, arguments: Mapping[str, object]) -> Tensor:
     for name in ("epsilon", "stop"):
         if name in arguments and arguments[name] != "first":
             raise UserError(f"a security curve takes no {name}: its ladder of radii decides", name)
@@ -125,7 +131,10 @@ def _ladder(radii: Sequence[float], images: Tensor, arguments: dict[str, Any]) -
 
 
 def _place(delta: Tensor, ladder: Tensor, norm: Norm) -> Tensor:
-    """The smallest place of the ladder whose ball holds each perturbation, up to rounding; the ladder's length where none does."""
+    """The smallest place of the ladder whose ball holds each perturbation, up to rounding.
+
+    It is the ladder's length where none does.
+    """
     return torch.searchsorted(ladder * (1 + 1e-6) + 1e-9, norm_of(delta, norm).double())
 
 
@@ -151,10 +160,13 @@ def _lowered(
     box: Box,
     batch: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Projects perturbations that succeed at `place` onto smaller balls, by bisection of the places above `failed`, each (B,).
+    """Projects perturbations that succeed at `place` (B,) onto smaller balls.
+
+    It bisects the places above `failed` (B,).
 
     Returns:
-        The perturbations, the smallest places at which a projection was seen to succeed, and the forward passes taken (B,).
+        The perturbations, the smallest places at which a projection was seen to succeed, and the
+        forward passes taken (B,).
     """
     best, high, low, looks = best.clone(), place.clone(), failed.clone(), torch.zeros_like(place)
     while True:

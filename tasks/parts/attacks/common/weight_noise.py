@@ -1,10 +1,12 @@
-"""Adversarial searches with weight noise in the loop: each step faces another network from a ball around the reference.
+"""Attacks with weight noise in the loop: each step faces another network around the reference.
 
-A search that climbs with the gradient at w (1 + sigma n), n standard normal and new at each step, stands to the plain search as
-stochastic gradient descent stands to gradient descent: a narrow feature of the landscape, there at w and gone a little beside it, pulls
-the search nowhere for long, and what is found lies where many networks around the reference agree. Averaging each step over m draws
-is a larger batch in that picture, and brings the search nearer to the one on the mean landscape. (Averaging gradients over a defence's
-own randomness is the expectation over transformation of Athalye, Carlini and Wagner 2018, "Obfuscated gradients give a false sense of
+A search that climbs with the gradient at w (1 + sigma n), n standard normal and new at each step,
+stands to the plain search as stochastic gradient descent stands to gradient descent: a narrow
+feature of the landscape, there at w and gone a little beside it, pulls the search nowhere for long,
+and what is found lies where many networks around the reference agree. Averaging each step over m
+draws is a larger batch in that picture, and brings the search nearer to the one on the mean
+landscape. (Averaging gradients over a defence's own randomness is the expectation over
+transformation of Athalye, Carlini and Wagner 2018, "Obfuscated gradients give a false sense of
 security"; here the randomness is the searcher's.) Normalisation layers keep their parameters.
 """
 
@@ -37,18 +39,20 @@ UNSEEN = "unseen weights"
 
 @final
 class NoisyNetwork:
-    """A network whose weights are others at each call: w (1 + sigma n), with n keyed by (seed, number of the call, draw).
+    """A network whose weights are others at each call: w (1 + sigma n).
 
-    The network itself is never written to. While a call runs, torch puts the noisy weights in the place of its own, so two threads
+    The noise n is keyed by (seed, number of the call, draw). The network itself is never written
+    to. While a call runs, torch puts the noisy weights in the place of its own, so two threads
     cannot share one network.
 
     Args:
-        model: the reference, in evaluation mode: points (B, ...) to logits (B, K), or (B, M, K) of M networks.
+        model: the reference, in evaluation mode: points (B, ...) to logits (B, K), or (B, M, K) of
+            M networks.
         sigma: of the noise, relative to each weight, >= 0.
         draws: m noisy networks a call.
         seed: keys the noise.
-        classify: what is asked of the network in place of calling it: any function that uses the weights of `model`, such as the
-            `classify` of one of its spaces.
+        classify: what is asked of the network in place of calling it: any function that uses the
+            weights of `model`, such as the `classify` of one of its spaces.
         with_reference: whether the reference itself is asked too.
 
     Attributes:
@@ -75,10 +79,11 @@ class NoisyNetwork:
         self.calls = 0
 
     def __call__(self, points: Tensor) -> Tensor:
-        """The logits of the draws at points (B, ...): (B, K) of a single draw, (B, m, K) of several, (B, m M, K) of M networks.
+        """The logits of the draws at points (B, ...).
 
-        With the reference there are always three dimensions: the reference's logits come first (B, 1 + m, K), and no gradient
-        flows through them.
+        They are (B, K) of a single draw, (B, m, K) of several, (B, m M, K) of M networks. With the
+        reference there are always three dimensions: the reference's logits come first (B, 1 + m,
+        K), and no gradient flows through them.
         """
         logits = [self._drawn(points, draw) for draw in range(self.draws)]
         self.calls += 1
@@ -96,28 +101,33 @@ class NoisyNetwork:
 def with_weight_noise(
     attack: Callable[..., AttackResult], network: nn.Module, sigma: float, draws: int = 1, seed: int = 0
 ) -> Callable[..., AttackResult]:
-    """An attack like `attack`, with its arguments, that faces other networks at each of its steps; so it can be run at many radii, for one.
+    """An attack like `attack` that faces other networks at each of its steps.
 
-    It climbs the mean loss of the `draws` noisy networks of each step. (One without an argument `loss` takes the mean over these and the
-    reference; its gradient has the same direction, as none flows through the reference.) A point counts as a success on the way where
-    these and the reference are fooled: else a search would end, or a smallest perturbation be recorded, wherever one lucky draw puts the
-    boundary. (A smallest perturbation is still that of its luckiest step: more draws make it less so.) What is returned is judged on the
-    reference alone.
+    It has the same arguments, so it can be run at many radii, for one. It climbs the mean loss of
+    the `draws` noisy networks of each step. (One without an argument `loss` takes the mean over
+    these and the reference; its gradient has the same direction, as none flows through the
+    reference.) A point counts as a success on the way where these and the reference are fooled:
+    else a search would end, or a smallest perturbation be recorded, wherever one lucky draw puts
+    the boundary. (A smallest perturbation is still that of its luckiest step: more draws make it
+    less so.) What is returned is judged on the reference alone.
 
-    It goes batch by batch, each with a count of calls from 0 on, so that all examples of a batch are at the same step and face the
-    same networks in whatever company they come. Images that the reference misclassifies are left alone.
+    It goes batch by batch, each with a count of calls from 0 on, so that all examples of a batch
+    are at the same step and face the same networks in whatever company they come. Images that the
+    reference misclassifies are left alone.
 
     Args:
         attack: a function of `tasks/parts/attacks/`.
-        network: whose weights have noise: in evaluation mode, points (B, ...) to logits (B, K), or (B, M, K) of M networks.
+        network: whose weights have noise: in evaluation mode, points (B, ...) to logits (B, K), or
+            (B, M, K) of M networks.
         sigma: of the noise, relative to each weight. At 0 the search is the plain one, to the bit.
         draws: noisy networks a step.
         seed: keys the noise.
 
     Returns:
-        A function with the attack's arguments. The `model` that it is called with is the reference, and any function that uses the
-        weights of `network`. Its `AttackResult` counts passes through single networks: at each step one forward for each draw and for the
-        reference, and a backward for each draw.
+        A function with the attack's arguments. The `model` that it is called with is the reference,
+        and any function that uses the weights of `network`. Its `AttackResult` counts passes
+        through single networks: at each step one forward for each draw and for the reference, and a
+        backward for each draw.
 
     Raises:
         UserError: as for `NoisyNetwork`; an ensemble of attacks.
@@ -174,11 +184,16 @@ def unseen_share(
     batch: int | None = None,
     classify: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The share of noisy networks that each point (N, ...) fools (N,); networks that no search with this seed has faced.
+    """The share of noisy networks that each point (N, ...) fools, (N,).
+
+    They are networks that no search with this seed has faced.
 
     Args:
-        model: the reference, in evaluation mode: points (B, ...) to logits (B, K), or (B, M, K) of M networks that each have noise.
-        labels: (N,) true classes; targets: (N,) classes that were to be reached, any other than the label where None.
+        model: the reference, in evaluation mode: points (B, ...) to logits (B, K), or (B, M, K) of
+            M networks that each have noise.
+        points: (N, ...), such as adversarial examples.
+        labels: (N,) true classes.
+        targets: (N,) classes that were to be reached; any other than the label where None.
         sigma: of the noise, relative to each weight.
         draws: how many networks, the same for all points.
         seed: keys their noise.
@@ -200,7 +215,7 @@ def unseen_share(
 
 
 class _Asked(nn.Module):
-    """A function of a network's weights as a module, in which torch can put others in their place."""
+    """A function of a network's weights as a module, in which torch can replace the weights."""
 
     def __init__(self, model: nn.Module, classify: Callable[[Tensor], Tensor] | None):
         super().__init__()
@@ -231,7 +246,10 @@ def _count(reference: Callable[[Tensor], Tensor], images: Tensor) -> int:
 
 
 def _of_draws(loss: Loss | Objective, references: int) -> Objective:
-    """The loss of the noisy networks alone: the reference, which comes first, is asked for the verdict only."""
+    """The loss of the noisy networks alone.
+
+    The reference, which comes first, is asked for the verdict only.
+    """
 
     def drawn(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
         return objective(loss, logits[:, references:], labels, targets)

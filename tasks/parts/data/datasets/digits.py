@@ -1,8 +1,9 @@
-"""scikit-learn's handwritten digits, 1 x 8 x 8: 1297 + 500. Needs no files.
+"""The handwritten digits of scikit-learn: 1 x 8 x 8 pixels, 1297 + 500 images, no files.
 
-The 1797 images are the test part of the Optical Recognition of Handwritten Digits set (Alpaydin and Kaynak 1998,
-UCI), grey levels 0..16 divided by 16. The split is this project's: sorted by class, every 1797/500-th image is a test
-image, so that each class is divided in the same proportion; inside a split the images keep scikit-learn's order.
+The 1797 images are the test part of the Optical Recognition of Handwritten Digits set (Alpaydin and
+Kaynak 1998, UCI). Grey levels 0..16 are divided by 16. The split is this project's: of the images
+sorted by class, every 1797/500-th is a test image, so that each class is divided in the same
+proportion. Inside a split the images keep the order of scikit-learn.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ TEST = 500
 
 
 def read(split: str, root: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images (N, 1, 8, 8) of ten classes."""
     data = load_digits()
-    place = np.empty(len(data.target), np.int64)  # of each image in the order of the classes
+    place = np.empty(len(data.target), np.int64)  # of each image when sorted by class
     place[np.argsort(data.target, kind="stable")] = np.arange(len(place))
     tested = (place + 1) * TEST // len(place) > place * TEST // len(place)
     chosen = tested if split == "test" else ~tested
@@ -27,8 +29,9 @@ def read(split: str, root: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def fingerprint(root: Path) -> str:
+    """A constant."""
     return "digits-1"
 
 
 def check(root: Path) -> None:
-    pass
+    """Nothing can be missing: the images come with scikit-learn."""

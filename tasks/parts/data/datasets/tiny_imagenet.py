@@ -1,10 +1,13 @@
-"""Tiny ImageNet, 3 x 64 x 64, 200 classes, 100,000 + 10,000 (Stanford CS231n, 2015).
+"""Tiny ImageNet: 3 x 64 x 64 pixels, 200 classes, 100,000 + 10,000 images.
 
-A part of ImageNet (Russakovsky et al. 2015). Read from the original archive's layout in `tiny-imagenet-200/` below
-the data root, or in the data root itself: `wnids.txt`, `words.txt`, `train/<wnid>/images/*.JPEG`,
-`val/images/*.JPEG`, `val/val_annotations.txt`. The labelled validation images are the test split, in the order of
-their annotations. Classes are in the order of `wnids.txt` and named by the first synonym in `words.txt`; where two
-have the same, the wnid is added. Not downloaded.
+It is a part of ImageNet (Russakovsky et al. 2015), made for Stanford's CS231n in 2015. It is never
+downloaded. It is read from `tiny-imagenet-200/` in the data root, or from the data root itself,
+with the files of the original archive: `wnids.txt`, `words.txt`, `train/<wnid>/images/*.JPEG`,
+`val/images/*.JPEG`, `val/val_annotations.txt`.
+
+The labelled validation images are the test split, in the order of their annotations. Classes are in
+the order of `wnids.txt` and have the name of the first synonym in `words.txt`. If two classes have
+the same name, the wnid is added.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ FILES = ("wnids.txt", "words.txt", "train", "val/images", "val/val_annotations.t
 
 
 def read(split: str, root: Path) -> tuple[list[Path], np.ndarray, list[str]]:
+    """The paths of the images."""
     folder = _folder(root)
     wnids = (folder / "wnids.txt").read_text().split()
     if split == "train":
@@ -30,18 +34,20 @@ def read(split: str, root: Path) -> tuple[list[Path], np.ndarray, list[str]]:
     annotations = folder / "val" / "val_annotations.txt"
     lines = [line.split("\t")[:2] for line in annotations.read_text().splitlines() if line.strip()]
     if wrong := next((line for line in lines if len(line) < 2 or line[1] not in number), None):
-        raise UserError(f"{annotations} has a line with no class of wnids.txt: {' '.join(wrong)}", "recipe.dataset")
+        raise UserError(f"{annotations} has a line with no class of wnids.txt: {' '.join(wrong)}", "dataset")
     paths = [folder / "val" / "images" / name for name, _ in lines]
     return paths, np.array([number[wnid] for _, wnid in lines]), _names(folder, wnids)
 
 
 def fingerprint(root: Path) -> str:
+    """A hash of the files."""
     folder = _folder(root)
     texts = [folder / name for name in FILES if name.endswith(".txt")]
     return f"tiny_imagenet-{digest({'train': folder / 'train', 'test': folder / 'val'}, texts)}"
 
 
 def check(root: Path) -> None:
+    """There are all files and folders of the archive."""
     _folder(root)
 
 
@@ -54,7 +60,10 @@ def _folder(root: Path) -> Path:
 
 
 def _names(folder: Path, wnids: list[str]) -> list[str]:
-    """First synonyms from lines like `n02124075<tab>Egyptian cat`; a wnid without one keeps its own name."""
+    """The names of the classes, from lines like `n02124075<tab>Egyptian cat, puss`.
+
+    A class without such a line has its wnid for a name.
+    """
     lines = (line.split("\t", 1) for line in (folder / "words.txt").read_text().splitlines() if "\t" in line)
     words = {wnid: synonyms.split(",")[0].strip() for wnid, synonyms in lines}
     names = [words.get(wnid, wnid) for wnid in wnids]

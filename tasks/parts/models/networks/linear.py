@@ -1,4 +1,7 @@
-"""A linear classifier: logits = W x + b. Smallest adversarial distances and noise accuracies have closed forms here."""
+"""A linear classifier: logits = W x + b.
+
+Its smallest adversarial distances and its accuracy under noise have closed forms.
+"""
 
 from __future__ import annotations
 

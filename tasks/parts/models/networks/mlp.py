@@ -9,7 +9,9 @@ from torch import nn
 
 
 def build(shape: tuple[int, int, int], classes: int, *, width: int = 128, depth: int = 2) -> nn.Module:
-    """Flattened image (B, C H W), `depth` times linear and ReLU (B, width), then the logits (B, classes).
+    """`depth` times a linear layer with ReLU, then a linear layer to the logits.
+
+    The shapes are (B, C, H, W), flattened (B, C H W), then (B, width), last (B, classes).
 
     >>> [name for name, _ in build((1, 8, 8), 10).named_children()]
     ['flatten', 'hidden1', 'relu1', 'hidden2', 'relu2', 'linear']

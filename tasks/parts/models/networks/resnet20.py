@@ -8,5 +8,5 @@ from tasks.parts.models.residual import CifarResNet
 
 
 def build(shape: tuple[int, int, int], classes: int, *, width: int = 16) -> nn.Module:
-    """The ResNet with 3 x 3 residual blocks and `width`, 2 `width` and 4 `width` channels."""
+    """Three groups of 3 residual blocks, with `width`, 2 `width` and 4 `width` channels."""
     return CifarResNet(shape[0], classes, blocks=3, width=width)

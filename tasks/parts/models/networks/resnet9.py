@@ -1,4 +1,7 @@
-"""ResNet-9, the nine-layer network for fast CIFAR-10 training (Page 2018, "How to train your ResNet")."""
+"""ResNet-9, the nine-layer network for fast CIFAR-10 training.
+
+Page 2018, "How to train your ResNet".
+"""
 
 from __future__ import annotations
 
@@ -51,9 +54,10 @@ class _ResNet9(nn.Module):
 
 
 def build(shape: tuple[int, int, int], classes: int, *, width: int = 64, scale: float = 0.125) -> nn.Module:
-    """Eight convolutions of `width` to 8 `width` channels with two residual blocks, then a linear layer.
+    """Eight convolutions with two residual blocks, then a linear layer.
 
-    `scale` multiplies the logits, as in the source. The last pooling is over the whole map, so any image of at least 8
-    x 8 pixels will do; at 32 x 32 it is the source's 4 x 4 pooling.
+    They have `width` to 8 `width` channels. `scale` multiplies the logits, as in the source. The
+    last pooling is over the whole map, so that any image of at least 8 x 8 pixels will do. At
+    32 x 32 it is the source's 4 x 4 pooling.
     """
     return _ResNet9(shape[0], classes, width, scale)

@@ -1,4 +1,7 @@
-"""Settings of a search, and what it leaves: distances known in closed form, of one network or several, in pixels and hidden spaces."""
+"""Settings of an attack, and what it leaves.
+
+Its distances have closed forms, for one network or several, in pixels and in hidden spaces.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tasks.parts.artifacts import adversarial_examples
-from tasks.parts.artifacts.adversarial_examples import search
+from tasks.parts.artifacts.adversarial_examples import run_attack
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
 from tasks.parts.batching import in_batches
 from tasks.parts.data import load as data
@@ -33,7 +36,10 @@ def gaussian(seed: int, *shape: int) -> Tensor:
 
 
 def plane(direction: Tensor, offset: float = 0.0) -> nn.Module:
-    """Two classes; the logits differ by direction * (x - 1/2) + offset, the second class where that is positive."""
+    """Two classes, whose logits differ by direction * (x - 1/2) + offset.
+
+    The second class is where that is positive.
+    """
     model = nn.Sequential(nn.Flatten(), nn.Linear(direction.numel(), 2)).requires_grad_(False)
     model[1].weight.copy_(torch.stack([-direction / 2, direction / 2]))
     model[1].bias.copy_(torch.tensor([-1.0, 1.0]) * (offset - float(direction.sum()) / 2) / 2)
@@ -61,14 +67,14 @@ def exact(norm: str) -> Tensor:
     return heights(DIRECTION, IMAGES, OFFSET).abs() / float(DUAL[norm])
 
 
-def searched(
+def attacked(
     attack: Attack, networks: Sequence[nn.Module] = (MODEL,), **arguments: Any
-) -> adversarial_examples.Searched:
+) -> adversarial_examples.AdversarialExamples:
     given: dict[str, Any] = {"images": IMAGES, "labels": LABELS, "ids": range(len(IMAGES))} | arguments
-    return search(attack, networks, given.pop("images"), given.pop("labels"), given.pop("ids"), **given)
+    return run_attack(attack, networks, given.pop("images"), given.pop("labels"), given.pop("ids"), **given)
 
 
-# --------------------------------------------------------------------------------------------------------------- settings
+# --- settings
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "misspelt attack": ({"name": "pdg"}, "name: ...unknown attack pdg; there are alma, ...did you mean pgd?"),
@@ -103,11 +109,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "latent": ({"space": "latent"}, "space: ...autoencoder is not there yet"),
     "misspelt space": ({"space": "hiden:1"}, "space: ...did you mean hidden:1?"),
     "no stage": ({"space": "hidden"}, "space: ...names no stage"),
-    "pixels only": ({"name": "square", "space": "hidden:1"}, "space: square searches among pixels only"),
+    "pixels only": ({"name": "square", "space": "hidden:1"}, "space: square attacks pixels only"),
     "negative weight noise": ({"weight_noise": {"sigma": -1}}, "weight_noise.sigma: ...greater than or equal to 0"),
     "weight noise on an ensemble": (
         {"name": "auto", "weight_noise": {"sigma": 0.1}},
-        "...weight_noise: auto is several searches in turn...fmn",
+        "...weight_noise: auto is several attacks in turn...fmn",
     ),
     "no draws": ({"weight_noise": {"draws": 0}}, "weight_noise.draws: ...greater than 0"),
     "joint": ({"joint": "sum"}, "joint: ...'mean', 'worst' or 'unfooled'"),
@@ -158,7 +164,7 @@ def identity(radii: Any = None, networks: int = 1, **attack: Any) -> str:
     return json.dumps([found, len(adversarial_examples.needs(request))], sort_keys=True)
 
 
-def test_searches_that_mean_the_same_have_one_identity() -> None:
+def test_attacks_that_mean_the_same_have_one_identity() -> None:
     plain = identity()
     assert identity(epsilon=0.15) == identity(steps=20, norm="Linf", stop="first", options={"momentum": 0.0}) == plain
     assert identity(weight_noise={"draws": 5}) == plain  # of no noise
@@ -182,14 +188,14 @@ def test_what_decides_the_examples_changes_the_identity() -> None:
     assert of(wanted, None) != of(wanted.model_copy(update={"split": "train"}), None)
 
 
-def test_classes_that_a_search_cannot_do_with() -> None:
+def test_classes_that_an_attack_cannot_do_with() -> None:
     split = data.load("blobs", "test")
     check_classes(Attack(target=2, loss="ce"), split, [0, "blob 1"])
     for attack, classes, field, told in [
-        (Attack(target=3), None, "attack.target", "3 is no class; the classes are 0 to 2"),
-        (Attack(target=1), None, "attack.target", "1 is the label of examples that are measured"),
-        (Attack(target=1), ["blob 1"], "attack.target", "1 is the label"),
-        (Attack(target=2, loss="dlr"), [0], "attack.loss", "the loss dlr needs 4 classes, there are 3"),
+        (Attack(target=3), None, "target", "3 is no class; the classes are 0 to 2"),
+        (Attack(target=1), None, "target", "1 is the label of examples that are measured"),
+        (Attack(target=1), ["blob 1"], "target", "1 is the label"),
+        (Attack(target=2, loss="dlr"), [0], "loss", "the loss dlr needs 4 classes, there are 3"),
     ]:
         with pytest.raises(UserError, match=told) as error:
             check_classes(attack, split, classes)
@@ -201,10 +207,10 @@ def test_options_are_tried_before_the_work() -> None:
     Attack(norm="L1", options={"share": 0.1}).try_options()
     Attack(name="class_probability", options={"learning_rate": "1/10", "start": "zeros"}).try_options()
     for attack, field, told in [
-        (Attack(norm="L1", options={"share": 70}), "attack.options", "pgd cannot search with"),
+        (Attack(norm="L1", options={"share": 70}), "options", "pgd cannot run with"),
         (
             Attack(name="class_probability", options={"optimiser": "addam"}),
-            "attack.options.optimiser",
+            "options.optimiser",
             "unknown optimiser 'addam'",
         ),
     ]:
@@ -213,12 +219,12 @@ def test_options_are_tried_before_the_work() -> None:
         assert error.value.field == field
 
 
-# ------------------------------------------------------------------------------------------------------------ closed form
+# --- closed form
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_the_smallest_perturbation_of_a_linear_model(norm: str) -> None:
-    found = searched(Attack(name="fmn", norm=norm))
+    found = attacked(Attack(name="fmn", norm=norm))
     assert found.success.all()
     assert (found.distance.double() >= exact(norm) * (1 - 1e-4)).all()  # never inside
     assert found.distance.double().numpy() == pytest.approx(exact(norm).numpy(), rel=2e-3)
@@ -236,7 +242,7 @@ def test_the_smallest_radius_of_a_ladder(norm: str) -> None:
     ladder = [float(distance.median()) * factor for factor in (0.5, 0.9, 1.02, 1.2, 1.5)]
     wanted = [min((r for r in ladder if r > d), default=math.inf) for d in distance.tolist()]
     assert len(set(wanted)) > 2
-    found = searched(Attack(norm=norm, epsilon=0.1, steps=40), radii=ladder)
+    found = attacked(Attack(norm=norm, epsilon=0.1, steps=40), radii=ladder)
     assert found.radius.tolist() == pytest.approx(wanted)
     assert torch.equal(found.success, found.radius.isfinite())
     reached = found.success
@@ -246,7 +252,7 @@ def test_the_smallest_radius_of_a_ladder(norm: str) -> None:
 
 def test_a_fixed_radius() -> None:
     radius = float(exact("L2").median()) * 1.02
-    found = searched(Attack(norm="L2", epsilon=radius, steps=40))
+    found = attacked(Attack(norm="L2", epsilon=radius, steps=40))
     assert torch.equal(found.success, exact("L2") < radius)
     assert 0 < found.success.sum() < COUNT
     assert found.radius[found.success].tolist() == pytest.approx([radius] * int(found.success.sum()))
@@ -254,7 +260,10 @@ def test_a_fixed_radius() -> None:
 
 
 def test_several_networks_are_fooled_where_their_half_spaces_meet() -> None:
-    """Orthogonal planes at h1 / |w1| and h2 / |w2|: both are crossed at the root of the sum of squares, the nearest corner."""
+    """Orthogonal planes at distances h1 / |w1| and h2 / |w2|.
+
+    The nearest point beyond both is their corner, at the root of the sum of squares.
+    """
     other = gaussian(2, PIXELS)
     other -= DIRECTION * (other @ DIRECTION) / (DIRECTION @ DIRECTION)
     second = plane(other, -0.7)
@@ -269,7 +278,7 @@ def test_several_networks_are_fooled_where_their_half_spaces_meet() -> None:
         ("unfooled", 0.08),
     ):  # the mean goes on where one is fooled already
         attack = Attack(name="fmn", norm="L2", steps=300, joint=how)
-        found = searched(attack, [MODEL, second], images=images, labels=labels, ids=range(len(images)))
+        found = attacked(attack, [MODEL, second], images=images, labels=labels, ids=range(len(images)))
         assert found.success.all()
         assert (found.distance.double() >= corner * (1 - 1e-4)).all()
         assert (found.distance.double() <= corner * (1 + excess)).all()
@@ -278,7 +287,7 @@ def test_several_networks_are_fooled_where_their_half_spaces_meet() -> None:
         attack = Attack(
             norm="L2", epsilon=float(corner.max() if fooled else corner.min()) * factor, joint="worst", steps=100
         )
-        found = searched(attack, [MODEL, second], images=images, labels=labels, ids=range(len(images)))
+        found = attacked(attack, [MODEL, second], images=images, labels=labels, ids=range(len(images)))
         assert found.success.tolist() == [fooled] * len(images)
 
 
@@ -298,7 +307,7 @@ def test_a_hidden_space_has_distances_of_its_own() -> None:
     logits = model(IMAGES).double()
     rows = model.network[2].weight.double()
     wanted = (logits[:, 0] - logits[:, 1]).abs() / (rows[0] - rows[1]).norm() / unit
-    found = searched(Attack(name="fmn", norm="L2", space=f"hidden:{stage}", steps=200), [model], labels=labels)
+    found = attacked(Attack(name="fmn", norm="L2", space=f"hidden:{stage}", steps=200), [model], labels=labels)
     assert found.points.shape == (COUNT, 5)
     assert found.success.all()
     assert found.distance.double().numpy() == pytest.approx(wanted.numpy(), rel=5e-3)
@@ -307,14 +316,14 @@ def test_a_hidden_space_has_distances_of_its_own() -> None:
     assert (found.points - begin).norm(dim=1).numpy() == pytest.approx(found.distance.numpy(), rel=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------------------- properties
+# --- properties
 
 
 @pytest.mark.parametrize("name", ["pgd", "fmn", "square"])
 def test_a_misclassified_image_stays_where_it_is(name: str) -> None:
     for radii in (None, [0.05, 0.1]) if name == "pgd" else (None,):
         attack = Attack(name=name, **({"options": {"queries": 20}} if name == "square" else {}))
-        found = searched(attack, labels=1 - LABELS, radii=radii)
+        found = attacked(attack, labels=1 - LABELS, radii=radii)
         assert found.success.all()
         assert torch.equal(found.points, IMAGES)
         assert not found.distance.any()
@@ -335,9 +344,9 @@ def test_chunks_do_not_matter(settings: dict[str, Any]) -> None:
     attack = Attack(
         **{"epsilon": float(exact("Linf").median()), **settings} if settings.get("name") != "fmn" else settings
     )
-    together = searched(attack, seed=3, batch=4)
+    together = attacked(attack, seed=3, batch=4)
     for rows in ([4, 1], [0], [5, 3, 2]):
-        part = searched(attack, images=IMAGES[rows], labels=LABELS[rows], ids=rows, seed=3, batch=2)
+        part = attacked(attack, images=IMAGES[rows], labels=LABELS[rows], ids=rows, seed=3, batch=2)
         for name, value in vars(part).items():
             assert torch.allclose(value.double(), getattr(together, name)[rows].double(), atol=1e-5, equal_nan=True), (
                 name
@@ -346,10 +355,10 @@ def test_chunks_do_not_matter(settings: dict[str, Any]) -> None:
 
 def test_weight_noise_is_faced_and_scored_on_unseen_networks() -> None:
     radius = 1.5 * float(exact("L2").max())
-    faint = searched(Attack(norm="L2", epsilon=radius, stop="last", weight_noise={"sigma": 1e-6}))
+    faint = attacked(Attack(norm="L2", epsilon=radius, stop="last", weight_noise={"sigma": 1e-6}))
     assert torch.equal(faint.unseen, faint.success.to(faint.unseen))  # noise that changes nothing
     assert faint.success.all()
-    loud = searched(Attack(norm="L2", epsilon=radius, stop="first", weight_noise={"sigma": 0.5}))
+    loud = attacked(Attack(norm="L2", epsilon=radius, stop="first", weight_noise={"sigma": 0.5}))
     assert ((loud.unseen >= 0) & (loud.unseen <= 1)).all()
     assert 0 < loud.unseen.mean() < 1
     assert not torch.equal(loud.points, faint.points)
@@ -377,16 +386,16 @@ BENDS = {
 
 
 @pytest.mark.parametrize("case", BENDS)
-def test_a_network_that_cannot_be_searched(case: str) -> None:
+def test_a_network_that_cannot_be_attacked(case: str) -> None:
     bend, told = BENDS[case]
     with pytest.raises(NotFinite if case == "not a number" else UserError, match=told):
-        searched(Attack(), [Bent(bend)])
+        attacked(Attack(), [Bent(bend)])
 
 
 @pytest.mark.parametrize("case", ["no gradient", "steps"])
-def test_a_search_without_gradients_needs_none(case: str) -> None:
+def test_an_attack_without_gradients_needs_none(case: str) -> None:
     attack = Attack(name="square", epsilon=3 * float(exact("Linf").max()), options={"queries": 300})
-    found = searched(attack, [Bent(BENDS[case][0])])
+    found = attacked(attack, [Bent(BENDS[case][0])])
     assert found.success.any()
     assert not found.backwards.any()
 
@@ -398,12 +407,12 @@ def test_what_the_door_refuses_reaches_the_user() -> None:
         ({"radii": [0.0, 0.1]}, "radii above 0"),
     ]:
         with pytest.raises(UserError, match=told):
-            searched(Attack(), **arguments)
+            attacked(Attack(), **arguments)
     with pytest.raises(UserError, match="a target must differ from the label"):
-        searched(Attack(target=int(LABELS[0])))
+        attacked(Attack(target=int(LABELS[0])))
     with pytest.raises(UserError, match="several networks share no hidden space"):
-        searched(Attack(space="hidden:1"), [MODEL, MODEL])
+        attacked(Attack(space="hidden:1"), [MODEL, MODEL])
     with pytest.raises(UserError, match="the typical size of hidden:1 is unknown"):
-        searched(Attack(space="hidden:1"), [layered()])
+        attacked(Attack(space="hidden:1"), [layered()])
     with pytest.raises(UserError, match="no stage '9'"):
-        searched(Attack(space="hidden:9"), [layered()])
+        attacked(Attack(space="hidden:9"), [layered()])

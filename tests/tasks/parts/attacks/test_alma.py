@@ -1,4 +1,7 @@
-"""ALMA: the closed form on a linear model, DDN on a network, scales that do not matter, and what it says it cost."""
+"""ALMA finds the closed form on a linear model, and is about as near as DDN on a network.
+
+Scales do not matter, and it counts what it costs.
+"""
 
 from __future__ import annotations
 

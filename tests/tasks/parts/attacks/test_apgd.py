@@ -1,4 +1,8 @@
-"""Auto-PGD: the closed form on a linear model, a slow twin in float64, plain PGD, the ball and the box, and what it says it cost."""
+"""Auto-PGD finds the closed form on a linear model, and what its slow twin finds.
+
+The twin is in float64; with the same steps it finds as many as plain PGD. It stays in the ball and
+the box, and counts what it costs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,9 @@ LOSSES = ["ce", "margin", "dlr"]
 
 
 def with_hopeless_classes(model: nn.Module, extra: int) -> nn.Module:
-    """The model with further classes that are never the most likely, so that the DLR has the classes it wants."""
+    """The model with further classes that are never the most likely, so that the DLR has the
+    classes it wants.
+    """
 
     class Widened(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +36,8 @@ def with_hopeless_classes(model: nn.Module, extra: int) -> nn.Module:
     return Widened()
 
 
-# ---------------------------------------------------------------------------------------------------------- closed form
+# -------------------------------------------------------------------------------------------------
+# closed form
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
@@ -68,7 +75,9 @@ def test_linear_model_is_fooled_just_above_the_distance_and_not_below(
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_failed_search_keeps_the_best_point_of_the_ball(norm: str) -> None:
-    """On a linear model that is the point straight towards the boundary, which leaves a known margin."""
+    """On a linear model that is the point straight towards the boundary, which leaves a known
+    margin.
+    """
     model, points, labels, distance = linear_with_distances(norm)
     epsilon = float(distance.min()) / 2
     found = apgd(model, points, labels, epsilon=epsilon, norm=norm, steps=20, restarts=3)
@@ -79,7 +88,9 @@ def test_a_failed_search_keeps_the_best_point_of_the_ball(norm: str) -> None:
 
 
 def test_checkpoints_of_the_paper() -> None:
-    """p = 0, 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99: in exact fractions, whatever the number of steps."""
+    """p = 0, 0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99: in exact fractions, whatever the
+    number of steps.
+    """
     assert checkpoints(100) == [22, 41, 57, 70, 80, 87, 93, 99]
     assert checkpoints(1000) == [220, 410, 570, 700, 800, 870, 930, 990]
     for steps in range(1, 60):
@@ -90,7 +101,9 @@ def test_checkpoints_of_the_paper() -> None:
 
 
 def test_the_step_size_is_halved_where_the_loss_swings() -> None:
-    """A ridge at 0.503, of which 2 epsilon steps only see the two sides: the walk closes in, as plain PGD with that step cannot."""
+    """A ridge at 0.503, of which 2 epsilon steps only see the two sides: the walk closes in, as
+    plain PGD with that step cannot.
+    """
 
     def model(x: Tensor) -> Tensor:
         t = x.flatten(1).mean(1)
@@ -112,7 +125,9 @@ def test_the_step_size_is_halved_where_the_loss_swings() -> None:
     ],
 )
 def test_when_the_step_size_is_halved(rises: int, halved: bool, gained: bool, wanted: bool) -> None:
-    """At the checkpoint 41 of 100 steps, 19 after the one before; the last of the rises comes with this very look."""
+    """At the checkpoint 41 of 100 steps, 19 after the one before; the last of the rises comes with
+    this very look.
+    """
     delta, best = torch.full((1, *SHAPE), 2.0), torch.full((1, *SHAPE), 3.0)
     now, best_value = torch.tensor([1.0]), torch.tensor([5.0])
     walk = _Walk(
@@ -137,7 +152,8 @@ def test_when_the_step_size_is_halved(rises: int, halved: bool, gained: bool, wa
     assert (after.rises.tolist(), after.halved.tolist(), after.best_then.tolist()) == ([0], [wanted], [5.0])
 
 
-# ------------------------------------------------------------------------------------------------------------ slow twin
+# -------------------------------------------------------------------------------------------------
+# slow twin
 
 
 def twin(
@@ -155,7 +171,9 @@ def twin(
     target_classes: int,
     seed: int,
 ) -> tuple[Tensor, bool, int]:
-    """Textbook Auto-PGD on one image in float64: the perturbation, whether it succeeds, and how many points were looked at."""
+    """Textbook Auto-PGD on one image in float64: the perturbation, whether it succeeds, and how
+    many points were looked at.
+    """
     model, x = model.double(), image.double()
     ranking = model(x[None])[0].argsort(descending=True).tolist()
     ranking.remove(label)
@@ -240,7 +258,8 @@ def test_slow_twin(norm: str, epsilon: float, loss: str, how: str) -> None:
         assert torch.allclose(found.perturbation[i], delta, atol=1e-6)
 
 
-# ----------------------------------------------------------------------------------------------------- against plain PGD
+# -------------------------------------------------------------------------------------------------
+# against plain PGD
 
 
 @pytest.mark.parametrize(("norm", "epsilons"), [("Linf", (0.04, 0.08)), ("L2", (0.3, 0.5))])
@@ -272,7 +291,9 @@ def test_a_confident_network_stops_the_cross_entropy_but_not_the_dlr() -> None:
 
 
 def test_target_classes_find_what_the_nearest_class_hides() -> None:
-    """The second class is the most likely other, but is never reached; the third is, in another direction."""
+    """The second class is the most likely other, but is never reached; the third is, in another
+    direction.
+    """
 
     def model(x: Tensor) -> Tensor:
         a, b = x.flatten(1).unbind(1)
@@ -287,7 +308,8 @@ def test_target_classes_find_what_the_nearest_class_hides() -> None:
     assert int(found.forwards) > 101  # the walk to the second class came first
 
 
-# ------------------------------------------------------------------------------------------------------------ properties
+# -------------------------------------------------------------------------------------------------
+# properties
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -309,7 +331,8 @@ def test_settings_that_contradict() -> None:
         apgd(smooth(), x, labels, epsilon=0.1, target_classes=4)
 
 
-# ------------------------------------------------------------------------------------------------ cost, and any company
+# ------------------------------------------------------------------------------------------------
+# cost, and any company
 
 
 @pytest.mark.usefixtures("eight_rows")

@@ -1,4 +1,7 @@
-"""The ensemble: closed form on linear models, never weaker than its parts, each stage on what is still standing."""
+"""The ensemble finds the closed form on linear models and is never weaker than its parts.
+
+Each stage attacks what is still standing.
+"""
 
 from __future__ import annotations
 

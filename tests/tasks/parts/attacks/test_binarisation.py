@@ -1,9 +1,11 @@
-"""Every attack on disk must find an adversarial example that is known to exist (Zimmermann et al. 2022, "Increasing confidence in
-adversarial robustness evaluations").
+"""Every attack on disk must find an adversarial example that is known to exist.
 
-For an image, points uniform in the ball are drawn, and one on its surface. On the features of a trained network a linear readout is
-fitted that gives the image and all inner points class 0 and the surface point alone class 1. An attack that does not succeed is broken:
-a point of class 1 lies in the ball. And it is not hit by chance: of a thousand further random points none is of class 1.
+After Zimmermann et al. 2022, "Increasing confidence in adversarial robustness evaluations".
+
+For an image, points uniform in the ball are drawn, and one on its surface. On the features of a
+trained network a linear readout is fitted that gives the image and all inner points class 0 and the
+surface point alone class 1. An attack that does not succeed is broken: a point of class 1 lies in
+the ball. And it is not hit by chance: of a thousand further random points none is of class 1.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def features(network: Classifier, x: Tensor) -> Tensor:
 
 
 def surface(image: Tensor, norm: Ball, row: int) -> Tensor:
-    """A point of the box on the surface of the ball: its signs point inwards, so that the box cuts nothing off."""
+    """A point of the box on the surface of the ball: its signs point inwards, so that the box cuts
+    nothing off.
+    """
     random = random_in_ball(norm, image.shape, seed=0, purpose="known example", ids=[row])[0]
     random = torch.where(image > 0.5, -random.abs(), random.abs())
     direction = random.sign() if norm == "Linf" else random / random.norm()

@@ -1,4 +1,7 @@
-"""Bisection: the closed form on a linear model, bisected PGD and FMN on a network, and what it says it cost."""
+"""The bisection finds the closed form on a linear model.
+
+It is compared with bisected PGD and FMN on a network, and counts what it costs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from tasks.parts.settings import UserError
 NORMS = ["Linf", "L2"]
 
 
-# ---------------------------------------------------------------------------------------------------------- closed form
+# -------------------------------------------------------------------------------------------------
+# closed form
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
@@ -48,7 +52,9 @@ def test_without_a_line_search_the_bracket_is_as_narrow_as_the_rounds_make_it(no
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_far_boundary_behind_a_steep_slope_is_found(norm: str) -> None:
-    """Where the logits saturate after a steep start, the estimate is by far too small, and the radius doubles."""
+    """Where the logits saturate after a steep start, the estimate is by far too small, and the
+    radius doubles.
+    """
 
     def model(x: Tensor) -> Tensor:
         mean = x.flatten(1).mean(1)
@@ -79,7 +85,8 @@ def test_a_space_without_a_box() -> None:
     assert (found.distance / exact).max() < 1.001
 
 
-# ------------------------------------------------------------------------------------------------------------ a network
+# -------------------------------------------------------------------------------------------------
+# a network
 
 
 @pytest.mark.parametrize(("norm", "furthest"), [("Linf", 0.5), ("L2", 3.0)])
@@ -117,7 +124,8 @@ def test_more_rounds_are_never_worse() -> None:
     assert (distances[-1] < distances[0]).any()
 
 
-# ----------------------------------------------------------------------------------------------------------- accounting
+# -------------------------------------------------------------------------------------------------
+# accounting
 
 
 def test_less_than_no_rounds_are_refused() -> None:

@@ -1,7 +1,9 @@
-"""Class-probability maximisation: SGD's steps on a softmax-linear model, starts, and every optimiser.
+"""Class-probability maximisation takes SGD's steps on a softmax-linear model.
 
-With logits W x + b and probabilities p, the gradient of the target's logit is W_t, that of its log-probability W_t - sum_i p_i W_i, and
-that of its probability p_t times this.
+Also its starts, and every optimiser.
+
+With logits W x + b and probabilities p, the gradient of the target's logit is W_t, that of its
+log-probability W_t - sum_i p_i W_i, and that of its probability p_t times this.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def likeliest_other(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     return model(x).scatter(1, labels[:, None], -torch.inf).argmax(1)
 
 
-# ---------------------------------------------------------------------------------------------------------- closed form
+# -------------------------------------------------------------------------------------------------
+# closed form
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -134,7 +137,8 @@ def test_several_networks_are_averaged() -> None:
     assert torch.equal(found.success, (logits.argmax(2) == targets[:, None]).all(1))
 
 
-# ------------------------------------------------------------------------------------------------------------- optimisers
+# -------------------------------------------------------------------------------------------------
+# optimisers
 
 
 @pytest.mark.parametrize("optimiser", sorted(LEARNING_RATES))
@@ -161,7 +165,7 @@ def test_optimisers_are_those_of_torch() -> None:
 
 @pytest.mark.parametrize("optimiser", sorted(LEARNING_RATES))
 def test_no_example_changes_another(optimiser: str) -> None:
-    """What makes an optimiser element-wise: the walks of several examples are those of each alone."""
+    """An optimiser is element-wise: the walks of several examples are those of each alone."""
     model, x = smooth(), images(5)
     labels = model(x).argmax(1)
     how: dict[str, Any] = {"optimiser": optimiser.upper(), "objective": "log_probability", "steps": 25}
@@ -193,7 +197,8 @@ def test_weight_decay_is_off_unless_asked_for() -> None:
     assert torch.allclose(decayed.points[-1], x * (1 - 0.01 * 0.5) ** 5)
 
 
-# ------------------------------------------------------------------------------------------------------ starts
+# -------------------------------------------------------------------------------------------------
+# starts
 
 
 @pytest.mark.parametrize("start", ["image", "noise", "zeros"])
@@ -250,7 +255,8 @@ def test_targets_are_walked_to_also_from_images_that_are_there_already() -> None
     assert (aimed.forwards == 6).all()
 
 
-# ------------------------------------------------------------------------------------------------ cost, and any company
+# ------------------------------------------------------------------------------------------------
+# cost, and any company
 
 
 @pytest.mark.usefixtures("eight_rows")

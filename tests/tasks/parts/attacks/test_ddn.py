@@ -1,6 +1,10 @@
-"""DDN: the closed form on a linear model, a slow twin in float64, bisected PGD on a network, and what it says it cost.
+"""DDN finds the closed form on a linear model, and as much as its slow twin.
 
-The smallest L2 perturbation that moves a linear model of margin m and weight difference d across its boundary is m / |d|.
+It is compared with a twin in float64 and with bisected PGD on a network, and its count of passes
+with what it takes.
+
+The smallest L2 perturbation that moves a linear model of margin m and weight difference d across
+its boundary is m / |d|.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ from tasks.parts.models.build import Classifier
 LOSSES = ["ce", "margin"]
 
 
-# ---------------------------------------------------------------------------------------------------------- closed form
+# -------------------------------------------------------------------------------------------------
+# closed form
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -38,13 +43,16 @@ def test_linear_model_has_its_exact_distance(batch: int, loss: str, targeted: bo
     assert torch.equal(predicted(model, points + found.perturbation), 1 - labels)
 
 
-# ------------------------------------------------------------------------------------------------------------ slow twin
+# -------------------------------------------------------------------------------------------------
+# slow twin
 
 
 def twin(
     model: nn.Module, x: Tensor, aim: int, *, loss: str, steps: int, targeted: bool
 ) -> tuple[float, Tensor | None]:
-    """The paper's pseudocode on one image in float64, without the rounding: the shortest length, and its perturbation."""
+    """The paper's pseudocode on one image in float64, without the rounding: the shortest length,
+    and its perturbation.
+    """
     model, x, best, kept = model.double(), x.double(), math.inf, None
     delta, radius = torch.zeros_like(x), 1.0
     for k in range(steps + 1):
@@ -82,7 +90,8 @@ def test_slow_twin(loss: str, targeted: bool) -> None:
     assert succeeded >= 5
 
 
-# ------------------------------------------------------------------------------------------------------------ a network
+# -------------------------------------------------------------------------------------------------
+# a network
 
 
 def test_not_further_than_bisected_pgd(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
@@ -107,7 +116,8 @@ def test_the_line_search_shortens(convnet: Classifier, digits: tuple[Tensor, Ten
     assert float(with_search.distance.mean()) < 0.99 * float(without.distance.mean())
 
 
-# ------------------------------------------------------------------------------------------------------------ properties
+# -------------------------------------------------------------------------------------------------
+# properties
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -1,7 +1,11 @@
-"""FMN: the closed form on a linear model, a slow twin in float64, bisected PGD on a network, and what it says it cost.
+"""FMN finds the closed form on a linear model, and as much as its slow twin.
 
-The smallest perturbation that moves a linear model of margin m and weight difference d across its boundary is m over the dual norm of
-d: m / |d|_1 in L-inf, m / |d| in L2, m / |d|_inf in L1. In L0 it is the least count of numbers that give m on their way to the wall.
+It is compared with a twin in float64 and with bisected PGD on a network, and its count of passes
+with what it takes.
+
+The smallest perturbation that moves a linear model of margin m and weight difference d across its
+boundary is m over the dual norm of d: m / |d|_1 in L-inf, m / |d| in L2, m / |d|_inf in L1. In L0
+it is the least count of numbers that give m on their way to the wall.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from tasks.parts.models.build import Classifier
 NORMS = ["Linf", "L2", "L1", "L0"]
 
 
-# ---------------------------------------------------------------------------------------------------------- closed form
+# -------------------------------------------------------------------------------------------------
+# closed form
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -42,7 +47,9 @@ def test_linear_model_has_its_exact_distance(norm: str, batch: int, targeted: bo
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_linear_model_has_about_its_exact_count(batch: int) -> None:
-    """Which numbers change is decided by how far they have come, not by how far they may still go: one too many at times."""
+    """Which numbers change is decided by how far they have come, not by how far they may still go:
+    one too many at times.
+    """
     model, points, _, _, difference = linear(70 if batch == 64 else 9)
     points = (0.5 + 12 * (points - 0.5)).clamp(0, 1)
     logits = model(points)
@@ -59,7 +66,8 @@ def test_linear_model_has_about_its_exact_count(batch: int) -> None:
     assert surplus.mean() < 0.15
 
 
-# ------------------------------------------------------------------------------------------------------------ slow twin
+# -------------------------------------------------------------------------------------------------
+# slow twin
 
 
 def ball(v: Tensor, radius: float, norm: str) -> Tensor:
@@ -84,7 +92,9 @@ def ball(v: Tensor, radius: float, norm: str) -> Tensor:
 def twin(
     model: nn.Module, x: Tensor, aim: int, *, norm: str, steps: int, targeted: bool
 ) -> tuple[float, Tensor | None]:
-    """The paper's pseudocode on one image in float64, without the line search: the shortest length, and its perturbation."""
+    """The paper's pseudocode on one image in float64, without the line search: the shortest length,
+    and its perturbation.
+    """
 
     def length(v: Tensor) -> float:
         order = {"Linf": math.inf, "L2": 2, "L1": 1, "L0": 0}[norm]
@@ -147,7 +157,8 @@ def test_slow_twin(norm: str, targeted: bool) -> None:
     assert succeeded >= 5
 
 
-# ------------------------------------------------------------------------------------------------------------ a network
+# -------------------------------------------------------------------------------------------------
+# a network
 
 
 @pytest.mark.parametrize(("norm", "furthest"), [("Linf", 0.5), ("L2", 3.0)])
@@ -190,7 +201,8 @@ def test_the_line_search_shortens(convnet: Classifier, digits: tuple[Tensor, Ten
     assert float(with_search.distance.mean()) < float(without.distance.mean())
 
 
-# ------------------------------------------------------------------------------------------------------------ properties
+# -------------------------------------------------------------------------------------------------
+# properties
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -205,7 +217,9 @@ def test_a_flat_margin_gives_no_nan(norm: str) -> None:
 
 
 def test_a_failed_search_keeps_the_try_nearest_to_success() -> None:
-    """A margin that comes and goes along the way, and never suffices: the best of all places is not the last."""
+    """A margin that comes and goes along the way, and never suffices: the best of all places is not
+    the last.
+    """
     asked: list[Tensor] = []
 
     def model(x: Tensor) -> Tensor:

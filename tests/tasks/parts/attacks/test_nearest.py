@@ -1,4 +1,7 @@
-"""The ensemble for the smallest perturbation: closed form on linear models, never further than its parts, what it says it cost."""
+"""The ensemble for the smallest perturbation is never further than its parts.
+
+It finds the closed form on linear models, and counts what it costs.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ def test_any_number_of_classes(norm: str, classes: int) -> None:
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_the_nearest_of_its_parts(norm: str, convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
-    """On a network with ten classes, aiming at each finds some that the search for any class does not."""
+    """On a network with ten classes, aiming at each finds some that the search for any class does
+    not.
+    """
     x, labels = digits
     found = nearest(convnet, x, labels, norm=norm, steps=30, target_classes=9, finalists=9)
     walk = alma if norm == "L2" else fmn

@@ -1,7 +1,9 @@
-"""PGD: the closed form on a linear model, a slow twin in float64, the ball and the box, and what it says it cost.
+"""PGD finds the closed form on a linear model, and what its slow twin finds.
 
-The smallest perturbation that moves a linear model of margin m and weight difference d across its boundary is m / |d| in L2 and
-m / |d|_1 in L-inf.
+The twin is in float64. PGD stays in the ball and the box, and counts what it costs.
+
+The smallest perturbation that moves a linear model of margin m and weight difference d across its
+boundary is m / |d| in L2 and m / |d|_1 in L-inf.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from tasks.parts.settings import UserError
 LOSSES = ["ce", "margin"]
 
 
-# ---------------------------------------------------------------------------------------------------------- closed form
+# -------------------------------------------------------------------------------------------------
+# closed form
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -56,7 +59,7 @@ def test_linear_model_is_fooled_just_above_the_distance_and_not_below(
 @pytest.mark.parametrize("batch", [1, 2, 5, 8, 100])
 @pytest.mark.parametrize("norm", NORMS)
 def test_linear_model_in_batches(norm: str, batch: int) -> None:
-    """One radius between the examples' distances: those nearer are fooled, those further are not."""
+    """One radius between the examples' distances: nearer ones are fooled, further ones are not."""
     model, points, labels, distance = linear_with_distances(norm, 21)
     near = distance < distance.median() * 0.999
     found = pgd(
@@ -67,7 +70,9 @@ def test_linear_model_in_batches(norm: str, batch: int) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_failed_search_keeps_the_best_point_of_the_ball(norm: str) -> None:
-    """On a linear model that is the point straight towards the boundary, which leaves a known margin."""
+    """On a linear model that is the point straight towards the boundary, which leaves a known
+    margin.
+    """
     model, points, labels, distance = linear_with_distances(norm)
     epsilon = float(distance.min()) / 2
     found = pgd(model, points, labels, epsilon=epsilon, norm=norm, restarts=3)
@@ -80,7 +85,9 @@ def test_a_failed_search_keeps_the_best_point_of_the_ball(norm: str) -> None:
 
 
 def test_the_best_try_is_not_the_last() -> None:
-    """A loss that comes and goes along the way: what is kept is the best of all points that were looked at."""
+    """A loss that comes and goes along the way: what is kept is the best of all points that were
+    looked at.
+    """
     asked: list[Tensor] = []
 
     def model(x: Tensor) -> Tensor:
@@ -98,7 +105,8 @@ def test_the_best_try_is_not_the_last() -> None:
     assert not found.success
 
 
-# ------------------------------------------------------------------------------------------------------------ slow twin
+# -------------------------------------------------------------------------------------------------
+# slow twin
 
 
 def twin(
@@ -116,7 +124,9 @@ def twin(
     targeted,
     seed,
 ) -> tuple[Tensor, bool, int]:
-    """Textbook PGD on one image in float64: the perturbation, whether it succeeds, and how many points were looked at."""
+    """Textbook PGD on one image in float64: the perturbation, whether it succeeds, and how many
+    points were looked at.
+    """
     model, x, sign = model.double(), image.double(), -1 if targeted else 1
     best, best_margin, looked = torch.zeros_like(x), -torch.inf, 0
     for restart in range(restarts):
@@ -170,11 +180,14 @@ def test_slow_twin(norm: str, epsilon: float, loss: str, targeted: bool) -> None
         assert torch.allclose(found.perturbation[i].double(), delta, atol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------ properties
+# -------------------------------------------------------------------------------------------------
+# properties
 
 
 def test_a_restart_finds_what_lies_the_other_way() -> None:
-    """From the image the loss leads up a hill that is too low; the higher one begins on the other side of a valley."""
+    """From the image the loss leads up a hill that is too low; the higher one begins on the other
+    side of a valley.
+    """
 
     def model(x: Tensor) -> Tensor:
         t = x.flatten(1).mean(1) - 0.5
@@ -232,11 +245,14 @@ def test_default_step_size_reaches_the_far_side() -> None:
     assert same(pgd(smooth(), images(6), labels, epsilon=0.1, steps=5), written)
 
 
-# --------------------------------------------------------------------------------------- other norms, spaces and starts
+# --------------------------------------------------------------------------------------- other
+# norms, spaces and starts
 
 
 def l1_linear(count: int = 9) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """A linear model whose distance in L1 is known: margin / largest weight, as long as that number stays in the box."""
+    """A linear model whose distance in L1 is known: margin / largest weight, as long as that number
+    stays in the box.
+    """
     model, points, labels, _, _ = linear(count)
     with torch.no_grad():  # one number outweighs the others
         model[1].weight[0, 5] += 8.0
@@ -260,7 +276,9 @@ def test_linear_model_in_l1(loss: str, batch: int) -> None:
 
 
 def test_linear_model_in_l1_where_the_box_is_in_the_way() -> None:
-    """Then the numbers are used up in the order of their weights: the distance is that of a knapsack of fractions."""
+    """Then the numbers are used up in the order of their weights: the distance is that of a
+    knapsack of fractions.
+    """
     weights = torch.linspace(1, 2, 16)
     image, label = torch.full((1, *SHAPE), 0.8), torch.tensor([0])
     needed = float(0.2 * weights[-5:].sum() + 0.1 * weights[-6])  # five go to the wall, the sixth half of the way
@@ -325,7 +343,9 @@ def test_points_of_any_shape_without_a_box(norm: str) -> None:
 
 
 def test_two_networks_at_once() -> None:
-    """One wants the first number raised by 0.1, the other the second by 0.2: both take as much as the norm makes of it."""
+    """One wants the first number raised by 0.1, the other the second by 0.2: both take as much as
+    the norm makes of it.
+    """
 
     def model(x: Tensor) -> Tensor:
         rise = x[:, :2] - torch.tensor([0.6, 0.7])
@@ -342,7 +362,9 @@ def test_two_networks_at_once() -> None:
 
 
 def momentum_twin(model: nn.Module, x: Tensor, label: int, epsilon: float, steps: int, mu: float) -> Tensor:
-    """MI-FGSM on one image, in float64, with step sizes that fall like a half cosine: the last point."""
+    """MI-FGSM on one image, in float64, with step sizes that fall like a half cosine: the last
+    point.
+    """
     model, x = model.double(), x.double()
     delta = gathered = torch.zeros_like(x)
     for step in range(steps):
@@ -389,7 +411,9 @@ def test_schedules_start_whole_and_sum_up_to_half() -> None:
 
 @pytest.mark.parametrize("attack", [pgd, apgd])
 def test_a_start_is_where_the_first_walk_begins(attack: Callable[..., AttackResult]) -> None:
-    """Seen by the model after the images: projected onto ball and box; where it succeeds, the search is over."""
+    """Seen by the model after the images: projected onto ball and box; where it succeeds, the
+    search is over.
+    """
     x = images(5)
     labels = smooth()(x).argmax(1)
     labels[3] = (labels[3] + 1) % 4  # misclassified: nothing to start
@@ -427,7 +451,8 @@ def test_after_the_start_the_walk_is_the_plain_one() -> None:
     assert torch.equal(plain.forwards + 1, begun.forwards)
 
 
-# ------------------------------------------------------------------------------------------------ cost, and any company
+# ------------------------------------------------------------------------------------------------
+# cost, and any company
 
 
 @pytest.mark.usefixtures("eight_rows")
@@ -466,7 +491,9 @@ def test_random_starts_are_keyed_by_seed_and_id() -> None:
 
 
 def test_the_last_step_goes_to_the_far_side_of_the_ball() -> None:
-    """On a linear model the first point that succeeds is short of the ball's surface; the steps after it go on to the surface."""
+    """On a linear model the first point that succeeds is short of the ball's surface; the steps
+    after it go on to the surface.
+    """
     layer = nn.Linear(16, 2)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, -1.0] * 8, [-1.0, 1.0] * 8]))

@@ -1,4 +1,7 @@
-"""Square Attack: the closed form on a linear model, slow twins, no gradient at all, the ball and the box, and what it says it cost."""
+"""Square Attack finds the closed form on a linear model, without gradients.
+
+It is compared with slow twins; it stays in the ball and the box, and counts what it costs.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,13 @@ class NoWayBack(torch.autograd.Function):
         raise AssertionError("a gradient was asked for")
 
 
-# ---------------------------------------------------------------------------------------------------------- closed form
+# -------------------------------------------------------------------------------------------------
+# closed form
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_linear_model_is_fooled_just_above_the_distance_and_not_below(batch: int) -> None:
-    """In L-inf the nearest point is a corner of the ball, which squares of one pixel reach exactly."""
+    """In L-inf the nearest point is a corner of the ball: squares of one pixel reach it exactly."""
     model, points, labels, distance = linear_with_distances("Linf", 8)
     for factor in (1.003, 0.997):
         for i in (0, 5):
@@ -55,7 +59,9 @@ def test_linear_model_is_fooled_just_above_the_distance_and_not_below(batch: int
 
 @pytest.mark.parametrize("targeted", [False, True])
 def test_linear_model_in_l2(targeted: bool) -> None:
-    """The search is random in direction and stays short of the nearest point, but never finds one that is not there."""
+    """The search is random in direction and stays short of the nearest point, but never finds one
+    that is not there.
+    """
     model, points, labels, distance = linear_with_distances("L2", 8)
     targets = 1 - labels if targeted else None
     for i in (0, 3, 5):
@@ -72,7 +78,8 @@ def test_linear_model_in_l2(targeted: bool) -> None:
             assert bool(found.success) == (factor > 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ slow twins
+# -------------------------------------------------------------------------------------------------
+# slow twins
 
 
 @pytest.mark.parametrize("side", range(1, 12))
@@ -180,7 +187,8 @@ def test_slow_twin(norm: str, epsilon: float) -> None:
         assert found.perturbation[i].numpy() == pytest.approx(delta, abs=1e-6)
 
 
-# ---------------------------------------------------------------------------------------------- against other searches
+# ----------------------------------------------------------------------------------------------
+# against other searches
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("Linf", 0.08), ("L2", 0.5)])
@@ -220,7 +228,8 @@ def test_a_model_that_hides_its_gradient_is_seen_through() -> None:
     assert square(rounded, points, labels, **how, queries=1000).success.all()
 
 
-# ------------------------------------------------------------------------------------------------------------ properties
+# -------------------------------------------------------------------------------------------------
+# properties
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 5), (1, 2, 3), (1, 9, 4)])
@@ -238,7 +247,8 @@ def test_images_of_any_shape(norm: str, shape: tuple[int, int, int]) -> None:
     assert found.distance.max() <= 0.1 + 1e-6
 
 
-# ------------------------------------------------------------------------------------------------ cost, and any company
+# ------------------------------------------------------------------------------------------------
+# cost, and any company
 
 
 @pytest.mark.usefixtures("eight_rows")

@@ -1,4 +1,7 @@
-"""Norms, balls and directions: against NumPy in float64, against what defines them, and inside the ball and the box."""
+"""Norms, balls and directions are what defines them.
+
+They are compared with NumPy in float64, and points stay inside the ball and the box.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,17 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from torch import Tensor
 
-from tasks.parts.geometry.balls import ascent_direction, norm_of, per_example, project, random_in_ball, within_box
+from tasks.parts.geometry.balls import (
+    PIXELS,
+    UNBOUNDED,
+    ascent_direction,
+    ascent_step,
+    norm_of,
+    per_example,
+    project,
+    random_in_ball,
+    within_box,
+)
 from tasks.parts.randomness import normal
 
 NORMS = ["Linf", "L2"]
@@ -57,7 +70,9 @@ def test_projection_has_a_radius_for_each_example() -> None:
 
 @pytest.mark.parametrize(("norm", "dual"), [("Linf", lambda g: g.abs().sum()), ("L2", lambda g: g.norm())])
 def test_ascent_direction_gains_the_dual_norm(norm: str, dual) -> None:
-    """Of all steps of unit norm it has the largest product with the gradient, which is the gradient's dual norm."""
+    """Of all steps of unit norm it has the largest product with the gradient, which is the
+    gradient's dual norm.
+    """
     gradient = gaussian(1, 4, 2, 3, 3).double() * torch.tensor([1e-20, 1e-6, 1.0, 1e6])[:, None, None, None]
     step = ascent_direction(gradient, norm)
     assert length(step, norm) == pytest.approx(np.ones(4), rel=1e-6)
@@ -72,8 +87,25 @@ def test_ascent_direction_of_nothing_is_nothing(norm: str) -> None:
     assert torch.isfinite(project(faint, torch.ones(1), norm)).all()
 
 
+@pytest.mark.parametrize(("norm", "dual"), [("Linf", "L1"), ("L2", "L2"), ("L1", "Linf")])
+def test_a_step_goes_as_far_as_its_size_and_no_further_than_the_ball(norm: str, dual: str) -> None:
+    """Where one number in nine moves in L1, it is the steepest. Every example has a size of its
+    own.
+    """
+    gradient, none = gaussian(2, 4, 1, 3, 3).double(), torch.zeros(4, 1, 3, 3, dtype=torch.double)
+    epsilon, sizes = torch.full((1,), 0.6).double(), torch.tensor([0.0, 0.2, 0.5, 3.0]).double()
+    settings = {"epsilon": epsilon, "step_size": per_example(sizes, none), "norm": norm, "share": 1 / 9}
+    step = ascent_step(none, none, gradient, **settings, box=UNBOUNDED)
+    gain, reach = (gradient * step).flatten(1).sum(1), sizes.clamp_max(0.6)
+    assert torch.allclose(gain, reach * norm_of(gradient, dual))
+    assert torch.allclose(norm_of(step, norm), reach)
+    assert (ascent_step(none, none, gradient, **settings, box=PIXELS) >= 0).all()
+
+
 def test_points_in_the_ball_are_uniform() -> None:
-    """In a ball of d dimensions the share of the volume within radius r is r^d; in L-inf each coordinate is uniform."""
+    """In a ball of d dimensions the share of the volume within radius r is r^d; in L-inf each
+    coordinate is uniform.
+    """
     ids = range(3000)
     ball = random_in_ball("L2", (1, 2, 2), seed=0, purpose="start", ids=ids)
     radius = length(ball, "L2")

@@ -1,4 +1,7 @@
-"""Norms and projections in L1 and L0: against bisection and brute force in float64, and against what defines them."""
+"""Norms and projections in L1 and L0 are what defines them.
+
+They are compared with bisection and brute force in float64.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ def gaussian(seed: int, *shape: int) -> Tensor:
 
 
 def twin(row: Tensor, epsilon: float) -> np.ndarray:
-    """The nearest point of the L1 ball: the threshold that leaves a norm of epsilon is found by bisection."""
+    """The nearest point of the L1 ball: the threshold that leaves a norm of epsilon is found by
+    bisection.
+    """
     v = row.double().flatten().numpy()
     if np.abs(v).sum() <= epsilon:
         return v
@@ -96,7 +101,9 @@ def test_projections_are_the_same_in_any_company(norm: str) -> None:
 
 
 def boxed_twin(row: Tensor, room: Tensor, epsilon: float) -> np.ndarray:
-    """The nearest point of ball and box: soft thresholding, cut at the wall, with the threshold found by bisection."""
+    """The nearest point of ball and box: soft thresholding, cut at the wall, with the threshold
+    found by bisection.
+    """
     v, wall = row.double().flatten().numpy(), room.double().flatten().numpy()
 
     def soft(threshold: float) -> np.ndarray:
@@ -150,7 +157,7 @@ def test_the_steepest_that_have_room_move_equally() -> None:
 
 
 def test_random_points_of_the_l1_ball_are_uniform() -> None:
-    """The share within radius r is r^n, the signs are fair, and the sizes of all numbers are alike."""
+    """The share within radius r is r^n, the signs are fair, the sizes of all numbers alike."""
     points = torch.cat([random_in_ball("L1", (3,), seed=0, purpose="test", ids=range(4000))])
     lengths = norm_of(points, "L1")
     assert lengths.max() <= 1 + 1e-6

@@ -1,9 +1,11 @@
-"""Statistics in noise balls: a linear model's closed forms, a slow twin in float64, and what adaptive sampling promises.
+"""Statistics in noise balls have their closed forms, and adaptive sampling keeps its promises.
 
-A linear model of two classes with margin m and weight difference d keeps its class under
+There is a slow twin in float64 too. A linear model of two classes with margin m and weight
+difference d keeps its class under
   additive noise N(0, s^2)     with probability Phi(m / (s |d|)),
   multiplicative noise         with probability Phi(m / (s |d * x|)),
-  a point on the sphere of r   with probability P(B < (1 + m / (r |d|)) / 2), B ~ Beta((D - 1) / 2, (D - 1) / 2), in D dimensions,
+  a point on the sphere of r   with probability P(B < (1 + m / (r |d|)) / 2),
+                               B ~ Beta((D - 1) / 2, (D - 1) / 2), in D dimensions,
 and its probability of the true class is the sigmoid of the noisy margin.
 """
 
@@ -20,7 +22,8 @@ from scipy.integrate import quad
 from scipy.special import expit
 from torch import Tensor, nn
 
-from tasks.parts.measures.flatness import ROUND, Cell, Statistics, Z, at_centres, statistics
+from tasks.parts.measures.flatness import ROUND, Cell, Statistics, at_centres, statistics
+from tasks.parts.measures.wilson import Z
 from tasks.parts.randomness import BLOCK, normal
 
 KINDS = ["additive", "multiplicative", "sphere"]
@@ -29,7 +32,9 @@ D = math.prod(SHAPE)
 
 
 class Recorder:
-    """A model that keeps what it is asked; padding repeats a row, so the distinct rows are what was drawn."""
+    """A model that keeps what it is asked; padding repeats a row, so the distinct rows are what was
+    drawn.
+    """
 
     def __init__(self, model: Callable[[Tensor], Tensor]):
         self.model, self.asked = model, list[Tensor]()
@@ -72,7 +77,8 @@ def some_cells(centres: int, radii: Sequence[float] = (0.1, 0.5), kinds: Sequenc
     return [Cell(row, kind, radius) for row in range(centres) for kind in kinds for radius in radii]
 
 
-# ---------------------------------------------------------------------------------------------------------- closed forms
+# -------------------------------------------------------------------------------------------------
+# closed forms
 
 
 def margin_law(model: nn.Module, x: Tensor, kind: str, radius: float) -> tuple[float, float, stats.rv_continuous]:
@@ -93,7 +99,9 @@ def margin_law(model: nn.Module, x: Tensor, kind: str, radius: float) -> tuple[f
 @pytest.mark.parametrize("radius", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_linear_model(kind: str, radius: float) -> None:
-    """All means within 4.5 standard errors of what numerical integration gives; the standard error itself within 10 %."""
+    """All means within 4.5 standard errors of what numerical integration gives; the standard error
+    itself within 10 %.
+    """
     model, x, n = linear(), images(1, seed=3), 4096
     m, scale, law = margin_law(model, x, kind, radius)
     with torch.no_grad():
@@ -138,7 +146,8 @@ def test_the_true_class_and_the_class_at_the_centre_are_told_apart() -> None:
     assert found.mean[0, 2] == found.mean[0, 1]
 
 
-# ------------------------------------------------------------------------------------------------------------ slow twin
+# -------------------------------------------------------------------------------------------------
+# slow twin
 
 
 @pytest.mark.parametrize("clip", [True, False])
@@ -190,7 +199,8 @@ def test_at_centres() -> None:
     assert torch.equal(found.stays, (logits.argmax(1) == 1).double())
 
 
-# ------------------------------------------------------------------------------------------------- who shares what noise
+# -------------------------------------------------------------------------------------------------
+# who shares what noise
 
 
 def noisy_images(cells: Sequence[Cell], ids: Sequence[int], samples: int, seed: int = 0) -> Tensor:
@@ -232,7 +242,8 @@ def test_seeds_and_examples_have_noise_of_their_own() -> None:
     assert len({other.numpy().tobytes() for other in others}) == 4
 
 
-# --------------------------------------------------------------------------------------------------------- in any company
+# -------------------------------------------------------------------------------------------------
+# in any company
 
 
 @pytest.mark.parametrize("tolerance", [None, 0.15])
@@ -273,7 +284,8 @@ def test_a_cell_is_the_same_in_any_company_and_batch(tolerance: float | None) ->
             assert torch.allclose(getattr(found, field).double(), wanted.double(), rtol=1e-5), field
 
 
-# ------------------------------------------------------------------------------------------------------ adaptive sampling
+# -------------------------------------------------------------------------------------------------
+# adaptive sampling
 
 
 def totals_of(p: Tensor) -> Statistics:
@@ -335,7 +347,9 @@ def test_coverage_of_probabilities(law: stats.rv_continuous, n: int) -> None:
 
 
 def test_coverage_where_sampling_stopped_by_itself() -> None:
-    """600 examples at one point of a linear model: stopping at a width does not make the interval miss the truth."""
+    """600 examples at one point of a linear model: stopping at a width does not make the interval
+    miss the truth.
+    """
     model, x = linear(), images(1, seed=3)
     with torch.no_grad():
         model[1].bias[0] += 1.0 - margin_law(model, x, "additive", 0.5)[0]

@@ -36,7 +36,9 @@ def test_an_image_is_damaged_alike_in_any_company(name: str) -> None:
 
 @every_corruption
 def test_severities_go_up_and_stay_images(name: str) -> None:
-    """On real digits and on noise of another shape; further from the image with each severity, on the average."""
+    """On real digits and on noise of another shape; further from the image with each severity, on
+    the average.
+    """
     images, _ = data.take(data.load("digits", "test"), range(60))
     changes = []
     for severity in range(1, 6):

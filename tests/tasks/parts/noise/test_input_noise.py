@@ -57,7 +57,9 @@ def test_directions() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cells_broadcast_over_replicates_into_a_given_place(kind: str) -> None:
-    """Centres (K, 1, C, H, W), radii (K, 1, 1, 1, 1) and directions (S, C, H, W) give (K, S, C, H, W)."""
+    """Centres (K, 1, C, H, W), radii (K, 1, 1, 1, 1) and directions (S, C, H, W) give (K, S, C, H,
+    W).
+    """
     centres, radius = IMAGES[:2, None], torch.tensor([0.1, 0.5]).reshape(2, 1, 1, 1, 1)
     along = direction(NORMAL[:3], kind)
     place = torch.full((2, 3, 2, 3, 3), torch.nan)

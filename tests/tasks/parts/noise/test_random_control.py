@@ -1,4 +1,7 @@
-"""Random moves are as long as asked, stay in the box, and go one way for each example whatever their length."""
+"""Random moves are as long as asked and stay in the box.
+
+They go one way for each example, whatever their length.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Weight noise: multiplicative and Gaussian, on all weights but those of normalisation layers, and gone afterwards without a trace."""
+"""Weight noise is multiplicative and Gaussian, and gone afterwards without a trace.
+
+It is on all weights but those of normalisation layers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Adversarial augmentation against a twin that moves one example at a time in float64; and that it leaves no trace."""
+"""Adversarial augmentation moves examples as a slow twin does, and leaves no trace.
+
+The twin moves one example at a time in float64.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from tasks.parts.data import load as data
 from tasks.parts.geometry.balls import norm_of
 from tasks.parts.models.build import Classifier, build
-from tasks.parts.models.stages import evaluating
+from tasks.parts.models.modes import evaluating
 from tasks.parts.settings import UserError
 from tasks.parts.training import training
 from tasks.parts.training.adversarial_augmentation import (
@@ -38,7 +41,9 @@ DIRECTIONS = ["runner_up", "away", "random_class", "random"]
 
 
 def with_everything(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """Batch normalisation, dropout, and no kinks at which a gradient's sign would hang on the last bit."""
+    """Batch normalisation, dropout, and no kinks at which a gradient's sign would hang on the last
+    bit.
+    """
     return nn.Sequential(
         nn.Conv2d(shape[0], 6, 3),
         nn.BatchNorm2d(6),
@@ -74,13 +79,16 @@ def numbers() -> Random:
     return random_numbers(5, 0, "test")
 
 
-# -------------------------------------------------------------------------------------------------------------- slow twin
+# -------------------------------------------------------------------------------------------------
+# slow twin
 
 
 def twin(
     settings: AdversarialAugmentation, model: Classifier, points: Tensor, labels: Tensor, k: int, radius: float
 ) -> dict[int, Tensor]:
-    """Place in the batch -> moved point, each example by itself, in float64; those that stay are left out."""
+    """Place in the batch -> moved point, each example by itself, in float64; those that stay are
+    left out.
+    """
     who, where = numbers()
     chosen = torch.rand(len(points), generator=who) < settings.probability
     normal = torch.randn(points.shape, generator=where).double() if settings.direction == "random" else None
@@ -202,7 +210,9 @@ def margins_of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def test_on_a_linear_network_the_moves_are_known() -> None:
-    """The runner-up's logit rises by epsilon times the dual norm of its weights; the true class's falls by that of its own."""
+    """The runner-up's logit rises by epsilon times the dual norm of its weights; the true class's
+    falls by that of its own.
+    """
     model = build("linear", SHAPE, CLASSES)
     w = model.network.linear.weight.detach()
     images, labels = 0.4 + 0.2 * batch()[0], batch()[1]
@@ -274,7 +284,8 @@ def test_random_classes_are_uniform_over_the_others() -> None:
     assert (counts + 250 * torch.eye(CLASSES) > 190).all()  # 250 expected of each
 
 
-# --------------------------------------------------------------------------------------------------------------- no trace
+# -------------------------------------------------------------------------------------------------
+# no trace
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -330,7 +341,7 @@ def test_an_error_in_the_network_leaves_its_modes() -> None:
 
 @pytest.mark.parametrize("space", ["pixel", "hidden:2"])
 def test_the_perturbation_is_a_constant_for_the_gradients(space: str) -> None:
-    """The parameters' gradients are those of a network that is given the moved points as they are."""
+    """The parameters' gradients are those of a network that is given the moved points."""
     settings = AdversarialAugmentation(epsilon=0.1, probability=1, space=space)
     images, labels = batch()
     model, other = network(), network()
@@ -354,7 +365,9 @@ def test_the_perturbation_is_a_constant_for_the_gradients(space: str) -> None:
 
 
 def test_batch_statistics_are_those_of_the_training_pass_alone() -> None:
-    """Also of hidden spaces: the layers after the move see the moved batch once, those before it the images once."""
+    """Also of hidden spaces: the layers after the move see the moved batch once, those before it
+    the images once.
+    """
     settings = AdversarialAugmentation(epsilon=0.1, probability=1, space="hidden:1", steps=3)
     model, other, (images, labels) = network(), network(), batch()
     forward(settings, model, 1, images, labels, radius=0.1, random=numbers(), look=True)
@@ -367,7 +380,8 @@ def test_batch_statistics_are_those_of_the_training_pass_alone() -> None:
         assert torch.allclose(getattr(model.network[1], name), getattr(other.network[1], name), atol=1e-6)
 
 
-# --------------------------------------------------------------------------------------------------------------- training
+# -------------------------------------------------------------------------------------------------
+# training
 
 
 def train(**settings: Any) -> tuple[Classifier, list[training.Epoch]]:
@@ -395,7 +409,9 @@ def test_nothing_of_it_is_plain_training(nothing: dict[str, Any], space: str, ne
 
 @pytest.mark.parametrize("network", ["mlp", NETWORK])
 def test_moves_of_no_length_are_plain_training(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole machinery runs, dropout and batch normalisation around it, and the weights do not feel it."""
+    """The whole machinery runs, dropout and batch normalisation around it, and the weights do not
+    feel it.
+    """
     own = {"network": network, "network_options": {}}
     plain, _ = train(**own)
     monkeypatch.setattr(training.adversarial_augmentation, "radius_in", lambda *_: 0.0)
@@ -487,7 +503,8 @@ def test_schedule(schedule: str, radii: list[float], monkeypatch: pytest.MonkeyP
     assert used == pytest.approx([0.1 * r for r in radii])
 
 
-# ---------------------------------------------------------------------------------------------------------------- settings
+# -------------------------------------------------------------------------------------------------
+# settings
 
 
 @pytest.mark.parametrize(
@@ -523,19 +540,20 @@ def test_a_layer_that_does_not_exist_is_refused_before_any_training() -> None:
     model = training.untrained(recipe, split)
     with pytest.raises(UserError, match=r"no stage 'relu9': 0 \(pixels\) to \d \(logits\), or one of .*") as error:
         check(recipe, model)
-    assert error.value.field == "recipe.adversarial_augmentation.space"
+    assert error.value.field == "adversarial_augmentation.space"
     with pytest.raises(UserError, match="no stage 'relu9'"):
         next(training.epochs(recipe, model, split))
     base = Recipe(**BLOBS, finetune_from={"adversarial_augmentation": {"space": "hidden:99"}})
     with pytest.raises(UserError, match="no stage '99'") as error:
         check(base, model)
-    assert error.value.field == "recipe.finetune_from.adversarial_augmentation.space"
+    assert error.value.field == "finetune_from.adversarial_augmentation.space"
     check(Recipe(**BLOBS, adversarial_augmentation={"space": "hidden:1"}), model)
     with pytest.raises(UserError, match="a Sequential has no hidden layers"):
         check(recipe, nn.Sequential())
 
 
-# ---------------------------------------------------------------------------------------------------------------- examples
+# -------------------------------------------------------------------------------------------------
+# examples
 
 
 def test_examples_in_pixels() -> None:

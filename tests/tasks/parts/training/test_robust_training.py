@@ -1,4 +1,7 @@
-"""Adversarial training and TRADES: the paper's formulas written out, one example at a time, and a network that gets more robust."""
+"""Adversarial training and TRADES are the papers' formulas, one example at a time.
+
+A network gets more robust by them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ BLOBS = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 16},
 
 
 def smooth(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """No kinks, at which a gradient's sign would hang on the last bit; with what differs between the modes."""
+    """No kinks, at which a gradient's sign would hang on the last bit; with what differs between
+    the modes.
+    """
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(math.prod(shape), 12),
@@ -128,7 +133,9 @@ def test_the_loss_of_trades_is_the_papers() -> None:
 
 @pytest.mark.parametrize("method", ["pgd", "trades"])
 def test_the_loss_of_a_batch(method: Any) -> None:
-    """In training mode, of TRADES as two batches; gradients go through the network at both, and not through the search."""
+    """In training mode, of TRADES as two batches; gradients go through the network at both, and not
+    through the search.
+    """
     settings = Robust(method=method, epsilon=0.1, steps=2, beta=3)
     images, labels = batch()
     model, other = network(), network()

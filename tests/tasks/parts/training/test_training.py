@@ -1,4 +1,7 @@
-"""Training: a slow twin of softmax regression, bit for bit repeatable, and noise of strength zero is no noise."""
+"""Training is that of a slow twin, repeatable bit for bit.
+
+The twin is softmax regression. Noise of strength zero is no noise.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,17 @@ from tasks.parts.models.build import Classifier
 from tasks.parts.randomness import torch_generator
 from tasks.parts.settings import UserError
 from tasks.parts.training import augmentation, training
+from tasks.parts.training.augmentation import with_input_noise
 from tasks.parts.training.recipes import InputNoise, Recipe
-from tasks.parts.training.training import TrainingDiverged, with_input_noise
+from tasks.parts.training.training import TrainingDiverged
 
 BLOBS = {"dataset": "blobs", "network": "mlp", "network_options": {"width": 16}, "epochs": 3, "batch_size": 32}
 
 
 def with_dropout(shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A network that draws random numbers while it trains, and one whose statistics change while it does."""
+    """A network that draws random numbers while it trains, and one whose statistics change while it
+    does.
+    """
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(math.prod(shape), 16),
@@ -48,7 +54,8 @@ def alike(model: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-# -------------------------------------------------------------------------------------------------------------- slow twin
+# -------------------------------------------------------------------------------------------------
+# slow twin
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
@@ -63,7 +70,9 @@ def alike(model: nn.Module, other: nn.Module) -> bool:
     ],
 )
 def test_softmax_regression(settings: dict[str, Any], schedule: str) -> None:
-    """Mini-batch descent written out in NumPy and float64, with the same keyed order of the examples."""
+    """Mini-batch descent written out in NumPy and float64, with the same keyed order of the
+    examples.
+    """
     recipe = Recipe(**(BLOBS | {"network": "linear", "network_options": {}, "schedule": schedule} | settings))
     split = data.load("blobs", "train")
     model = training.untrained(recipe, split)
@@ -114,7 +123,9 @@ def test_softmax_regression(settings: dict[str, Any], schedule: str) -> None:
 
 
 def one_cycle(peak: float, t: int, last: int) -> float:
-    """Cosines from peak / 25 up to the peak after 30 % of the way, and down to peak / 250,000 at its end."""
+    """Cosines from peak / 25 up to the peak after 30 % of the way, and down to peak / 250,000 at
+    its end.
+    """
     top = 0.3 * (last + 1) - 1
     low, high, share = (peak / 25, peak, t / top) if t <= top else (peak / 25e4, peak, (last - t) / (last - top))
     return low + (high - low) * (1 - math.cos(math.pi * share)) / 2
@@ -122,7 +133,9 @@ def one_cycle(peak: float, t: int, last: int) -> float:
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw"])
 def test_adam_moves_every_weight_by_the_rate_in_its_first_step(optimiser: str) -> None:
-    """Whatever its gradient's size; adamw's decay shrinks the weight besides, adam's goes through the gradient."""
+    """Whatever its gradient's size; adamw's decay shrinks the weight besides, adam's goes through
+    the gradient.
+    """
     settings = {"network": "linear", "network_options": {}, "optimiser": optimiser, "epochs": 1, "batch_size": 500}
     recipe = Recipe(**(BLOBS | settings | {"weight_decay": 0.5, "schedule": "constant"}))
     split = data.load("blobs", "train")
@@ -134,7 +147,8 @@ def test_adam_moves_every_weight_by_the_rate_in_its_first_step(optimiser: str) -
     assert torch.allclose(step, torch.full_like(step, recipe.learning_rate), rtol=1e-3)
 
 
-# ------------------------------------------------------------------------------------------------------------- repeatable
+# -------------------------------------------------------------------------------------------------
+# repeatable
 
 
 @pytest.mark.parametrize(
@@ -229,14 +243,16 @@ def test_one_kind_of_noise_does_not_change_what_another_draws(monkeypatch: pytes
 def test_no_two_draws_have_the_same_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every epoch has its order, and every step its crops, flips, input noise and weight noise."""
     keys: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(training, "torch_generator", lambda *key: keys.append(key) or torch_generator(*key))
+    for module in (training, augmentation):
+        monkeypatch.setattr(module, "torch_generator", lambda *key: keys.append(key) or torch_generator(*key))
     train(augmentation={"crop": 1, "flip": True}, input_noise={"radius": 0.2}, weight_noise={"sigma": 0.3}, seed=4)
     assert len(keys) == len(set(keys)) == 3 * 2 + 3 * 6 * 4
     assert {key[0] for key in keys} == {4}
     assert len({torch_generator(*key).initial_seed() for key in keys}) == len(keys)
 
 
-# ------------------------------------------------------------------------------------------------------------ input noise
+# -------------------------------------------------------------------------------------------------
+# input noise
 
 
 @pytest.mark.parametrize("kind", ["additive", "multiplicative", "sphere"])
@@ -268,7 +284,8 @@ def test_input_noise_moves_each_example_by_itself_with_its_probability(kind: str
     assert wild.max() == 1 if kind != "sphere" else wild.max() <= 1
 
 
-# ------------------------------------------------------------------------------------------------------- what is trained on
+# -------------------------------------------------------------------------------------------------
+# what is trained on
 
 
 def spoilt(split: data.Split, ids: np.ndarray) -> data.Split:
@@ -307,13 +324,13 @@ def test_a_subset_of_the_examples() -> None:
     assert not alike(model, train(spoilt(split, ids[:1]), **settings)[0])
     with pytest.raises(UserError, match="181 examples asked for, there are 180") as error:
         train(train_examples=181)
-    assert error.value.field == "recipe.train_examples"
+    assert error.value.field == "train_examples"
 
 
 def test_validation_must_leave_something_to_train_on() -> None:
     with pytest.raises(UserError, match="leaves no training examples") as error:
         train(validation=0.999)
-    assert error.value.field == "recipe.validation"
+    assert error.value.field == "validation"
 
 
 @pytest.mark.parametrize(
@@ -324,7 +341,7 @@ def test_one_example_left_over_joins_the_batch_before(
     examples: int, batch: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(training, "_augmented", lambda recipe, images, *_: seen.append(images) or images)
+    monkeypatch.setattr(training.augmentation, "augmented", lambda recipe, images, *_: seen.append(images) or images)
     _, reports = train(train_examples=examples, batch_size=batch, epochs=1)
     assert [len(images) for images in seen] == sizes
     assert len(torch.cat(seen).unique(dim=0)) == examples
@@ -370,7 +387,8 @@ def test_normalisation() -> None:
     assert std == pytest.approx([0.229, 0.224, 0.225])
 
 
-# ----------------------------------------------------------------------------------------------------------- what it reports
+# -------------------------------------------------------------------------------------------------
+# what it reports
 
 
 def test_a_diverging_training_says_so() -> None:
@@ -418,7 +436,8 @@ def test_the_default_recipe_reads_digits() -> None:
     assert training.score(model, data.load("digits", "test"))[1] >= 0.97
 
 
-# ------------------------------------------------------------------------------------------------------------- finetuning
+# -------------------------------------------------------------------------------------------------
+# finetuning
 
 
 def test_finetuning_goes_on_from_the_network_of_another_recipe() -> None:
@@ -471,7 +490,7 @@ def test_a_start_belongs_to_finetuning_and_must_fit() -> None:
     other = training.untrained(Recipe(**(BLOBS | {"network_options": {"width": 17}})), split).state_dict()
     with pytest.raises(UserError, match="its network does not fit mlp") as error:
         training.untrained(recipe, split, other)
-    assert error.value.field == "recipe.finetune_from"
+    assert error.value.field == "finetune_from"
 
 
 def test_a_frozen_backbone_is_that_of_the_start() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from typing import Any
+from collections.abc import Mapping
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ NAMES = {
 
 
 def classes() -> dict[str, type]:
-    """The attacks by name."""
+    """The classes of ART's attacks, by name."""
     quiet = logging.getLogger("art")
     evasion, base = _module("art.attacks.evasion"), _module("art.attacks.attack")
     if quiet.level in (logging.NOTSET, logging.INFO):
@@ -52,7 +53,7 @@ def classes() -> dict[str, type]:
 
 
 def described(name: str, kind: type) -> LibraryAttack:
-    """What an attack is like."""
+    """What an attack is like, from the signature of its class."""
     defaults = {
         each.name: None if each.default is each.empty else each.default
         for each in list(inspect.signature(kind).parameters.values())[1:]  # the first is the classifier
@@ -69,8 +70,8 @@ def described(name: str, kind: type) -> LibraryAttack:
     return LibraryAttack(name, kind, capabilities, options, names)
 
 
-def prepare(attack: LibraryAttack, norm: Norm, arguments: dict[str, Any], batch: int) -> Run:
-    """What runs the attack."""
+def prepare(attack: LibraryAttack, norm: Norm, arguments: Mapping[str, object], batch: int) -> Run:
+    """The function that runs the attack on a batch."""
     classification = _module("art.estimators.classification")
     theirs, there = attack.names, inspect.signature(attack.type).parameters
 
@@ -105,5 +106,5 @@ def prepare(attack: LibraryAttack, norm: Norm, arguments: dict[str, Any], batch:
     return run
 
 
-def _module(name: str) -> Any:
+def _module(name: str) -> ModuleType:
     return imported(name, "art", "adversarial-robustness-toolbox")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def find(name: str) -> LibraryAttack:
     return library.described(name, known[wanted])
 
 
-def check(name: str, options: Mapping[str, Any] | None = None) -> None:
+def check(name: str, options: Mapping[str, object] | None = None) -> None:
     """Refuses an attack that is not there, and options that it does not have.
 
     Raises:
@@ -61,17 +61,17 @@ def check(name: str, options: Mapping[str, Any] | None = None) -> None:
         raise UserError(f"{name} has no option {option}; it has {known}{hint}", f"options.{option}")
 
 
-def library_attack(name: str, options: Mapping[str, Any] | None = None) -> Callable[..., AttackResult]:
+def library_attack(name: str, options: Mapping[str, object] | None = None) -> Callable[..., AttackResult]:
     """An attack of another package as a function like those in `attacks`.
 
-    The function is called with (model, images, labels, *, norm, targets, ids, seed, batch), `epsilon`
-    where the attack searches within a radius, `steps` and `step_size` where it has them (by whatever
-    name), and the other options of its class by their own names; `inspect.signature` shows them with
-    their defaults. It returns `AttackResult`. An image that is misclassified to begin with is not
-    shown to the attack. The forward and backward passes are counted as the attack asks for them, with
-    ours before and after, and shared evenly among the images of a batch. A step size, where none is
-    given, is to the radius as in the defaults of the class. The function raises UserError for what
-    the attack refuses, and for a network that is several at once.
+    The function is called with (model, images, labels, *, norm, targets, ids, seed, batch),
+    `epsilon` where the attack searches within a radius, `steps` and `step_size` where it has them
+    (by whatever name), and the other options of its class by their own names; `inspect.signature`
+    shows them with their defaults. It returns `AttackResult`. An image that is misclassified to
+    begin with is not shown to the attack. The forward and backward passes are counted as the attack
+    asks for them, with ours before and after, and shared evenly among the images of a batch. A step
+    size, where none is given, is to the radius as in the defaults of the class. The function raises
+    UserError for what the attack refuses, and for a network that is several at once.
 
     Args:
         name: `foolbox:<class>` or `art:<class>`, such as `foolbox:LinfPGD`, `foolbox:L2FMNAttack`,
@@ -98,7 +98,7 @@ def library_attack(name: str, options: Mapping[str, Any] | None = None) -> Calla
         epsilon: float | Tensor | None = None,
         steps: int | None = None,
         step_size: float | None = None,
-        **further: Any,
+        **further: object,
     ) -> AttackResult:
         arguments = _arguments(found, fixed | further, {"steps": steps, "step_size": step_size})
         norms = found.capabilities.norms
@@ -122,9 +122,12 @@ def library_attack(name: str, options: Mapping[str, Any] | None = None) -> Calla
     return attack
 
 
-def _signature(signature: inspect.Signature, found: LibraryAttack, fixed: Mapping[str, Any]) -> inspect.Signature:
-    """What a user may set: of our arguments those that the attack has, then the options of its class."""
-    kinds: dict[str, Any] = {
+def _signature(signature: inspect.Signature, found: LibraryAttack, fixed: Mapping[str, object]) -> inspect.Signature:
+    """What a user may set.
+
+    That is of our arguments those that the attack has, then the options of its class.
+    """
+    kinds: dict[str, object] = {
         "norm": Literal[found.capabilities.norms],
         "steps": int | None,
         "step_size": float | None,
@@ -145,12 +148,10 @@ def _signature(signature: inspect.Signature, found: LibraryAttack, fixed: Mappin
     return signature.replace(parameters=shown)
 
 
-def _arguments(found: LibraryAttack, options: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(found: LibraryAttack, options: Mapping[str, object], ours: Mapping[str, object]) -> dict[str, object]:
     """The arguments of the constructor that the user has set, by its names.
 
-    Args:
-        options: by the names of the constructor.
-        ours: by our names.
+    The `options` are by the names of the constructor too, `ours` by our names.
     """
     check(found.name, options)
     arguments = {option: value for option, value in options.items() if value is not None}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any, get_args
+from collections.abc import Mapping
+from types import ModuleType
+from typing import get_args
 
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ NAMES = {"norm": "distance", "steps": "steps", "step_size": "abs_stepsize", "eps
 
 
 def classes() -> dict[str, type]:
-    """The attacks by name."""
+    """The classes of foolbox's attacks, by name."""
     attacks, base = _module("foolbox.attacks"), _module("foolbox.attacks.base")
     kinds = (base.FixedEpsilonAttack, base.MinimizationAttack)
     return {
@@ -30,7 +32,7 @@ def classes() -> dict[str, type]:
 
 
 def described(name: str, kind: type) -> LibraryAttack:
-    """What an attack is like."""
+    """What an attack is like, from the signature of its class."""
     defaults = {
         each.name: None if each.default is each.empty else each.default
         for each in inspect.signature(kind).parameters.values()
@@ -45,12 +47,12 @@ def described(name: str, kind: type) -> LibraryAttack:
     return LibraryAttack(name, kind, capabilities, options, names)
 
 
-def prepare(attack: LibraryAttack, norm: Norm, arguments: dict[str, Any], batch: int) -> Run:
-    """What runs the attack; foolbox takes a batch as it is given."""
+def prepare(attack: LibraryAttack, norm: Norm, arguments: Mapping[str, object], batch: int) -> Run:
+    """The function that runs the attack on a batch, which foolbox takes as it is given."""
     foolbox = _module("foolbox")
     if "norm" in attack.names:
         order = next(order for order, each in ORDERS.items() if each == norm)
-        arguments = arguments | {"distance": foolbox.distances.LpDistance(order)}
+        arguments = {**arguments, "distance": foolbox.distances.LpDistance(order)}
     with refusing(attack.name):
         made = attack.type(**arguments)
 
@@ -72,5 +74,5 @@ def prepare(attack: LibraryAttack, norm: Norm, arguments: dict[str, Any], batch:
     return run
 
 
-def _module(name: str) -> Any:
+def _module(name: str) -> ModuleType:
     return imported(name, "foolbox", "foolbox")

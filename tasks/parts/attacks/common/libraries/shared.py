@@ -1,4 +1,7 @@
-"""What the attacks of all libraries share: what one is like, how it is run batch by batch, and what it is held to."""
+"""What the attacks of all libraries share.
+
+That is what an attack is like, how it is run batch by batch, and what it is held to.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ RESERVED = {
     "verbose",
     "distance",
 }
-"""Arguments of constructors that would be mistaken for settings of ours, or that we set: no options."""
+"""Arguments of constructors that are no options: we set them, or have settings of that name."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,16 @@ class LibraryAttack:
     name: str
     type: Callable[..., Any]
     capabilities: Capabilities
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
     names: Mapping[str, str]
 
 
 Run = Callable[[nn.Module, Tensor, Tensor, int, float | None, bool], Tensor]
-"""Network, images, classes (labels or targets), number of classes, radius and whether the classes are targets to adversarial images."""
+"""A library's attack on a batch; returns the adversarial images.
+
+It is given the network, the images, their classes (labels or targets), the number of classes, the
+radius, and whether the classes are targets.
+"""
 
 
 def imported(module: str, package: str, distribution: str) -> ModuleType:
@@ -75,7 +82,7 @@ def imported(module: str, package: str, distribution: str) -> ModuleType:
 
 @contextmanager
 def refusing(name: str) -> Iterator[None]:
-    """What the constructor of an attack refuses is the user's mistake."""
+    """A context in which what the constructor of an attack refuses is the user's mistake."""
     try:
         yield
     except Exception as error:
@@ -98,7 +105,10 @@ def in_turn(
     seed: int,
     batch: int,
 ) -> AttackResult:
-    """Runs an attack batch by batch on the images that are not misclassified; all images of a batch have one radius."""
+    """Runs an attack batch by batch on the images that are not misclassified.
+
+    All images of a batch have one radius.
+    """
     best = torch.zeros_like(images)
     success = torch.ones(len(images), dtype=torch.bool, device=images.device)
     forwards = success.long()
@@ -134,7 +144,7 @@ def in_turn(
 
 @contextmanager
 def _said(name: str, ids: Sequence[int]) -> Iterator[None]:
-    """What goes wrong in a library says where."""
+    """A context in which what goes wrong in a library says where."""
     try:
         yield
     except UserError:
@@ -157,7 +167,7 @@ def _shared(total: int, among: int, device: torch.device) -> Tensor:
 
 @contextmanager
 def _seeded(seed: int, name: str, first: int, device: torch.device) -> Iterator[None]:
-    """The global random states decided by the arguments; as they were before at the end."""
+    """A context in which the arguments decide the global random states."""
     number = int(generator(seed, f"peer {name}", first).integers(2**31))
     numpy_state, python_state = np.random.get_state(), random.getstate()  # it is the state that libraries draw from
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -172,7 +182,10 @@ def _seeded(seed: int, name: str, first: int, device: torch.device) -> Iterator[
 
 
 class _Counted(nn.Module):
-    """A network as libraries see it: it counts the rows that pass, and lets no gradient reach its parameters."""
+    """A network as libraries see it: it counts the rows that pass.
+
+    It lets no gradient reach its parameters.
+    """
 
     def __init__(self, model: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -188,17 +201,28 @@ class _Counted(nn.Module):
             return self.ask(x)
 
     def ask(self, x: Tensor) -> Tensor:
-        """The logits; NaN of points that are not finite, where some attacks go and with which the network has nothing to do."""
+        """The logits, NaN for points that are not finite.
+
+        Some attacks go to such points, which the network is not shown.
+        """
         lost = ~x.isfinite().flatten(1).all(1)
         logits = self._call[0](torch.where(per_example(lost, x), 0, x))
         return logits.masked_fill(lost[:, None], torch.nan)
+
+
+class _Context(torch.autograd.function.FunctionCtx):
+    """What a forward pass keeps for its backward pass."""
+
+    points: Tensor
+    logits: Tensor
+    counted: _Counted
 
 
 class _Pass(torch.autograd.Function):
     """A forward pass whose backward pass ends at the points."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, counted: _Counted) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, counted: _Counted) -> Tensor:
         with torch.enable_grad():
             ctx.points = x.detach().requires_grad_(True)
             ctx.logits = counted.ask(ctx.points)
@@ -206,7 +230,7 @@ class _Pass(torch.autograd.Function):
         return ctx.logits.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor, None]:
         ctx.counted.backwards += len(ctx.points)
         (gradient,) = torch.autograd.grad(ctx.logits, ctx.points, gradients[0], retain_graph=True)
         return gradient, None

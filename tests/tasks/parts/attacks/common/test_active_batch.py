@@ -16,7 +16,9 @@ def logits(margin: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 50])
 def test_every_example_runs_its_own_course(batch: int) -> None:
-    """Example i ends after i % 4 + 1 passes; its state counts them, and its best point is the middle one."""
+    """Example i ends after i % 4 + 1 passes; its state counts them, and its best point is the
+    middle one.
+    """
     total = 11
     images = torch.zeros(total, 1, 1, 1)
     active = ActiveBatch(images, torch.zeros(total, dtype=torch.long), None, batch)

@@ -1,4 +1,7 @@
-"""The step along the boundary is the exact minimiser of its problem, and the walk ends where the boundary is nearest."""
+"""The walk along the boundary ends where the boundary is nearest.
+
+Its step is the exact minimiser of its problem.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ NUMBERS = 50
 
 
 def problem(wanted: float) -> tuple[Tensor, ...]:
-    """Twenty boxes of fifty numbers in double precision, about half of whose walls are in the way."""
+    """Twenty boxes of fifty numbers in double precision; about half of the walls are in the way."""
     draw = torch.Generator().manual_seed(7)
     base, gradient = torch.randn(2, 20, NUMBERS, generator=draw, dtype=torch.float64)
     low, high = -torch.rand(2, 20, NUMBERS, generator=draw, dtype=torch.float64)
@@ -26,7 +29,7 @@ def problem(wanted: float) -> tuple[Tensor, ...]:
 
 
 def slow(base: Tensor, gradient: Tensor, wanted: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """By bisection of the multiplier: the nearest points, and which of them fulfil the inequality."""
+    """By bisection of the multiplier: the nearest points, and which fulfil the inequality."""
 
     def at(multiplier: Tensor) -> Tensor:
         return (base + multiplier[:, None] * gradient).clamp(low, high)
@@ -76,8 +79,9 @@ def test_without_a_gradient_it_stays() -> None:
 def test_the_walk_ends_at_the_foot_of_a_curved_boundary(norm: Ball) -> None:
     """Beyond an ellipsoid about the middle of the box, of weights a, lies another class.
 
-    In L2 it is a sphere, whose nearest point is straight out from the middle. In L-inf every number moves out by the same t, and
-    a_1 (|z_1| + t)^2 + ... + a_n (|z_n| + t)^2 = reach^2 for the way z from the middle to the image.
+    In L2 it is a sphere, whose nearest point is straight out from the middle. In L-inf every number
+    moves out by the same t, and a_1 (|z_1| + t)^2 + ... + a_n (|z_n| + t)^2 = reach^2 for the way z
+    from the middle to the image.
     """
     middle, reach = 0.5, 0.8
     weights = torch.ones(16) if norm == "L2" else torch.linspace(0, 2, 16)

@@ -44,7 +44,7 @@ def test_a_file_of_its_own_is_all_that_an_attack_needs(folder: Path) -> None:
     assert attack.resolve().arguments == {"norm": "L2", "epsilon": 1.0, "width": 0.25, "grain": 3}
     assert attack.fixed_radius
     for settings, said in (
-        ({"space": "hidden:1"}, "space: mine searches among pixels only"),
+        ({"space": "hidden:1"}, "space: mine attacks pixels only"),
         ({"target": 1}, "target: mine has no targets"),
         ({"norm": "L1"}, "mine has Linf, L2"),
         ({"options": {"grain": 2.5}}, "grain: must be a whole number, not 2.5"),

@@ -101,7 +101,9 @@ def test_a_network_that_is_not_finite(model: Callable[[Tensor], Tensor]) -> None
 
 
 def test_a_flat_spot_is_no_flat_network() -> None:
-    """All units are off at black images, as they may be in a ReLU network; a little further they are not."""
+    """All units are off at black images, as they may be in a ReLU network; a little further they
+    are not.
+    """
     layer = nn.Linear(6, 3)
     with torch.no_grad():
         layer.weight.copy_(torch.arange(18.0).reshape(3, 6))

@@ -1,4 +1,7 @@
-"""Searches of other packages: closed forms on a linear model, what they are held to, and what is refused."""
+"""Attacks of other packages find closed forms on a linear model.
+
+Also what they are held to, and what is refused.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,9 @@ class Counting(nn.Module):
 
 
 def linear(norm: str, count: int = 6) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
-    """A linear model of two classes, images well to either side of its boundary, their labels, and how far they are from it."""
+    """A linear model of two classes, images well to either side of its boundary, their labels, and
+    how far they are from it.
+    """
     draw = torch.Generator().manual_seed(3)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
     with torch.no_grad():
@@ -67,7 +72,8 @@ def linear(norm: str, count: int = 6) -> tuple[nn.Module, Tensor, Tensor, Tensor
     return model, images[chosen], logits.argmax(1)[chosen], distance[chosen]
 
 
-# ---------------------------------------------------------------------------------------------------------- closed form
+# -------------------------------------------------------------------------------------------------
+# closed form
 
 
 @BOTH
@@ -101,7 +107,9 @@ def test_smallest_perturbation(name: str) -> None:
 
 @BOTH
 def test_a_radius_for_each_image() -> None:
-    """Images of one radius run together; each is fooled just where its own radius is beyond its distance."""
+    """Images of one radius run together; each is fooled just where its own radius is beyond its
+    distance.
+    """
     model, images, labels, distance = linear("Linf")
     beyond = torch.tensor([True, False, True, True, False, False])
     epsilon = distance * torch.where(beyond, 1.05, 0.95)
@@ -123,18 +131,20 @@ def test_towards_targets(name: str) -> None:
 @BOTH
 @pytest.mark.parametrize("name", ["foolbox:LinfPGD", "art:ProjectedGradientDescent"])
 def test_as_the_attack_of_a_task(name: str) -> None:
-    """With a ladder of radii: the smallest radius at which it succeeds is the first beyond the distance, for all but the nearest calls."""
+    """With a ladder of radii: the smallest radius at which it succeeds is the first beyond the
+    distance, for all but the nearest calls.
+    """
     model, images, labels, distance = linear("Linf")
     model.requires_grad_(False)
     attack = attack_settings.Attack(name=name, steps=100, step_size=0.002)
     assert attack.fixed_radius
     assert attack.norm == "Linf"
     radii = [0.7 * float(distance.min()), 0.5 * float(distance.min() + distance.max()), 1.5 * float(distance.max())]
-    found = adversarial_examples.search(attack, [model], images, labels, range(len(images)), radii=radii, seed=0)
+    found = adversarial_examples.run_attack(attack, [model], images, labels, range(len(images)), radii=radii, seed=0)
     wanted = [next(radius for radius in radii if radius > each) for each in distance.tolist()]
     assert found.radius.tolist() == pytest.approx(wanted)
     assert found.success.all()
-    alone = adversarial_examples.search(
+    alone = adversarial_examples.run_attack(
         attack_settings.Attack(name=name, epsilon=radii[-1]), [model], images, labels, range(len(images)), seed=0
     )
     assert alone.success.all()
@@ -146,13 +156,14 @@ def test_a_smallest_perturbation_as_the_attack_of_a_task() -> None:
     model, images, labels, distance = linear("L2")
     attack = attack_settings.Attack(name="foolbox:DDNAttack", options={"steps": 200})
     assert not attack.fixed_radius
-    found = adversarial_examples.search(attack, [model.requires_grad_(False)], images, labels, range(len(images)))
+    found = adversarial_examples.run_attack(attack, [model.requires_grad_(False)], images, labels, range(len(images)))
     assert found.radius.tolist() == found.distance.tolist()
     assert (found.distance <= 1.1 * distance).all()
     assert (found.distance >= 0.9999 * distance).all()
 
 
-# -------------------------------------------------------------------------------------------- what theirs are held to
+# -------------------------------------------------------------------------------------------- what
+# theirs are held to
 
 
 @BOTH
@@ -240,7 +251,8 @@ def test_the_signature_says_what_can_be_set() -> None:
     assert {"steps", "max_iter"} <= set(inspect.signature(library_attack("art:SquareAttack")).parameters)
 
 
-# -------------------------------------------------------------------------------------------------------------- refused
+# -------------------------------------------------------------------------------------------------
+# refused
 
 
 def refused(field: str, *said: str) -> Any:

@@ -1,4 +1,7 @@
-"""The line search to the boundary: where it ends is known, it never loses a success, and it costs what it says."""
+"""The line search to the boundary ends where it must and never loses a success.
+
+It costs what it says.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ def network(seed: int) -> nn.Module:
 
 
 def problem(seed: int, count: int = 20) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
-    """A network, images, their classes, random perturbations within the box, and which of them succeed."""
+    """A network, images, their classes, random perturbations within the box, and which of them
+    succeed.
+    """
     model, images = network(seed % 5), torch.rand((count, *SHAPE), generator=torch.Generator().manual_seed(seed))
     labels = reached_class(model, images)
     delta = (images + gaussian(seed + 1, count, *SHAPE)).clamp(0, 1) - images
@@ -40,7 +45,9 @@ def reached_class(model: nn.Module, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("batch", [1, 3, 64])
 @pytest.mark.parametrize("halvings", [0, 1, 7, 14])
 def test_ends_where_the_boundary_is(halvings: int, batch: int) -> None:
-    """One number and a threshold: the share that is kept is the next multiple of 2^-halvings beyond it."""
+    """One number and a threshold: the share that is kept is the next multiple of 2^-halvings beyond
+    it.
+    """
     thresholds = torch.linspace(0.03, 0.97, 10)
 
     def model(x: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Security curves: the closed form on a linear model, plain runs at each radius as the slow twin, and what they cost."""
+"""Security curves agree with the closed form on a linear model and with plain runs.
+
+The slow twin is a plain run at each radius. Also what they cost.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ Attack = Callable[..., AttackResult]
 
 
 def between(distance: Tensor) -> list[float]:
-    """A ladder whose radii lie amid the examples' distances, some of them below the smallest, not all reached by the largest."""
+    """A ladder whose radii lie amid the examples' distances, some of them below the smallest, not
+    all reached by the largest.
+    """
     ordered = distance.sort().values
     middles = (ordered[1:] + ordered[:-1]) / 2
     return [float(ordered[0]) / 2, *middles[2:-1:3].tolist()]

@@ -1,7 +1,9 @@
-"""Weight noise in the loop of a search: which networks are faced, that company does not matter, closed forms, and what is counted.
+"""An attack with weight noise faces the networks that it should.
 
-Of a linear model of two classes, with each weight times 1 + sigma n, the margin at x is normal: its mean is the reference's, its
-variance sigma^2 (sum_ij W_ij^2 x_j^2 + sum_i b_i^2).
+Also that company does not matter, closed forms, and what is counted.
+
+Of a linear model of two classes, with each weight times 1 + sigma n, the margin at x is normal: its
+mean is the reference's, its variance sigma^2 (sum_ij W_ij^2 x_j^2 + sum_i b_i^2).
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ def noisy(
     classify: Callable[[Tensor], Tensor] | None = None,
     **arguments: Any,
 ) -> tuple[AttackResult, Tensor]:
-    """A search with weight noise, the seed being the attack's too, and the share of unseen networks that its points fool."""
+    """A search with weight noise, the seed being the attack's too, and the share of unseen networks
+    that its points fool.
+    """
     keyed = {"seed": seed} if "seed" in inspect.signature(attack).parameters else {}
     search = with_weight_noise(attack, model, sigma, draws, seed)
     found = search(model if classify is None else classify, images, labels, batch=batch, **keyed, **arguments)
@@ -114,7 +118,8 @@ def at_drawn_weights(model: nn.Module, sigma: float, generator: torch.Generator,
         return twin(x).detach()
 
 
-# -------------------------------------------------------------------------------------------------------- noisy networks
+# -------------------------------------------------------------------------------------------------
+# noisy networks
 
 
 def test_each_call_and_draw_has_the_weights_of_its_key_and_the_network_stays_as_it_is() -> None:
@@ -183,7 +188,8 @@ def test_the_margin_of_a_linear_model_is_normal() -> None:
     assert torch.equal(aimed, share)
 
 
-# ------------------------------------------------------------------------------------------------------------- searches
+# -------------------------------------------------------------------------------------------------
+# searches
 
 
 @every_search
@@ -401,7 +407,9 @@ def test_targets_radii_and_starts_go_with_their_examples(convnet: Classifier, di
 
 
 def test_a_ladder_of_radii_with_weight_noise(convnet: Classifier, digits: tuple[Tensor, Tensor]) -> None:
-    """The attack with noise is an attack as every other: the curve knows its arguments, and company does not matter."""
+    """The attack with noise is an attack as every other: the curve knows its arguments, and company
+    does not matter.
+    """
     images, labels = digits
     attack = with_weight_noise(pgd, convnet, 0.1, 2, seed=1)
     assert inspect.signature(attack) == inspect.signature(pgd)
