@@ -151,7 +151,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
             monkeypatch.setitem(sys.modules, name, module)
     before = set(sys.modules)
     yield importlib.import_module("ray.autoscaler._private.aws.config")
-    for name in set(sys.modules) - before:  # what was imported over the empty modules must not outlive them
+    # What was imported over the empty modules must not outlive them
+    for name in set(sys.modules) - before:
         if name.startswith("ray.autoscaler._private.aws"):
             del sys.modules[name]
 
@@ -205,7 +206,8 @@ def test_no_rule_of_the_file_is_open(prepared: Config) -> None:
     assert not any(cidr in FILE.read_text() for cidr in WORLD)  # nor does a comment advise it
     for each in prepared["available_node_types"].values():
         assert each["node_config"]["SecurityGroupIds"]
-        assert "NetworkInterfaces" not in each["node_config"]  # these would carry groups of their own
+        # These would carry groups of their own
+        assert "NetworkInterfaces" not in each["node_config"]
 
 
 def started(command: str) -> Config:

@@ -134,7 +134,8 @@ def violations(module: str, source: str, modules: set[str]) -> list[str]:
     found = []
     for line, origin, name in imported(module, source):
         full = f"{origin}.{name}" if name else origin
-        target = full if full in modules else origin  # a module of a package, or something of a module
+        # A module of a package, or something of a module
+        target = full if full in modules else origin
         place = f"{module}:{line}"
         for package in FORBIDDEN[module.partition(".")[0]]:
             if below(full, package):
@@ -142,7 +143,8 @@ def violations(module: str, source: str, modules: set[str]) -> list[str]:
         for package, only in RESERVED.items():
             if below(full, package) and not below(module, only):
                 found.append(f"{place}: only {only} may import {package}")
-        if target in modules and room(target) > room(module) and not below(target, module):  # a package passes on
+        # A package passes on
+        if target in modules and room(target) > room(module) and not below(target, module):
             found.append(f"{place}: {target} is in a room below its own")
         elsewhere = target in modules and target not in SHARED and not below(target, "analysis")
         if elsewhere and below(module, "analysis") and module not in READS:

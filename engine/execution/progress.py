@@ -55,7 +55,8 @@ class Progress:
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic
     _running: dict[str, tuple[str, Event]] = field(default_factory=dict)
-    _shares: dict[str, float] = field(default_factory=dict)  # the examples of each trial that has begun to measure
+    # How many examples each trial has that has begun to measure.
+    _shares: dict[str, float] = field(default_factory=dict)
     _done: int = 0
     _failed: int = 0
     _said: float = 0.0
@@ -92,7 +93,8 @@ class Progress:
         self._running[key] = (label, event)
         if isinstance(event, Measuring):
             if key not in self._shares:
-                self._shares[key] = event.total - event.done  # the first counts what was there already
+                # The first event counts what was there already.
+                self._shares[key] = event.total - event.done
             if isinstance(before, Measuring):
                 self._advance(max(0, event.done - before.done))
         self._show()
@@ -228,7 +230,8 @@ class _Below(RenderHook):
             if dimensions(stream) is not None:
                 self._replaced[name] = stream
                 setattr(sys, name, cast(io.TextIOBase, FileProxy(self._console, stream)))
-        self._open.enter_context(on_leaving(self._writing.acquire))  # and so nothing is written any more
+        # When Ctrl-C ends the process, nothing is written any more.
+        self._open.enter_context(on_leaving(self._writing.acquire))
         self._thread.start()
 
     def stop(self) -> None:

@@ -91,8 +91,8 @@ def _line(error: Exception) -> str:
 def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
     """Makes what the trial needs, and measures its examples.
 
-    Returns fields of the record: `summary`; `infinite`, the signs of the scalars that are infinite; `checks`; and
-    `parts`, the files of rows with their sizes in bytes.
+    Returns fields of the record: `summary`; `infinite`, the signs of the scalars that are infinite;
+    `checks`; and `parts`, the files of rows with their sizes in bytes.
     """
     config, store = planned.trial.config, job.store
     task = importlib.import_module(job.task)

@@ -200,7 +200,8 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
     identity = config.model_dump(mode="json", exclude=set(config.performance))
     with below("recipe"):
         identity["recipe"] = of_recipe(config.recipe, root)
-    keys = {name: need.key for name, need in needs.items()}  # by content; the settings may have a path
+    # What is needed counts by its content; the settings may name it by a path.
+    keys = {name: need.key for name, need in needs.items()}
     key = content_hash([of_task(spec.task), identity, keys])
     return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes)
 

@@ -130,7 +130,8 @@ class Finish:
         more = "".join(f", {number} {what}" for what, number in others.items() if number)
         counts = f"{self._done} of {len(self.outcomes)} trials done{more}; {ran} run now"
         say(f"{self._spec.page}: {counts}; {self._shown()}", sys.stdout)
-        asked = drawing.undrawn and self._spec.sweep.figures  # those by default may have nothing to show
+        # The default figures may have nothing to show.
+        asked = drawing.undrawn and self._spec.sweep.figures
         return 1 if failed or asked or wrong or drawing.lacking else 0
 
     def _shown(self) -> str:

@@ -53,7 +53,8 @@ def main() -> None:
     options = arguments.parse_args()
     for problem in problems(options):
         kept = right(problem.model, problem.images, problem.labels).nonzero().flatten()
-        kept = kept[: len(kept) // 16 * 16 or len(kept)]  # so that no batch needs padding, which would be counted
+        # No batch needs padding, which would be counted.
+        kept = kept[: len(kept) // 16 * 16 or len(kept)]
         problem = problem._replace(images=problem.images[kept], labels=problem.labels[kept])
         for norm in options.norms:
             compare(problem, norm, options)
@@ -120,7 +121,8 @@ def ours(norm: Norm, steps: int) -> dict[str, Attack]:
         return lambda model, x, y: x + attack(model, x, y, **how).perturbation
 
     found = {"fmn": of(fmn, norm=norm)}
-    if norm in get_args(Ball):  # a walk of about a sixth of the steps in each of ten searches, of which many end early
+    # A walk of about a sixth of the steps in each of ten attacks, of which many end early.
+    if norm in get_args(Ball):
         found |= {"bisection": of(bisection, norm=norm, steps=steps // 6)}
     found["nearest"] = lambda model, x, y: x + nearest(model, x, y, norm=norm, steps=2 * steps).perturbation
     if norm == "L2":

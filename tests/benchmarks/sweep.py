@@ -60,7 +60,8 @@ def workers(kind: str) -> None:
         for slots in (1, 2):
             ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False)
             by = RayExecutor()
-            list(by.scatter(_chunk, range(2 * slots), kind))  # the workers start, import and train their network
+            # The workers start, import and train their network
+            list(by.scatter(_chunk, range(2 * slots), kind))
             begun = time.perf_counter()
             list(by.scatter(_chunk, range(CHUNKS), kind))
             seconds.setdefault(f"ray {slots}", []).append(time.perf_counter() - begun)

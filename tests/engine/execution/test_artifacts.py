@@ -200,7 +200,8 @@ def test_several_networks_are_trained_once_and_searched_together(store: Store, w
     assert trained == [1, 2, 3]
     assert len(searched) == 6 * (3 + 3)
     assert len(made(store, "adversarial_examples")) == 6
-    run(store, "adversarial_search", attack=ATTACK | {"stop": "first"}, black_box=0)  # of a network of the pool
+    # This is of a network of the pool.
+    run(store, "adversarial_search", attack=ATTACK | {"stop": "first"}, black_box=0)
     assert work.taken() == ([], [])
 
 

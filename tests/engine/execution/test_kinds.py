@@ -181,7 +181,8 @@ def test_a_kind_is_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert [step["brightness"] > 0 for step in about["history"]] == [True] * 3
     assert about["attachments"] == {"means": {"rows": 1}}
     record = json.loads(next(Path("results/x/trials").glob("*/trial.json")).read_text())
-    assert record["attachments"] == {"means": {"rows": 1}}  # of the whole thing that the trial is about
+    # They are of the whole thing that the trial is about.
+    assert record["attachments"] == {"means": {"rows": 1}}
     assert next(Path("results/x/trials").glob("*/attachments/means.png")).exists()
 
     capsys.readouterr()

@@ -95,7 +95,8 @@ def test_a_failure_is_said_and_counted() -> None:
     progress.update("a", "seed=0", measuring(30))
     progress.finish("a", "seed=0", FAILED)
     assert "failed: seed=0: ValueError: no" in said.getvalue()
-    assert "1/2 trials, 1 failed, 30/130 examples" in last(said)  # those it has not measured are no more to come
+    # Those it has not measured are no more to come
+    assert "1/2 trials, 1 failed, 30/130 examples" in last(said)
 
 
 def test_the_time_left_is_by_how_long_trials_took_however_they_ended() -> None:
@@ -188,7 +189,8 @@ def test_a_window_of_another_size_is_drawn_anew(after: tuple[int, int]) -> None:
         window.wait_for(lambda shown: "[2/24]" in shown and "2/24 trials" in shown)
         assert window.text.count(" trials") == 1
         assert window.text.count("[2/24]") == 1
-        assert window.text.count("[1/24]") == (after[1] > 8)  # the emulator forgets what leaves a lower window
+        # The emulator forgets what leaves a lower window
+        assert window.text.count("[1/24]") == (after[1] > 8)
         assert all(len(line) < after[0] for line in window.shown.splitlines())
     window.read()
     assert " trials" not in window.text

@@ -176,7 +176,8 @@ def test_a_missing_objective_is_a_failure(tmp_path: Path, capsys: pytest.Capture
     file = write(tmp_path, FLATNESS + "objective: {metric: no_such_scalar}\n")
     assert sweep.main([file, "--local", "--results", str(tmp_path / "results"), "seeds=1"]) == 2
     assert "objective.metric: no trial reports no_such_scalar; they report accuracy, " in capsys.readouterr().err
-    assert len(list((tmp_path / "results" / "small" / "trials").iterdir())) == 1  # the others were not begun
+    # The others were not begun
+    assert len(list((tmp_path / "results" / "small" / "trials").iterdir())) == 1
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,7 +265,8 @@ def test_a_killed_run_goes_on_where_it_stopped(
     log.unlink()
     run(file, results, "--address", cluster)
     assert "1 of 1 trials done" in capsys.readouterr().out
-    assert kept.isdisjoint(example for _, example in lines(log))  # what was stored is not measured again
+    # What was stored is not measured again
+    assert kept.isdisjoint(example for _, example in lines(log))
     run(write(tmp_path, SLOW % (0, log)), tmp_path / "local", "--local")
     found, wanted = rows_of(results), rows_of(tmp_path / "local")
     assert_same(dict(enumerate(found.values())), dict(enumerate(wanted.values())))
