@@ -1,4 +1,4 @@
-"""The console script `inputscape`: as `python -m engine.sweep`, wherever it is called."""
+"""The console script `inputscape`: runs `engine.sweep` from any folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from engine import shadows, terminal
 
 
 def main() -> int:
-    """Runs a sweep; returns the exit status. Modules of the user's own are found in the working folder."""
+    """Runs a sweep; returns the exit status.
+
+    Modules of the user's own are found in the working folder.
+    """
     terminal.prepare()  # the imports below take seconds
     sys.path.insert(0, os.getcwd())
     if (hidden := shadows.shadow()) is not None:

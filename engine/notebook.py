@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.shadows import shadow
 
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 def run(
     sweep: str | os.PathLike[str],
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
     *,
     local: bool = False,
     address: str | None = None,
     results: str | os.PathLike[str] = "results",
     max_concurrent: int | None = None,
     fresh: bool = False,
-    **more: Any,
+    **more: object,
 ) -> LoadedResults:
-    """Runs a sweep, as `python -m engine.sweep` does, and loads what came out. What is measured already is not run again.
+    """Runs a sweep, as `python -m engine.sweep` does, and loads its results.
+
+    What is measured already is not run again.
 
     Args:
         sweep: the sweep file.
@@ -35,9 +37,11 @@ def run(
         results: the folder or URI of the results.
         max_concurrent: trials at once.
         fresh: measure the sweep's trials anew.
+        **more: settings, as in `overrides`.
 
     Returns:
-        The sweep's results: `rows`, `trials`, and `figure(name)`. A trial that failed says so in `trials["status"]`.
+        The sweep's results: `rows`, `trials`, and `figure(name)`. A trial that failed says so in
+        `trials["status"]`.
 
     Raises:
         ImportError: a module of the user's own hides one of ours.

@@ -1,4 +1,7 @@
-"""Modules of a user's own that hide ours: a `tasks.py` in the working folder is imported in place of our `tasks`."""
+"""Finds modules of the user's own that hide ours.
+
+A `tasks.py` in the working folder is imported in place of our `tasks`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ PACKAGES = ("engine", "tasks", "analysis")
 
 
 def shadow() -> str | None:
-    """What hides one of our packages, and what to do, in one line; None where nothing does."""
+    """Says what hides one of our packages, and what to do; None where nothing does."""
     for name in PACKAGES:
         found = PathFinder.find_spec(name, sys.path)
         if found is None or found.origin is None:  # a folder without __init__.py hides nothing

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine import shadows, terminal
 
@@ -16,12 +16,7 @@ if __name__ == "__main__":
         terminal.say(hidden)
         sys.exit(2)
 
-import analysis
-from analysis import catalogue, recipe_log, report
-from analysis.notebook import LoadedResults
-from analysis.results import ReportError
-from engine.execution.progress import Progress
-from engine.execution.trial import histories
+# What draws and what runs takes another second: it is imported where there is something to do.
 from engine.plan.plan import Artifact, Planned, exists, missing, outdated, plan, status
 from engine.results.finish import Drawing, Finish, begin, folders
 from engine.results.records import refuse_unreported
@@ -36,6 +31,7 @@ from tasks.parts.dotted import inner_settings, settings_of
 from tasks.parts.settings import UserError
 
 if TYPE_CHECKING:
+    from analysis.notebook import LoadedResults
     from engine.search.study import Study
 
 EXAMPLES = """\
@@ -69,14 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return terminal.interrupted()
 
 
-def run(file: str, overrides: Sequence[str], **options: Any) -> LoadedResults:
-    """Runs a sweep and loads its results: `engine.run` for notebooks.
+def run(file: str, overrides: Sequence[str], **options: object) -> LoadedResults:
+    """Runs a sweep and loads its results, for `engine.run` in notebooks.
 
     Args:
-        options: of the command line, by their names.
+        file: the sweep file.
+        overrides: settings in place of the file's, such as `seeds=1`.
+        **options: of the command line, by their names.
     """
+    import analysis
+
     spec, _ = _run_file(argparse.Namespace(sweep=file, overrides=overrides, dry_run=False, **options))
-    return analysis.load(_store(options["results"]).location(spec.page))
+    return analysis.load(_store(str(options["results"])).location(spec.page))
 
 
 def _run_file(options: argparse.Namespace) -> tuple[Spec, int]:
@@ -133,9 +133,14 @@ def check_figures(spec: Spec) -> None:
     Raises:
         SpecError: with the line of the first.
     """
+    if not spec.sweep.figures:
+        return
+
+    from analysis import catalogue
+
     config, told = spec.task.Config, SweepRecord.read(facts(spec.sweep))
     settings = [*settings_of(config), *inner_settings(config, spec.sweep.varied)]
-    for number, entry in enumerate(spec.sweep.figures or []):
+    for number, entry in enumerate(spec.sweep.figures):
         try:
             catalogue.parse(entry, spec.task.COLUMNS, settings, told)
         except UserError as error:
@@ -146,7 +151,7 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     if options.local and options.address:
         raise SpecError("--local and --address exclude each other")
     store = _store(options.results)
-    home, page = folders(spec, store, report.figure_files(spec.sweep.figures or []))
+    home, page = folders(spec, store, _figure_files(spec))
     planned = plan(spec)
     study = _study(spec, store, fresh=options.fresh) if spec.sweep.studied else None
     known = study.planned if study else planned
@@ -170,6 +175,15 @@ def _sweep(spec: Spec, options: argparse.Namespace) -> int:
     return max(_finish(spec, store, page, study.planned if study else planned, ran), int(bool(refused)))
 
 
+def _figure_files(spec: Spec) -> list[str]:
+    if not spec.sweep.figures:
+        return []
+
+    from analysis import report
+
+    return report.figure_files(spec.sweep.figures)
+
+
 def _study(spec: Spec, store: Store, *, fresh: bool) -> Study:
     from engine.search.study import Study  # with Optuna, which takes a second
 
@@ -181,7 +195,7 @@ def _store(results: str) -> Store:
     try:
         store = Store(results)
         obstacle = store.obstacle()
-    except Exception as error:  # pyarrow raises its own kinds for a bad URI, a bucket without access, ...
+    except Exception as error:  # pyarrow has its own kinds for a bad URI, a bucket without access, ...
         obstacle = str(error).splitlines()[0]
     if not results or obstacle:
         raise SpecError(f"--results {results}: {obstacle or 'a folder or a URI is needed'}")
@@ -198,6 +212,7 @@ def _run(
 ) -> int:
     """Runs what is left; returns how many trials that were."""
     from engine.execution import launch
+    from engine.execution.progress import Progress
     from engine.execution.trial_queue import TrialQueue
 
     queue = TrialQueue(spec, store, todo, study, fresh=options.fresh)
@@ -216,6 +231,10 @@ def _run(
 
 def _finish(spec: Spec, store: Store, page: SweepFolder, planned: list[Planned], ran: int) -> int:
     """Writes the tables and, where anything is new, the report; returns the exit status."""
+    from analysis import catalogue, recipe_log, report
+    from analysis.results import ReportError
+    from engine.execution.trial import histories
+
     finish, drawing = Finish(spec, store, page, planned), Drawing()
     if finish.write_tables(with_importance=catalogue.takes_importance(spec.sweep.figures or [])):
         by_trial = {item.key: item for item in planned}
@@ -234,7 +253,7 @@ def _left(item: Planned, store: Store) -> int:
 
 
 def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store, *, fresh: bool) -> None:
-    """The dry run: every trial and how far it is, and the work that is left."""
+    """Prints the dry run: how far every trial is, and the work that is left."""
     left = {item.key: len(item.ids) if fresh else _left(item, store) for item in todo}
     elsewhere = f", trials in {store.location(spec.name)}" if spec.look else ""
     _tell(
@@ -255,7 +274,10 @@ def _show(spec: Spec, planned: list[Planned], todo: list[Planned], store: Store,
 
 
 def _work(planned: list[Planned], todo: list[Planned], store: Store) -> list[Counter[str]]:
-    """What it costs to make the artifacts that trials to do need and that are not there, of each kind in its own words."""
+    """The work of making the missing artifacts of these trials, a count for each kind.
+
+    Each kind counts in its own words, such as epochs.
+    """
     work: dict[str, Counter[str]] = {}
     for item in planned:
         for artifact in item.artifacts().values():
@@ -277,7 +299,10 @@ def _work(planned: list[Planned], todo: list[Planned], store: Store) -> list[Cou
 
 
 def _table(rows: list[tuple[Planned, str, str, int]], window: tuple[int, int] | None) -> list[str]:
-    """A line a trial; in a window that is too narrow in fewer words, with as much of the label as there is room for."""
+    """The lines of the dry run, one for each trial.
+
+    In a window that is too narrow they have fewer words, and as much of the label as fits.
+    """
     width = max((len(item.trial.label) for item, *_ in rows), default=0)
     lines = [
         f"  {item.key}  {item.trial.label:{width}}  {how:7}  artifacts {made:7}  {examples} examples left"

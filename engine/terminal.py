@@ -1,6 +1,8 @@
-"""How a command line meets the terminal, or whatever stands in its place: streams that last, text that steers nothing, Ctrl-C.
+"""How a command meets the terminal, or whatever stands in its place.
 
-It imports nothing that takes time: `prepare` is called before the imports that take seconds.
+Streams last as long as the command, text that quotes the user steers no terminal, and Ctrl-C ends
+the command cleanly. The module imports nothing that takes time: `prepare` is called before the
+imports that take seconds.
 """
 
 from __future__ import annotations
@@ -24,14 +26,18 @@ INTERRUPTED = "interrupted; the same command goes on from here"
 STATUS = 128 + signal.SIGINT
 """The exit status of an interrupted command."""
 ERASE = "\r\x1b[J"
-"""From the start of the cursor's line to the end of the screen: the echo of Ctrl-C, and a live display (see `execution.progress`)."""
+"""Erases from the start of the cursor's line to the end of the screen.
+
+There are the echo of Ctrl-C and a live display (see `execution.progress`).
+"""
 _MARK = "..."
 
 
 def printable(text: str, encoding: str | None = None) -> str:
-    r"""Text with what cannot be shown, or would steer a terminal, written as an escape.
+    r"""Text in which all that cannot be shown, or would steer a terminal, is escaped.
 
     Args:
+        text: of whatever kind.
         encoding: of the stream, for characters that it lacks; all of Unicode where None.
 
     >>> printable("a\x1b[31mb\n"), printable("radius 1 \u00b5m", "ascii")
@@ -42,19 +48,25 @@ def printable(text: str, encoding: str | None = None) -> str:
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
-    """Writes one line at once, to stderr where no stream is given. All that quotes the user goes through here."""
+    """Writes one line at once, to stderr where no stream is given.
+
+    All that quotes the user goes through here.
+    """
     stream = stream or sys.stderr
     print(printable(text, getattr(stream, "encoding", None)), file=stream, flush=True)
 
 
 def reflowed(text: str, stream: TextIO) -> list[str]:
-    """A sentence as lines that end between words, where the stream is a terminal; else as it is, for whoever searches it."""
+    """A sentence broken into lines between words, if the stream is a terminal.
+
+    Elsewhere it stays one line, which can be searched.
+    """
     columns, _ = dimensions(stream) or (None, None)
     return textwrap.wrap(text, max(20, columns - 1), subsequent_indent="  ") if columns else [text]
 
 
 def dimensions(stream: TextIO) -> tuple[int, int] | None:
-    """Columns and lines of the terminal that a stream writes to, as they are now; None for anything else."""
+    """The columns and lines of a stream's terminal, as they are now; None for anything else."""
     try:
         if not stream.isatty():
             return None
@@ -70,7 +82,9 @@ def movable(stream: TextIO) -> bool:
 
 
 def shortened(text: str, columns: int) -> str:
-    """Printable text of at most so many columns: its middle is left out, since labels differ at both ends.
+    """Printable text cut to so many columns.
+
+    Its middle is left out, since labels differ at both ends.
 
     >>> shortened("optimiser=sgd seed=0", 12), shortened("seed=0", 12)
     ('optim...ed=0', 'seed=0')
@@ -89,18 +103,20 @@ def shortened(text: str, columns: int) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors quote the command line such that it steers no terminal."""
+    """A parser whose errors quote the command line so that it steers no terminal."""
 
     def error(self, message: str) -> NoReturn:
+        """Says what is wrong, and exits."""
         super().error(printable(message, sys.stderr.encoding))
 
 
 def prepare() -> None:
-    """Makes the process a well-behaved command. To be called first of all, from the file that is run.
+    """Makes the process a well-behaved command; called first of all, in the file that is run.
 
-    A stream that the shell has closed leads nowhere: its number is taken, so that no file of ours gets it. Output never
-    fails for its encoding, nor because its reader has gone away. Ctrl-C ends the process at once, with one line (see
-    `_leave`); what a shell runs in the background keeps ignoring it.
+    A stream that the shell has closed leads nowhere: its number is taken, so that no file of ours
+    gets it. Output never fails for its encoding, nor because its reader has gone away. Ctrl-C ends
+    the process at once, with one line (see `_leave`); what a shell runs in the background keeps
+    ignoring it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -112,7 +128,7 @@ def prepare() -> None:
 
 
 def command(main: Callable[[], int]) -> int:
-    """Runs the main function of a command that was prepared, to its end; returns the exit status."""
+    """Runs the main function of a prepared command to its end; returns the exit status."""
     try:
         return main()
     finally:
@@ -120,14 +136,20 @@ def command(main: Callable[[], int]) -> int:
 
 
 def interrupted() -> int:
-    """Says that a main function was interrupted that runs in another program; returns the exit status."""
+    """Says that the command was interrupted, if it runs inside another program.
+
+    Returns the exit status.
+    """
     say(INTERRUPTED)
     return STATUS
 
 
 @contextmanager
 def on_leaving(act: Callable[[], object]) -> Iterator[None]:
-    """What is to be done where Ctrl-C ends the process; it must not wait for other threads to go on."""
+    """Calls `act` if Ctrl-C ends the process while the context lasts.
+
+    The act must not wait for other threads to go on.
+    """
     _LAST_ACTS.append(act)
     try:
         yield
@@ -141,10 +163,10 @@ _LAST_ACTS: list[Callable[[], object]] = []
 def _leave(number: int, frame: FrameType | None) -> None:
     """Ends the process where it stands.
 
-    Nothing is lost: what is in the store is whole at any time, and a cluster that was started here ends with this
-    process. An exception would have to make its way through the code of others, where it is caught at times, or comes
-    out as another: through imports, Ray's calls, Tune's loop. The line is written past Python's streams, which may
-    themselves have been interrupted.
+    Nothing is lost: what is in the store is whole at any time, and a cluster that was started here
+    ends with this process. An exception would have to make its way through the code of others
+    (imports, Ray's calls, Tune's loop), where it is caught at times, or comes out as another. The
+    line is written past Python's streams, which may themselves have been interrupted.
     """
     _ignore()
     for act in _LAST_ACTS:
@@ -164,9 +186,13 @@ def _can_move() -> bool:
 
 
 class _Lasting(io.FileIO):
-    """A file that is written to for as long as somebody reads: a run of hours does not end with the `head` behind it."""
+    """A file that takes text even when nobody reads it any more.
+
+    So a run of hours does not end with the `head` behind it.
+    """
 
     def write(self, data: ReadableBuffer, /) -> int:
+        """Writes the data, or drops it where the reader has gone away."""
         try:
             return super().write(data)
         except OSError as error:
@@ -177,7 +203,7 @@ class _Lasting(io.FileIO):
 
 
 def _lasting(stream: TextIO) -> TextIO:
-    """The stream anew, such that writing to it does not fail for its encoding or for want of a reader."""
+    """The stream opened anew, so that writing to it never fails."""
     raw = _Lasting(stream.fileno(), "w", closefd=False)
     stream.flush()
     return io.TextIOWrapper(
@@ -189,7 +215,10 @@ def _lasting(stream: TextIO) -> TextIO:
 
 
 def _lead_nowhere(number: int) -> None:
-    """Makes an open or closed file number one of the null device, for this process and for what it starts."""
+    """Points a file number, open or closed, to the null device.
+
+    This holds for the process and for what it starts.
+    """
     null = os.open(os.devnull, os.O_RDWR)
     if null != number:
         os.dup2(null, number)

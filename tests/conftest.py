@@ -1,4 +1,7 @@
-"""What all tests share: one thread, none of the machine's own settings, a small network, and one Ray cluster."""
+"""What all tests share.
+
+They have one thread, none of the machine's own settings, a small network, and one Ray cluster.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def no_settings_of_the_machine(tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory of the test, which is its own and empty; modules in it can be imported."""
+    """The working directory of the test: its own, empty, and modules in it can be imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -63,7 +66,10 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures have nothing on them, but where a test is marked `draws`: drawing takes most of a small sweep's time."""
+    """Figures are left blank, except where a test is marked `draws`.
+
+    Drawing takes most of a small sweep's time.
+    """
 
     def save(figure: object, form: str) -> bytes:
         content = io.BytesIO()
@@ -76,7 +82,10 @@ def blank_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def eight_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches are padded to a multiple of 8, as on some processors: how many rows an attack takes is then the same on all."""
+    """Batches are padded to a multiple of 8, as on some processors.
+
+    So an attack takes the same number of rows on all.
+    """
     monkeypatch.setattr(batching, "grain", lambda threads: 8)
 
 

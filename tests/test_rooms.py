@@ -51,7 +51,10 @@ FORBIDDEN = {
 RESERVED = {"ray.tune": "engine.execution.ray_tune", "optuna": "engine.search"}
 """What is imported in one place alone."""
 READS = ("analysis.table", "analysis.report", "analysis.recipe_log")
-"""The modules of analysis that read and write what is stored; the others compute on tables alone."""
+"""The modules of analysis that read and write what is stored.
+
+The others compute on tables alone.
+"""
 SHARED = (
     "engine.store.records",
     "tasks.parts.columns",
@@ -71,7 +74,10 @@ MEMBERS = {
     "tasks.parts.models.networks": ("build",),
     "analysis.figures": ("Options", "compute", "draw"),
 }
-"""Folders that are searched for members, and what a member has. Helpers live in `common/`, or another folder."""
+"""Folders that are searched for members, and what a member has.
+
+Helpers live in `common/`, or another folder.
+"""
 
 
 def sources() -> dict[str, Path]:
@@ -95,8 +101,10 @@ def below(name: str, package: str) -> bool:
 def room(module: str) -> int:
     """The place of a module's room in the list; those that only hold rooms come first.
 
-    >>> ROOMS[room("tasks.parts.attacks.common.checks")], ROOMS[room("tasks.parts.losses")], room("engine")
-    ('tasks.parts.attacks.common', 'tasks.parts', -1)
+    >>> ROOMS[room("tasks.parts.attacks.common.checks")], ROOMS[room("tasks.parts.losses")]
+    ('tasks.parts.attacks.common', 'tasks.parts')
+    >>> room("engine")
+    -1
     """
     fitting = [name for name in ROOMS if below(module, name)]
     return ROOMS.index(max(fitting, key=len)) if fitting else -1
@@ -105,7 +113,8 @@ def room(module: str) -> int:
 def imported(module: str, source: str) -> Iterator[tuple[int, str, str | None]]:
     """Every import of a source: its line, the module, and for `from module import name` each name.
 
-    >>> list(imported("engine.execution.trial", "def f():\\n    from ray import tune\\n    import_module('analysis')"))
+    >>> source = "def f():\\n    from ray import tune\\n    import_module('analysis')"
+    >>> list(imported("engine.execution.trial", source))
     [(2, 'ray', 'tune'), (3, 'analysis', None)]
     """
     for node in ast.walk(ast.parse(source)):
@@ -121,11 +130,15 @@ def imported(module: str, source: str) -> Iterator[tuple[int, str, str | None]]:
 
 
 def violations(module: str, source: str, modules: set[str]) -> list[str]:
-    """What a module imports that it may not, one line each; `modules` are all those of the project."""
+    """What a module imports and may not, one line each.
+
+    `modules` are all those of the project.
+    """
     found = []
     for line, origin, name in imported(module, source):
         full = f"{origin}.{name}" if name else origin
-        target = full if full in modules else origin  # a module of a package, or something of a module
+        # A module of a package, or something of a module
+        target = full if full in modules else origin
         place = f"{module}:{line}"
         for package in FORBIDDEN[module.partition(".")[0]]:
             if below(full, package):
@@ -133,7 +146,8 @@ def violations(module: str, source: str, modules: set[str]) -> list[str]:
         for package, only in RESERVED.items():
             if below(full, package) and not below(module, only):
                 found.append(f"{place}: only {only} may import {package}")
-        if target in modules and room(target) > room(module) and not below(target, module):  # a package passes on
+        # A package passes on
+        if target in modules and room(target) > room(module) and not below(target, module):
             found.append(f"{place}: {target} is in a room below its own")
         elsewhere = target in modules and target not in SHARED and not below(target, "analysis")
         if elsewhere and below(module, "analysis") and module not in READS:
@@ -181,7 +195,7 @@ def test_a_folder_that_is_searched_holds_members_alone(folder: str) -> None:
 
 
 def test_sweep_defines_no_class() -> None:
-    """It runs as `__main__`: a class defined there is another class wherever it is imported or unpickled."""
+    """It runs as `__main__`, so a class defined there is another class where it is imported."""
     tree = ast.parse((PROJECT / "engine" / "sweep.py").read_text())
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
 

@@ -1,7 +1,7 @@
-"""Artifacts, made once and then reused: whole things, and rows by example.
+"""Makes artifacts, once: whole things, and rows by example.
 
-A whole thing, such as a classifier, is one remote task. Rows by example are scattered like those of a
-trial, and there come to be more of them when a later trial wants other examples as well.
+A whole thing, such as a classifier, is one remote task. Rows by example are made in chunks, like
+those of a trial. A later trial that wants other examples adds to the rows that are there.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
-from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import JsonValue
 
-from engine.execution.context import Job, Log, Report, complete, versions
+from engine.execution.context import Job, Log, complete, versions
+from engine.execution.events import Event, Making, Report, StepEnded
 from engine.execution.workers import Handle, Made, make_rows, make_whole
 from engine.plan.plan import Artifact, exists
 from engine.store.arrays import Shared, shared_rows, shared_whole, write_whole
 from engine.store.naming import content_hash, unfit_name
+from engine.store.records import Epoch, Record
 from engine.store.store import Store
 from tasks.parts.artifacts.common.kind import Attachment, Product
 from tasks.parts.data.cache import locked
@@ -30,12 +32,37 @@ LOOK_AGAIN = 0.2
 """Seconds between two looks at artifacts that are made at the same time."""
 
 
+class ArtifactRecord(Record):
+    """The record that an artifact has in `artifact.json`.
+
+    Attributes:
+        facts: about a whole artifact.
+        attachments: the notes that its maker left, by name.
+        history: its steps (epochs).
+        bytes: the size of the file of its arrays.
+    """
+
+    facts: Mapping[str, JsonValue] = {}
+    attachments: Mapping[str, Mapping[str, JsonValue]] = {}
+    history: tuple[Epoch, ...] = ()
+    bytes: int = 0
+
+
+def record_of(artifact: Artifact, store: Store) -> ArtifactRecord:
+    """The record of an artifact; an empty one where there is none."""
+    return ArtifactRecord.read(store.record(f"{artifact.folder}/artifact.json") or {})
+
+
 def make_all(artifacts: Mapping[str, Artifact], job: Job, logs: Mapping[str, Log], report: Report) -> None:
-    """Makes what is missing, each thing after what it is made of: whole things at the same time, as slots allow.
+    """Makes the artifacts that are missing, each after those that it needs.
+
+    Whole things are made at the same time, as slots allow.
 
     Args:
         artifacts: by key, in an order in which they can be made.
-        logs: of the steps of whole artifacts, by key.
+        job: what the trials of the run share.
+        logs: by key, where the steps of a whole artifact go.
+        report: takes the events.
     """
     absent = {key: a for key, a in artifacts.items() if not a.kind.per_example and not exists(a, job.store)}
     alone = {key for key, a in absent.items() if any(need.kind.per_example for need in a.chain())}
@@ -53,8 +80,8 @@ def make_all(artifacts: Mapping[str, Artifact], job: Job, logs: Mapping[str, Log
             _whole(artifact, job, logs[key], report)
 
 
-def handed(needs: Mapping[str, Artifact], job: Job) -> list[Any]:
-    """What a worker is given of artifacts that are there: their names, their handles, and the arrays of each.
+def handed(needs: Mapping[str, Artifact], job: Job) -> list[object]:
+    """The arguments that give artifacts to a worker: names, handles, and the arrays of each.
 
     Raises:
         Damaged: one of their files cannot be read.
@@ -67,20 +94,23 @@ def handed(needs: Mapping[str, Artifact], job: Job) -> list[Any]:
 
 
 def shared(artifact: Artifact, store: Store) -> Shared:
-    """The arrays of an artifact that is there, as they travel to the workers.
+    """The arrays of an artifact, in the form in which they travel to the workers.
 
     Raises:
         Damaged: one of its files cannot be read.
     """
     if artifact.kind.per_example:
         return shared_rows(store, artifact.folder, artifact.ids)
-    about = store.read_json(f"{artifact.folder}/artifact.json")
-    return shared_whole(store, artifact.folder, about["facts"], about["bytes"])
+    about = record_of(artifact, store)
+    return shared_whole(store, artifact.folder, about.facts, about.bytes)
 
 
 def _at_once(absent: Sequence[Artifact], job: Job, logs: Mapping[str, Log], report: Report) -> None:
-    """Makes whole things side by side; what they say is passed on by this thread, in which alone a trial may report."""
-    said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    """Makes whole things side by side.
+
+    This thread passes on their events, since a trial may report in no other.
+    """
+    said: queue.SimpleQueue[Event] = queue.SimpleQueue()
     with ThreadPoolExecutor(min(len(absent), job.executor.slots)) as pool:
         running: set[Future[None]] = {
             pool.submit(_whole, artifact, job, logs[artifact.key], said.put) for artifact in absent
@@ -96,33 +126,34 @@ def _at_once(absent: Sequence[Artifact], job: Job, logs: Mapping[str, Log], repo
 
 
 def _whole(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
-    """Makes it, or reads its history; where several trials want it at once, one makes it and the others wait."""
+    """Makes an artifact, or reports the history of one that is there.
+
+    Where several trials want it at once, one makes it and the others wait.
+    """
     with _alone(artifact, job.store):
         if not exists(artifact, job.store):
             _make(artifact, job, log, report)
             return
-        history = job.store.read_json(f"{artifact.folder}/artifact.json")["history"]
-        how = {"phase": f"{artifact.kind.doing} before", "of": len(history), "artifact": artifact.key, "before": True}
-        for done, step in enumerate(history, 1):
-            log(step)
-            report({**how, "done": done, **step})
+        history, phase = record_of(artifact, job.store).history, f"{artifact.kind.doing} before"
+        for done, numbers in enumerate(history, 1):
+            log(numbers)
+            report(StepEnded(phase, done, len(history), artifact.key, numbers, before=True))
 
 
 def _make(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     started, kind, folder = time.time(), artifact.kind, artifact.folder
-    history: list[dict[str, Any]] = []
-    how = {"phase": kind.doing, "artifact": artifact.key, "before": False}
-    report({**how, "done": 0, "of": max(artifact.cost.values(), default=0)})
+    history: list[Epoch] = []
+    report(Making(kind.doing, 0, max(artifact.cost.values(), default=0)))
     handle = Handle(kind, artifact.request, artifact.key)
     made = Made()
     needs = handed(artifact.needs, job)
     with closing(job.executor.stream(make_whole, handle, job.context, (job.store, folder), *needs)) as messages:
         for made in messages:  # a scheduler may stop it
             for step in made.steps:
-                numbers = {name: value for name, value in step.items() if name != "of"}
+                numbers: Epoch = {**step.numbers, "epoch": step.done}
                 history.append(numbers)
                 log(numbers)
-                report({**how, "done": step["epoch"], **step})
+                report(StepEnded(kind.doing, step.done, step.total, artifact.key, numbers))
     product = made.product
     assert product is not None
     size = made.bytes if made.bytes is not None else write_whole(job.store, folder, product.arrays)
@@ -140,7 +171,7 @@ def _make(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
     job.store.write_json(f"{folder}/artifact.json", about)
 
 
-def _attach(product: Product, folder: str, store: Store) -> dict[str, Any]:
+def _attach(product: Product, folder: str, store: Store) -> dict[str, dict[str, JsonValue]]:
     """Writes the tiles of a product's attachments; returns their notes by name."""
     for name, attachment in product.attachments.items():
         if (unfit := unfit_name(name)) is not None:
@@ -168,8 +199,12 @@ def _rows(artifact: Artifact, job: Job, report: Report) -> None:
         about = {"kind": kind.name, "request": artifact.request.model_dump(mode="json"), "versions": versions()}
         job.store.write_json(f"{artifact.folder}/artifact.json", about)
         handle = Handle(kind, artifact.request, artifact.key)
-        of = (handle, job.context, *handed(artifact.needs, job))
-        complete(kind.doing, artifact.folder, artifact.ids, job, report, make_rows, *of)
+
+        def rows_are_there(done: int, total: int) -> None:
+            report(Making(kind.doing, done, total))
+
+        given = handed(artifact.needs, job)
+        complete(artifact.folder, artifact.ids, job, rows_are_there, make_rows, handle, job.context, *given)
 
 
 def _alone(artifact: Artifact, store: Store) -> AbstractContextManager[None]:

@@ -1,7 +1,9 @@
-"""Work spread over a Ray cluster, and its twin in this process. Both have the same three verbs and give the same results.
+"""Executors do the work: one over a Ray cluster, one in this process.
 
-Tasks are spread over the nodes. A trial never has more of them under way than two for each slot of the cluster, so scheduler and object
-store hold a bounded amount however many examples there are. What an abandoned iteration has started is cancelled.
+Both have the same three methods and give the same results. Ray's tasks are spread over the nodes. A
+trial never has more than two of them under way for each slot of the cluster, so that scheduler and
+object store hold a bounded amount however many examples there are. An iteration that is abandoned
+cancels what it has started.
 """
 
 from __future__ import annotations
@@ -10,18 +12,28 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+    from ray.remote_function import RemoteFunction
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 LOOK_AGAIN = 10.0
-"""Seconds after which the size of the cluster is asked again: nodes join and leave."""
+"""Seconds after which the size of the cluster is looked up again: nodes join and leave."""
 
 PATIENCE = 5.0
-"""Seconds for a worker to leave a training that is not wanted any more. One that leaves takes the next; one that is ended has to be
-replaced, and a new worker has torch to load."""
+"""Seconds that a worker has to leave a training that is cancelled, before its process is ended.
+
+A worker that leaves takes the next task. One that is ended has to be replaced, and the new one has
+to load torch.
+"""
 
 
 def chunks(ids: Sequence[int], size: int) -> list[list[int]]:
-    """Consecutive chunks of at most `size` ids, as even as can be.
+    """Splits ids into consecutive chunks of at most `size`, of nearly equal length.
 
     >>> chunks([1, 2, 3, 4, 5], 4)
     [[1, 2, 3], [4, 5]]
@@ -34,26 +46,32 @@ def chunks(ids: Sequence[int], size: int) -> list[list[int]]:
 
 
 class LocalExecutor:
-    """Work in this process, one piece after the other: for debugging, tests and machines without Ray."""
+    """Does the work in this process, one piece after the other.
+
+    It serves debugging, tests and machines without Ray.
+    """
 
     slots = 1
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: object) -> object:
+        """The value itself."""
         return value
 
-    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[Any]:
+    def stream(self, function: Callable[..., Iterator[Result]], *arguments: object) -> Generator[Result]:
+        """What the generator yields, as it comes."""
         yield from function(*arguments)
 
     def scatter(
-        self, function: Callable[..., Any], pieces: Iterable[Any], *arguments: Any
-    ) -> Iterator[tuple[Any, Any]]:
+        self, function: Callable[..., Result], pieces: Iterable[Piece], *arguments: object
+    ) -> Iterator[tuple[Piece, Result]]:
+        """`function(piece, *arguments)` for each piece, as pairs of piece and result."""
         for piece in pieces:
             yield piece, function(piece, *arguments)
 
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Work as Ray remote tasks.
+    """Does the work as Ray remote tasks.
 
     Attributes:
         cpus, gpus: what each task gets; a fraction of a GPU lets several tasks share one.
@@ -75,14 +93,14 @@ class RayExecutor:
             slots = min(slots, total.get("GPU", 0) / self.gpus)
         return max(1, int(slots))
 
-    def put(self, value: Any) -> Any:
-        """Shares a value: it travels once to each node, however many tasks there use it."""
+    def put(self, value: object) -> object:
+        """Shares a value; it travels once to each node, however many tasks there use it."""
         import ray
 
         return ray.put(value)
 
-    def stream(self, function: Callable[..., Iterator[Any]], *arguments: Any) -> Generator[Any]:
-        """What one remote generator yields, as it comes."""
+    def stream(self, function: Callable[..., Iterator[Result]], *arguments: object) -> Generator[Result]:
+        """What a remote generator yields, as it comes."""
         import ray
 
         results = self._remote(function, num_returns="streaming").remote(*arguments)
@@ -99,17 +117,18 @@ class RayExecutor:
                     ray.cancel(results, force=True)
 
     def scatter(
-        self, function: Callable[..., Any], pieces: Iterable[Any], *arguments: Any
-    ) -> Iterator[tuple[Any, Any]]:
-        """`function(piece, *arguments)` for each piece; pairs of piece and result, in the order in which they are done.
+        self, function: Callable[..., Result], pieces: Iterable[Piece], *arguments: object
+    ) -> Iterator[tuple[Piece, Result]]:
+        """`function(piece, *arguments)` for each piece, as pairs of piece and result.
 
-        Arguments that came from `put` arrive as their values.
+        They come in the order in which they are done. Arguments that came from `put` arrive as
+        their values.
         """
         import ray
 
         remote = self._remote(function)
         waiting = iter(pieces)
-        running: dict[Any, Any] = {}
+        running: dict[ObjectRef, Piece] = {}
         limit, looked = 2 * self.slots, time.monotonic()
         try:
             while True:
@@ -127,7 +146,7 @@ class RayExecutor:
             for reference in running:
                 ray.cancel(reference, force=True)
 
-    def _remote(self, function: Callable[..., Any], **options: Any) -> Any:
+    def _remote(self, function: Callable[..., object], **options: object) -> RemoteFunction:
         import ray
 
         return ray.remote(function).options(

@@ -1,4 +1,4 @@
-"""Running the trials of a sweep: with Ray Tune over a cluster, or in this process."""
+"""Runs the trials of a sweep, with Ray Tune over a cluster or in this process."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ from engine.sweepfile.load import Spec
 
 @contextmanager
 def executor(spec: Spec, *, local: bool, address: str | None) -> Iterator[LocalExecutor | RayExecutor]:
-    """The executor for this run: the local process, or Ray.
+    """The executor of this run, for as long as it is needed.
 
     Args:
-        address: of a cluster; one is started for this run where None.
+        spec: the sweep.
+        local: without Ray, in this process.
+        address: of a Ray cluster; None starts one for this run.
 
     Raises:
-        SpecError: the sweep asks for GPUs or CPUs that no node has; no cluster answers at the address.
+        SpecError: the sweep asks for GPUs or CPUs that no node has, or no cluster answers at the
+            address.
     """
     if local:
         if spec.sweep.resources.gpus not in ("auto", 0) and not torch.cuda.is_available():
@@ -50,11 +53,15 @@ def run_all(
     progress: Progress,
     at_once: int | None = None,
 ) -> None:
-    """Runs the trials; each leaves its `trial.json`, also when it fails.
+    """Runs the trials of a queue; each leaves its `trial.json`, also when it fails.
 
     Args:
+        spec: the sweep.
+        store: of all results.
+        queue: of the trials.
         by: what `executor` gave.
-        at_once: trials at once; as the sweep says, or by the cluster's size, where None.
+        progress: the display.
+        at_once: how many trials run at once; None: as the sweep says, or by the cluster's size.
 
     Raises:
         SpecError: no trial reports an objective.

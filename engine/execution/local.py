@@ -1,4 +1,4 @@
-"""The trials of a run without Ray, one after the other in this process."""
+"""Runs trials without Ray, one after the other in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ def run_all(job: Job, queue: TrialQueue, stopping: tuple[Scheduler, Curves] | No
     """Runs the trials of the queue.
 
     Args:
+        job: what the trials share.
+        queue: of the trials.
         stopping: what stops trainings early, and the trainings of earlier runs.
+        progress: the display.
     """
     pruner = Pruner(*stopping) if stopping else None
     while (planned := queue.next()) is not None:

@@ -1,4 +1,4 @@
-"""Progress of a run: a live display on a terminal, plain lines elsewhere."""
+"""The display of a run's progress: live on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 from rich import progress
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
@@ -20,47 +20,50 @@ from rich.progress_bar import ProgressBar
 from rich.segment import ControlType, Segment
 from rich.text import Text
 
+from engine.execution.events import Event, Measuring
 from engine.store.records import TrialRecord
 from engine.terminal import ERASE, dimensions, movable, on_leaving, printable, say, shortened
 
 PLAIN_EVERY = 10.0
 """Seconds between plain lines."""
 REFRESH_EVERY = 0.25
-"""Seconds between two looks whether the live display has changed, or the window its size."""
+"""Seconds after which the live display is drawn again, if it or the window's size has changed."""
 WIDEST_BAR = 60
 A_TRIAL = 0.001
-"""What the end of a trial counts, in examples."""
+"""How many examples the end of a trial counts for."""
 
 Line = list[Segment]
 
 
 @dataclass
 class Progress:
-    """Counts trials and examples; a context manager around the run.
+    """Counts and shows trials and examples; a context manager around the run.
 
-    The work is counted in examples. A trial that fails, or is stopped, leaves the examples that it has not measured: they count as
-    dealt with, at its end, so that the time left is by the pace at which trials come to an end, however they do.
+    The work is counted in examples. A trial that fails, or is stopped, leaves examples that are not
+    measured. They count as dealt with at its end, so that the time left follows the pace at which
+    trials end, however they do.
 
-    Args:
-        trials: trials to run.
-        examples: examples that they measure together.
-        stream: where to write; a live display if it is a terminal that can show one.
-        clock: the seconds that have gone by.
+    Attributes:
+        trials: how many trials run.
+        examples: how many examples they measure together.
+        stream: where to write; the display is live if this is a terminal that can show one.
+        clock: returns the seconds that have gone by.
     """
 
     trials: int
     examples: float
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic
-    _running: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
-    _shares: dict[str, float] = field(default_factory=dict)  # the examples of each trial that has begun to measure
+    _running: dict[str, tuple[str, Event]] = field(default_factory=dict)
+    # How many examples each trial has that has begun to measure.
+    _shares: dict[str, float] = field(default_factory=dict)
     _done: int = 0
     _failed: int = 0
     _said: float = 0.0
     _live: _Below | None = None
 
     def __post_init__(self) -> None:
-        # Only the arithmetic: rich's pace is over the last thousand steps, here from the start of the run on.
+        # Only the arithmetic. rich takes the pace of the last thousand steps; here it is the run's.
         self._bars = progress.Progress(disable=True, speed_estimate_period=math.inf, get_time=self.clock)
         self._work = self._bars.add_task("work", total=self._total)
         self._measured = self._bars.add_task("measured", total=None)
@@ -77,28 +80,32 @@ class Progress:
             self._live.stop()
 
     def expect(self, trials: int) -> None:
-        """Takes how many trials there will be in all: a search may choose a point that is known, or goes with nothing."""
+        """Takes how many trials there will be in all.
+
+        They become fewer where a search chooses a point that is known, or one without a trial.
+        """
         self.examples -= (self.trials - trials) * self._average
         self.trials = trials
 
-    def update(self, key: str, label: str, report: dict[str, Any]) -> None:
-        """Takes what a running trial says of itself, as `engine.execution.trial.Report`."""
-        before = self._running.get(key, (label, {}))[1]
-        self._running[key] = (label, report)
-        if report["phase"] == "measuring":
+    def update(self, key: str, label: str, event: Event) -> None:
+        """Takes an event of a running trial."""
+        _, before = self._running.get(key, (label, None))
+        self._running[key] = (label, event)
+        if isinstance(event, Measuring):
             if key not in self._shares:
-                self._shares[key] = report["of"] - report["done"]  # the first report counts what was there already
-            if before.get("phase") == "measuring":
-                self._advance(max(0, report["done"] - before["done"]))
+                # The first event counts what was there already.
+                self._shares[key] = event.total - event.done
+            if isinstance(before, Measuring):
+                self._advance(max(0, event.done - before.done))
         self._show()
 
     def finish(self, key: str, label: str, record: TrialRecord) -> None:
         """Takes the record of a trial that has ended."""
-        _, last = self._running.pop(key, (label, {}))
+        _, last = self._running.pop(key, (label, None))
         share = self._shares.setdefault(key, self._average)
         self._done += 1
-        measuring = last.get("phase") == "measuring"
-        left = last["of"] - last["done"] if measuring else share
+        measuring = isinstance(last, Measuring)
+        left = last.total - last.done if isinstance(last, Measuring) else share
         self._bars.advance(self._work, left + A_TRIAL)
         if measuring and record.status == "done":  # the last reports of a trial may be left out
             self._bars.advance(self._measured, left)
@@ -113,13 +120,16 @@ class Progress:
 
     @property
     def _average(self) -> float:
-        """Examples of a trial that has not begun to measure; its share, where nothing more is known."""
+        """The examples of a trial that has not begun to measure: an equal share."""
         others = self.trials - len(self._shares)
         return max(0.0, self.examples - sum(self._shares.values())) / others if others > 0 else 0.0
 
     @property
     def _total(self) -> float:
-        """Examples, and a little for each trial: where nothing is left to measure, trials are all there is to count."""
+        """All examples, and a little for each trial.
+
+        Where nothing is left to measure, trials are all there is to count.
+        """
         others = max(0, self.trials - len(self._shares))
         return sum(self._shares.values()) + others * self._average + self.trials * A_TRIAL
 
@@ -157,7 +167,7 @@ class Progress:
         return "time left: known with the first results" if left is None else f"{_clock(left)} left"
 
     def _lines(self, columns: int, lines: int) -> list[ConsoleRenderable]:
-        """The live display: how far it is, and a line for each running trial, as many as there is room for."""
+        """The live display: how far the run is, and as many running trials as fit."""
         work = self._bars.tasks[self._work]
         beside = f" {work.percentage:3.0f}%  {self._time_left()}"
         bar = ProgressBar(
@@ -168,8 +178,8 @@ class Progress:
         room = max(0, lines - len(shown))
         if len(running) > room:
             room = max(0, room - 1)
-        for label, report in running[:room]:
-            state = f"  {report['phase']} {report.get('done', 0)}/{report.get('of', '?')}  "
+        for label, event in running[:room]:
+            state = f"  {event.phase} {event.done}/{event.total}  "
             state = f"{state:<22}"
             label = printable(label, self.stream.encoding)
             shown.append(Text(state + shortened(label, columns - len(state))))
@@ -193,12 +203,14 @@ class _Row:
 class _Below(RenderHook):
     """Lines that stay below all else that is printed, and change.
 
-    Unlike under `rich.live` the cursor rests at their start, in an empty column: all from there on is theirs, so they can be
-    erased whatever has become of them, where a window that was made narrower has wrapped them or the keyboard's echo
-    stands among them. It is never hidden: however the process ends, there is a cursor.
+    Unlike under `rich.live` the cursor rests at their start, in an empty column. All from there on
+    is theirs, so they can be erased whatever has become of them: a narrower window may have wrapped
+    them, or the keyboard's echo may stand among them. The cursor is never hidden, so it is there
+    however the process ends.
 
     Args:
-        lines: the lines, for so many columns and at most so many lines.
+        stream: the terminal.
+        lines: returns the lines, for a number of columns and at most a number of lines.
     """
 
     def __init__(self, stream: TextIO, lines: Callable[[int, int], Sequence[ConsoleRenderable]]) -> None:
@@ -209,7 +221,7 @@ class _Below(RenderHook):
         self._writing = threading.RLock()
         self._open = ExitStack()
         self._thread = threading.Thread(target=self._refresh, daemon=True)
-        self._replaced: dict[str, Any] = {}
+        self._replaced: dict[str, TextIO] = {}
 
     def start(self) -> None:
         self._console.push_render_hook(self)
@@ -218,7 +230,8 @@ class _Below(RenderHook):
             if dimensions(stream) is not None:
                 self._replaced[name] = stream
                 setattr(sys, name, cast(io.TextIOBase, FileProxy(self._console, stream)))
-        self._open.enter_context(on_leaving(self._writing.acquire))  # and so nothing is written any more
+        # When Ctrl-C ends the process, nothing is written any more.
+        self._open.enter_context(on_leaving(self._writing.acquire))
         self._thread.start()
 
     def stop(self) -> None:
@@ -233,7 +246,10 @@ class _Below(RenderHook):
         self._stream.flush()
 
     def say(self, text: str) -> None:
-        """Prints a line above; one that is too long is wrapped by the terminal, so that it can be copied whole."""
+        """Prints a line above.
+
+        A long one is wrapped by the terminal, so that it can be copied whole.
+        """
         with self._writing:
             self._console.print(Text(printable(text, self._stream.encoding)), soft_wrap=True)
 
@@ -248,15 +264,16 @@ class _Below(RenderHook):
                     self._console.print(Control())
 
     def _rendered(self) -> list[Line]:
-        """The lines as they are to be now; each a column narrower than the window, and one line less than it is high."""
-        columns, lines = self._console.size = dimensions(self._stream) or (80, 24)  # not those of stdin, or of COLUMNS
+        """The lines as they are now; a column and a line of the window stay free."""
+        # The console itself would take the size of stdin, or that in COLUMNS.
+        columns, lines = self._console.size = dimensions(self._stream) or (80, 24)
         options = self._console.options.update(width=max(1, columns - 1), height=None, no_wrap=True, overflow="crop")
         found = [self._console.render_lines(one, options, pad=False)[0] for one in self._lines(columns - 1, lines - 1)]
         return [Segment.adjust_line_length(line, options.max_width, pad=False) for line in found]
 
 
 class _Resting:
-    """Lines, and the cursor back at the start of the first."""
+    """Renders lines, and takes the cursor back to the start of the first."""
 
     def __init__(self, lines: list[Line]) -> None:
         self._lines = lines
@@ -272,14 +289,14 @@ class _Resting:
 
 
 def _erased() -> Control:
-    """All from the cursor on, erased; `Control` itself erases lines only."""
+    """Erases all from the cursor on; `Control` itself can only erase lines."""
     control = Control()
     control.segment = Segment(ERASE, None, [(ControlType.CARRIAGE_RETURN,)])
     return control
 
 
 def _outcome(record: TrialRecord, columns: int | None) -> str:
-    """What became of a trial that did not fail: the first few scalars, fewer where else the line would be wrapped."""
+    """What became of a trial that did not fail: as many scalars as fit in the line."""
     if record.status == "stopped":
         return f"stopped after epoch {len(record.epochs)}"
     told = [f"{summary_line(record.summary, most)} ({record.seconds or 0:.1f} s)" for most in (4, 3, 2, 1)]
@@ -287,7 +304,7 @@ def _outcome(record: TrialRecord, columns: int | None) -> str:
 
 
 def summary_line(summary: Mapping[str, float | None], most: int = 4) -> str:
-    """The first few scalars of a trial."""
+    """The first few scalars of a trial, in one line."""
     known = [f"{name} {value:.4g}" for name, value in summary.items() if value is not None]
     return ", ".join(known[:most])
 

@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster: the one at an address, or one that is started on this machine."""
+"""Connects to a Ray cluster: the one at an address, or one that is started here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from typing import Any
+from functools import partial
 
 from engine.execution.executors import RayExecutor
 from engine.sweepfile.load import Spec
@@ -18,7 +18,10 @@ CONNECT_SECONDS = 5
 
 
 def connect(address: str | None) -> None:
-    """Joins the cluster at the address (or in RAY_ADDRESS), or starts one on this machine.
+    """Joins a Ray cluster, or starts one on this machine.
+
+    Args:
+        address: of the cluster; None: that in RAY_ADDRESS, else one is started.
 
     Raises:
         SpecError: no cluster answers at the address.
@@ -26,25 +29,28 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C reaches us, and so ends the run at once
+    # So Ctrl-C reaches us, and ends the run at once.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     import ray
 
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    init = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
     if address is None and "RAY_ADDRESS" not in os.environ:
         _say_at_a_terminal("starting Ray ...")
-        ray.init(address="local", include_dashboard=False, **options)
+        init(address="local", include_dashboard=False)
         return
     address = address or os.environ["RAY_ADDRESS"]
     _ping(address)
     _say_at_a_terminal(f"joining the Ray cluster at {address} ...")
     try:
-        ray.init(address=address, **options)
+        init(address=address)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _no_cluster(address, str(error).strip().splitlines()[0]) from None
 
 
 def ray_executor(spec: Spec) -> RayExecutor:
-    """The executor for the cluster that this process has joined, with the GPUs that each task gets.
+    """The executor for the cluster that this process has joined.
+
+    It knows how many CPUs and GPUs each task gets.
 
     Raises:
         SpecError: the sweep asks for GPUs or CPUs that no node has.
@@ -64,19 +70,19 @@ def ray_executor(spec: Spec) -> RayExecutor:
 
 
 def no_gpu(spec: Spec, have: str) -> SpecError:
-    """The error that a sweep asks for GPUs that are not there."""
+    """The error of a sweep that asks for GPUs that are not there."""
     message = f"{spec.sweep.resources.gpus:g} a task are asked for, {have}; use 0, or auto for what there is"
     return spec.source.error("resources.gpus", message)
 
 
 def _say_at_a_terminal(text: str) -> None:
-    """Says what takes some seconds at a terminal alone; elsewhere an error stays one line."""
+    """Says what takes some seconds, at a terminal only: elsewhere an error stays one line."""
     if dimensions(sys.stderr) is not None:
         say(text)
 
 
 def _ping(address: str) -> None:
-    """Tries a `host:port` address before Ray, which takes a minute and many lines to give up."""
+    """Tries a `host:port` address, since Ray takes a minute and many lines to give up."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdecimal():
         return  # auto, or a name that only Ray knows

@@ -1,27 +1,32 @@
-"""The trials of a run with Ray Tune, over a cluster.
+"""Runs trials with Ray Tune, over a cluster.
 
-A trial that Tune runs is a coordinator. It holds no CPU (`cpu: 0` and a sliver of the head node), so it takes no slot from the work
-it starts as remote tasks, losing a worker node loses no trial, and only `max_concurrent_trials` bounds how many there are. Resuming
-is ours, by what is in the store; Tune's own state goes to a folder that is thrown away.
+A trial that Tune runs is a coordinator. It holds no CPU (`cpu: 0` and a sliver of the head node).
+So it takes no slot from the work that it starts as remote tasks, losing a worker node loses no
+trial, and only `max_concurrent_trials` bounds how many there are. Resuming is ours, by what is in
+the store; Tune's own state goes to a folder that is thrown away.
 
-Tune pickles all that it is given: the trainable for the workers, and the rest into its own state, before the first trial and
-again and again. What belongs to this process (the display with its terminal, the study with its database) cannot be pickled,
-and is never to be looked for in a copy. So the classes below stand at the top of a module, where pickle finds them by name,
-and reach this process through `Driver`, which leaves everything behind when it is pickled.
+Tune pickles all that it is given: the trainable for the workers, and the rest into its own state,
+before the first trial and again and again. What belongs to this process (the display with its
+terminal, the study with its database) cannot be pickled, and a copy of it would be of no use. So
+the classes below stand at the top of a module, where pickle finds them by name. They reach this
+process through `Driver`, which leaves everything behind when it is pickled.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from shutil import rmtree
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.actor import ActorMethod
 
-from engine.execution.context import Job, Report, judged
+from engine.execution.context import Job, judged
+from engine.execution.events import Event, Report
 from engine.execution.progress import Progress
 from engine.execution.trial import run
 from engine.execution.trial_queue import TrialQueue
@@ -33,13 +38,36 @@ from engine.terminal import on_leaving
 
 REPORT_EVERY = 0.5
 """Seconds between two progress reports of a trial."""
+
+
+class TuneTrial(Protocol):
+    """The part of a Tune trial that is used here."""
+
+    @property
+    def config(self) -> Mapping[str, Planned]:
+        """The trial, as `planned`."""
+
+
+class RemotePruner(Protocol):
+    """The part of a `Pruner` in a Ray actor that is used here."""
+
+    @property
+    def stops(self) -> ActorMethod:
+        """Its method `stops`, to be called remotely."""
+
+
 ON_THE_HEAD = {"node:__internal_head__": 0.001}
 
 
 class Driver:
-    """What of this process Tune's search algorithm, callback and stopper work on; they share one. A copy made by pickle is empty.
+    """Holds what belongs to this process: the queue and the display.
+
+    The search algorithm, callback and stopper that Tune is given share one. A copy made by pickle
+    is empty.
 
     Attributes:
+        queue: of the trials.
+        progress: the display.
         started: the trials that Tune has, by its own names for them.
     """
 
@@ -55,18 +83,19 @@ class Driver:
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         return object, ()
 
-    def __deepcopy__(self, memo: Any) -> Driver:
+    def __deepcopy__(self, memo: object) -> Driver:
         return self  # it stays in this process
 
 
 class QueueSearcher(tune.search.Searcher):
-    """Gives Tune the trials of the queue, and the queue what became of those whose process died."""
+    """A search algorithm of Tune's that suggests the trials of the queue."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()
         self._driver = driver
 
     def suggest(self, trial_id: str) -> Any:
+        """The next trial as Tune's configuration, or Tune's word that there is no other."""
         queue = self._driver.queue
         planned = queue.next()
         self._driver.progress.expect(queue.started + queue.remaining)
@@ -75,48 +104,54 @@ class QueueSearcher(tune.search.Searcher):
         self._driver.started[trial_id] = planned
         return {"planned": planned}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: object = None, error: bool = False) -> None:
+        """Records the failure of a trial whose process died."""
         if error:
             self._driver.finish(self._driver.started[trial_id], TrialRecord(status="failed", error="its process died"))
 
     def save(self, checkpoint_path: str) -> None:
-        pass  # resuming is ours
+        """Saves nothing: resuming is ours."""
 
     def restore(self, checkpoint_path: str) -> None:
-        pass
+        """Restores nothing."""
 
 
 class ReportCallback(tune.Callback):
-    """Passes on what the trials say."""
+    """A callback of Tune's that passes on the trials' events and records."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: Sequence[object], trial: TuneTrial, result: Mapping[str, object], **_: object
+    ) -> None:
+        """Takes what a trial has reported: an event or, at its end, its record."""
         planned = trial.config["planned"]
-        if "record" in result:
-            self._driver.finish(planned, TrialRecord.read(result["record"]))
+        if isinstance(event := result.get("progress"), Event):
+            self._driver.progress.update(planned.key, planned.trial.label, event)
         else:
-            self._driver.progress.update(planned.key, planned.trial.label, result["progress"])
+            self._driver.finish(planned, TrialRecord.read(result["record"]))
 
 
 class RefusalStopper(tune.Stopper):
-    """Ends a run that makes no sense."""
+    """A stopper of Tune's that ends a run whose queue has refused it."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def __call__(self, trial_id: str, result: object) -> bool:
+        """Whether a single trial stops: never, since early stopping is ours."""
         return False
 
     def stop_all(self) -> bool:
+        """Whether the whole run stops."""
         return self._driver.queue.refused is not None
 
 
-def coordinator(config: dict[str, Any], job: Job, pruner: Any) -> None:
-    """What Tune runs of a trial, in a process of its own."""
+def coordinator(config: Mapping[str, Planned], job: Job, pruner: RemotePruner | None) -> None:
+    """A trial as Tune runs it, in a process of its own."""
     # Nested, since Tune gives names such as `done` at the top a meaning of its own.
-    report = _throttled(lambda progress: tune.report({"progress": progress}))
+    report = _throttled(lambda event: tune.report({"progress": event}))
     if pruner is not None:
         report = judged(config["planned"], report, lambda *epoch: ray.get(pruner.stops.remote(*epoch)))
     tune.report({"record": run(config["planned"], job, report).to_json()})
@@ -130,10 +165,14 @@ def run_all(
     at_once: int,
     retries: int,
 ) -> None:
-    """Runs the trials of the queue, so many at once.
+    """Runs the trials of the queue.
 
     Args:
+        job: what the trials share.
+        queue: of the trials.
         stopping: what stops trainings early, and the trainings of earlier runs.
+        progress: the display.
+        at_once: how many trials run at once.
         retries: how often a trial is started again whose process died.
     """
     pruner = None
@@ -159,18 +198,19 @@ def run_all(
 
 
 def handles(driver: Driver) -> tuple[QueueSearcher, ReportCallback, RefusalStopper]:
-    """What Tune is given that works on this process."""
+    """The search algorithm, callback and stopper that Tune is given."""
     return QueueSearcher(driver), ReportCallback(driver), RefusalStopper(driver)
 
 
 def _throttled(report: Report) -> Report:
-    """Passes on a first report, a changed phase, and else one every so often."""
-    last: dict[str, Any] = {"at": 0.0, "phase": None}
+    """A report that takes the first event of each phase, and then one every so often."""
+    last, phase = 0.0, ""
 
-    def throttled(said: dict[str, Any]) -> None:
+    def throttled(event: Event) -> None:
+        nonlocal last, phase
         now = time.monotonic()
-        if now - last["at"] > REPORT_EVERY or said["phase"] != last["phase"]:
-            last.update(at=now, phase=said["phase"])
-            report(said)
+        if now - last > REPORT_EVERY or event.phase != phase:
+            last, phase = now, event.phase
+            report(event)
 
     return throttled

@@ -1,4 +1,4 @@
-"""A run of a TensorBoard log, in our own tags.
+"""Writes runs of a TensorBoard log, in our own tags.
 
 | where | what |
 |---|---|
@@ -7,7 +7,8 @@
 | Images | figures of the report |
 | Text | the report's table, what each figure shows |
 
-What is no series in time is no scalar here: TensorBoard smooths them all. Curves against a radius are among the figures.
+Only series in time are scalars here, since TensorBoard smooths them all. Curves against a radius
+are among the figures.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,7 +33,7 @@ FOLDER = "tensorboard"
 RUNNING = f"{FOLDER}/running"
 """Where trials have their logs while a sweep runs."""
 LIVE = 16
-"""How many of these are kept: TensorBoard selects no run where there are more than 40."""
+"""How many of these are kept: TensorBoard shows no run where there are more than 40."""
 _STARTED = re.compile(r"events\.out\.tfevents\.(\d+)\.")
 
 
@@ -44,13 +44,13 @@ class Board:
         self._writer = SummaryWriter(str(folder))
 
     def epoch(self, report: Mapping[str, float], prefix: str = "training") -> None:
-        """One epoch of a training, as `tasks.parts.training.training.Epoch`."""
+        """Writes one epoch of a training, as `tasks.parts.training.training.Epoch`."""
         for name, value in report.items():
             if name != "epoch":
                 self._writer.add_scalar(f"{prefix}/{name}", value, int(report["epoch"]))
 
-    def hyperparameters(self, point: Mapping[str, Any], scalars: Mapping[str, float]) -> None:
-        """A line of the HParams table."""
+    def hyperparameters(self, point: Mapping[str, object], scalars: Mapping[str, float]) -> None:
+        """Writes a line of the HParams table."""
         values = {name: v if isinstance(v, (bool, int, float, str)) else str(v) for name, v in point.items()}
         for summary in hparams(values, {f"summary/{name}": value for name, value in scalars.items()}):
             self._writer._get_file_writer().add_summary(summary)
@@ -58,19 +58,25 @@ class Board:
             self._writer.add_scalar(f"summary/{name}", value, 0)
 
     def image(self, tag: str, png: bytes) -> None:
+        """Writes an image, given as a PNG file's content."""
         with Image.open(io.BytesIO(png)) as picture:
             self._writer.add_image(tag, np.asarray(picture.convert("RGB")), 0, dataformats="HWC")
 
     def text(self, tag: str, markdown: str) -> None:
+        """Writes a text."""
         self._writer.add_text(tag, markdown, 0)
 
     def close(self) -> None:
+        """Writes what is left, and closes the file."""
         self._writer.close()
 
 
 @contextmanager
 def run(store: Store, place: str) -> Iterator[Board]:
-    """One run of the log, begun anew; written elsewhere first where the store is no local folder."""
+    """One run of the log, begun anew.
+
+    Where the store is no local folder, it is written to a temporary one and copied at the end.
+    """
     clear_events(place, store)
     if store.folder is not None:
         board = Board(store.folder / place)
@@ -104,7 +110,10 @@ def live(store: Store, page: str, name: str) -> Iterator[Board]:
 
 
 def _forget_oldest(store: Store, running: str) -> None:
-    """Leaves one place less than `LIVE` among the logs of single trials; other trials may be doing the same."""
+    """Removes the oldest logs of single trials, so that one more makes `LIVE` of them.
+
+    Other trials may be doing the same.
+    """
     started = {}
     for name in store.names(running):
         found = [_STARTED.match(file) for file in store.names(f"{running}/{name}")]

@@ -1,6 +1,8 @@
-"""One trial from start to end: make what it needs, scatter its examples, keep the rows, sum them up, report.
+"""Runs one trial from start to end.
 
-Everything finished is in the store before the next step begins, so a trial that was killed goes on where it stopped.
+It makes what the trial needs, measures its examples, keeps the rows, sums them up and reports.
+Everything finished is in the store before the next step begins, so a trial that was killed goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -10,19 +12,20 @@ import math
 import reprlib
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import NoneType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 
-from engine.execution.artifacts import handed, make_all
-from engine.execution.context import Job, Report, Stopped, Unreported, complete, devices, versions
+from engine.execution.artifacts import ArtifactRecord, handed, make_all, record_of
+from engine.execution.context import Job, Stopped, Unreported, complete, devices, versions
+from engine.execution.events import Measuring, Report
 from engine.execution.tensorboard import Board, live
 from engine.execution.workers import measure
 from engine.plan.plan import Planned, exists
-from engine.store.records import TrialRecord, write_trial
+from engine.store.records import Epoch, TrialRecord, write_trial
 from engine.store.row_parts import read_parts
 from engine.store.scores import FILE, by_example
 from engine.store.store import Damaged, Store
@@ -35,13 +38,13 @@ Result = TypeVar("Result")
 
 
 def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
-    """Runs a trial and stores its `trial.json`, also when it fails; returns that record.
+    """Runs a trial, and stores and returns its record, also when it fails.
 
-    The record of an earlier run goes first: a trial that is killed has none.
+    The record (`trial.json`) of an earlier run is deleted first: a trial that is killed has none.
     """
     started = time.time()
     job.store.delete(f"{planned.folder}/trial.json")
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "trial": planned.key,
         "task": job.task,
         "point": planned.trial.point,
@@ -59,9 +62,9 @@ def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
     try:
         about = _about(planned, job.store)
     except Exception:  # a store that fails now must not cost the trial its record
-        about = {}
-    fields.setdefault("epochs", about.get("history", []))
-    fields["attachments"] = about.get("attachments", {})
+        about = ArtifactRecord()
+    fields.setdefault("epochs", about.history)
+    fields["attachments"] = about.attachments
     fields["devices"] = devices(planned.folder, job.store)
     fields["seconds"] = time.time() - started
     record = TrialRecord.model_validate(fields)
@@ -70,7 +73,10 @@ def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
 
 
 def _line(error: Exception) -> str:
-    """What went wrong, in one line: the words alone where they were written to be read."""
+    """What went wrong, in one line.
+
+    The kind of error is left out where its words were written for users.
+    """
     cause = getattr(error, "cause", None)  # of what Ray makes of an error in a worker
     error = cause if isinstance(cause, Exception) else error
     try:
@@ -82,20 +88,26 @@ def _line(error: Exception) -> str:
     return ": ".join([type(error).__name__, *lines[-1:]])
 
 
-def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
-    """The trial's `summary` and, of its scalars that are infinite, the sign (`infinite`); its `checks` where its task has any; its `parts`
-    of rows, with their sizes in bytes."""
+def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
+    """Makes what the trial needs, and measures its examples.
+
+    Returns fields of the record: `summary`; `infinite`, the signs of the scalars that are infinite;
+    `checks`; and `parts`, the files of rows with their sizes in bytes.
+    """
     config, store = planned.trial.config, job.store
     task = importlib.import_module(job.task)
     with live(store, job.page, log_name(planned)) as board:
-        of = (job.task, config, job.context, *_mended(store, partial(_made, planned, job, board, report)))
+        given = (job.task, config, job.context, *_mended(store, partial(_made, planned, job, board, report)))
         for name, file in attachments(planned, store).items():
             picture = store.read(file)
             store.write(f"{planned.folder}/attachments/{name}.png", picture)
             board.image(name, picture)
 
+        def examples_are_there(done: int, total: int) -> None:
+            report(Measuring(done, total))
+
         def measured() -> pd.DataFrame:
-            complete("measuring", planned.folder, planned.ids, job, report, measure, *of)
+            complete(planned.folder, planned.ids, job, examples_are_there, measure, *given)
             return read_rows(planned, store)
 
         rows = _mended(store, measured)
@@ -113,7 +125,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
             if metric not in finite:
                 what = "infinite" if math.isinf(summary[metric]) else "not a number"
                 raise ValueError(f"the objective {metric} is {what}; the trial reports {', '.join(summary)}")
-        outcome: dict[str, Any] = {"summary": {name: finite.get(name) for name in summary}}
+        outcome: dict[str, object] = {"summary": {name: finite.get(name) for name in summary}}
         if infinite := {name: str(value) for name, value in summary.items() if math.isinf(value)}:
             outcome["infinite"] = infinite  # JSON has no word for it
         with survived("checks"):
@@ -121,8 +133,10 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, Any]:
     return outcome | {"parts": store.sizes(f"{planned.folder}/rows")}
 
 
-def scalars(summary: Any) -> dict[str, float]:
-    """What a task's `summarise` returned, as plain numbers; NaN for None.
+def scalars(summary: object) -> dict[str, float]:
+    """The scalars that a task's `summarise` returned, as plain numbers.
+
+    None becomes NaN.
 
     Raises:
         TypeError: it is no mapping from names to numbers.
@@ -146,8 +160,8 @@ def scalars(summary: Any) -> dict[str, float]:
     return found
 
 
-def _checks(checks: Any) -> dict[str, str | None]:
-    """What a task's `checks` returned: what was checked, with words on what is wrong, or None."""
+def _checks(checks: object) -> dict[str, str | None]:
+    """The self-checks that a task's `checks` returned, each with what is wrong, or None."""
     if not isinstance(checks, Mapping) or not all(isinstance(told, (str, NoneType)) for told in checks.values()):
         raise TypeError(
             f"checks returned {reprlib.repr(checks)}; a mapping to words on what is wrong, or None, is needed"
@@ -155,15 +169,15 @@ def _checks(checks: Any) -> dict[str, str | None]:
     return {str(what): told for what, told in checks.items()}
 
 
-def _made(planned: Planned, job: Job, board: Board, report: Report) -> list[Any]:
-    """Makes what a trial needs and is not there; returns what a worker is given of it."""
+def _made(planned: Planned, job: Job, board: Board, report: Report) -> list[object]:
+    """Makes what a trial needs; returns the arguments that give it to the workers."""
     logs = {key: partial(board.epoch, prefix=prefix) for key, prefix in _prefixes(planned).items()}
     make_all(planned.artifacts(), job, logs, report)
     return handed(planned.needs, job)
 
 
 def _mended(store: Store, work: Callable[[], Result]) -> Result:
-    """`work()`, which makes what is not there; once more after each file that turns out to be damaged has been set aside."""
+    """Does the work; for each damaged file, sets it aside and does the work again."""
     found: set[str] = set()
     while True:
         try:
@@ -176,18 +190,21 @@ def _mended(store: Store, work: Callable[[], Result]) -> Result:
 
 
 def attachments(planned: Planned, store: Store) -> dict[str, str]:
-    """The pictures that the maker of what a trial is about has left, by name: their files."""
+    """The files of the pictures that belong to a trial's network, by name.
+
+    The maker of the network has left them. A trial about several networks has none.
+    """
     subject = planned.subject
-    names = _about(planned, store).get("attachments", {})
+    names = _about(planned, store).attachments
     files = {name: f"{subject.folder}/attachments/{name}.png" for name in names} if subject else {}
     return {name: file for name, file in files.items() if store.exists(file)}
 
 
-def _about(planned: Planned, store: Store) -> dict[str, Any]:
-    """What the artifact says of itself that a trial is about; empty where it is about several, or it is not there."""
+def _about(planned: Planned, store: Store) -> ArtifactRecord:
+    """The record of the artifact that the trial is about; an empty one for several, or for none."""
     subject = planned.subject
-    about = None if subject is None or not exists(subject, store) else store.record(f"{subject.folder}/artifact.json")
-    return about or {}
+    there = subject is not None and exists(subject, store)
+    return record_of(subject, store) if subject is not None and there else ArtifactRecord()
 
 
 def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
@@ -205,18 +222,24 @@ def read_rows(planned: Planned, store: Store) -> pd.DataFrame:
     return frame if frame.empty else frame.sort_values("id", kind="stable", ignore_index=True)
 
 
-def histories(planned: Planned, store: Store) -> dict[str, list[dict[str, Any]]]:
-    """The steps (epochs) of the whole artifacts that a trial needs, by the prefix of their tags in TensorBoard."""
+def histories(planned: Planned, store: Store) -> dict[str, Sequence[Epoch]]:
+    """The steps (epochs) of the whole artifacts that a trial needs, by their tags' prefix.
+
+    The prefix is that of TensorBoard's tags.
+    """
     known = planned.artifacts()
     return {
-        prefix: (store.record(f"{known[key].folder}/artifact.json") or {}).get("history", [])
+        prefix: record_of(known[key], store).history
         for key, prefix in _prefixes(planned).items()
         if exists(known[key], store)
     }
 
 
 def _prefixes(planned: Planned) -> dict[str, str]:
-    """For each whole artifact by key: `training` if it is the only one, else `training/` and the name it is needed by."""
+    """The prefix of TensorBoard's tags for each whole artifact, by key.
+
+    It is `training` for a single one, else `training/` and the name under which it is needed.
+    """
     names: dict[str, str] = {}
     for name, need in planned.needs.items():
         for number, artifact in enumerate(need.chain()):
@@ -226,6 +249,9 @@ def _prefixes(planned: Planned) -> dict[str, str]:
 
 
 def log_name(planned: Planned) -> str:
-    """A trial's folder in the TensorBoard log while it runs: what varies, readable, and enough of the hash to be unique."""
+    """A trial's folder in the TensorBoard log while it runs.
+
+    It says what varies, and ends with enough of the key to be unique.
+    """
     words = "".join(c if c.isalnum() or c in "=.-" else "_" for c in planned.trial.label)
     return f"{words[:80]}-{planned.key[:6]}"

@@ -1,4 +1,4 @@
-"""The trials of a run, one after the other."""
+"""The queue of a run's trials."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class TrialQueue:
-    """Queue of trials: the planned ones first, then those that the search proposes.
+    """Gives out the trials of a run: the planned ones first, then those that the search proposes.
 
-    Finished records are passed back to the search.
+    The records of trials that have ended are passed back to the search.
 
     Attributes:
         started: how many trials were given out.
-        refused: why the run makes no sense; no trial is given out any more.
+        refused: why the run makes no sense, after which no trial is given out; None while it does.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class TrialQueue:
             self._study.finish(planned, record)
 
     def rollback(self) -> None:
-        """Takes back what a run that was refused has begun, apart from its trials."""
+        """Takes back what a refused run has added to the search; its trials stay."""
         if self._study is not None:
             self._study.rollback()
 
     def curves(self) -> Curves:
-        """The epochs of the trainings of earlier runs: a scheduler compares with them too."""
+        """The epochs of trainings of earlier runs, for early stopping to compare with."""
         planned = self._study.planned if self._study else plan(self._spec)
         curves: dict[str, Sequence[Epoch]] = {}
         for item in planned if not self._fresh else ():

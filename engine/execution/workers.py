@@ -1,6 +1,6 @@
-"""What the workers do: make a whole artifact, make the rows of one or measure a chunk of examples.
+"""What the workers do: make a whole artifact, make rows of one, or measure a chunk of examples.
 
-Plain functions; the same in a Ray task and in this process.
+These are plain functions, the same in a Ray task and in this process.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import reprlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,7 @@ import torch
 from engine.store.arrays import LARGE, Shared, as_rows, opened, require_folder, size_of, write_whole
 from engine.store.store import Store
 from tasks.parts.artifacts import classifier
-from tasks.parts.artifacts.common.kind import Kind, Product
+from tasks.parts.artifacts.common.kind import Kind, Product, Progress
 from tasks.parts.batching import Batch
 from tasks.parts.contract import TaskConfig, hook
 from tasks.parts.data import load as data
@@ -36,14 +35,20 @@ from tasks.parts.rows import as_array
 from tasks.parts.settings import Settings, below
 
 LOADED = 16
-"""Whole artifacts that a process keeps loaded: many chunks use them."""
+"""How many whole artifacts a process keeps loaded, since many chunks use them."""
 TELL_EVERY = 0.3
-"""Seconds between two messages of a maker at least."""
+"""Seconds at least between two messages of a maker."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where work is done: the device, the threads of a worker, and the folder of the data sets (None: the default)."""
+    """Where the work is done.
+
+    Attributes:
+        device: of torch.
+        threads: of a worker.
+        data_root: the folder of the data sets; None for the default.
+    """
 
     device: str = "cpu"
     threads: int = 1
@@ -52,8 +57,13 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Handle:
-    """What a worker is told of an artifact; its arrays come beside it. `key` stands for these arrays alone: where they are rows, for those
-    of the same examples."""
+    """Tells a worker which artifact it is given; the arrays come beside it.
+
+    Attributes:
+        kind: the artifact's kind.
+        request: what was asked for.
+        key: stands for exactly these arrays; of rows, for those of exactly these examples.
+    """
 
     kind: Kind
     request: Settings
@@ -62,22 +72,22 @@ class Handle:
 
 @dataclass(frozen=True)
 class Made:
-    """What the maker of a whole artifact says: steps (epochs) that have ended, and at the end what came out.
+    """A message from the maker of a whole artifact: steps that have ended, or the product.
 
     Attributes:
-        steps: the numbers of each step, its own as `epoch`, and `of` how many it is.
-        product: at the end; without its arrays where the worker has written them itself.
-        bytes: of the file of arrays, where the worker has written it.
-        device: that they were made on.
+        steps: the steps (epochs) that have ended since it was heard of last.
+        product: in the last message; without its arrays where the worker has written them itself.
+        bytes: the size of the file of arrays, where the worker has written it.
+        device: the name of the device on which they were made.
     """
 
-    steps: list[dict[str, float]] = field(default_factory=list)
+    steps: Sequence[Progress] = ()
     product: Product | None = None
     bytes: int | None = None
     device: str = ""
 
 
-_loaded: OrderedDict[tuple[str, str], Any] = OrderedDict()
+_loaded: OrderedDict[tuple[str, str], object] = OrderedDict()
 
 
 def make_whole(
@@ -88,15 +98,16 @@ def make_whole(
     handles: Sequence[Handle],
     *shared: Shared,
 ) -> Iterator[Made]:
-    """Makes an artifact. What is yielded costs some milliseconds on its way, so that short steps travel together.
+    """Makes a whole artifact.
 
-    Args:
-        place: the artifact's folder in its store, for arrays too large to travel.
-        names, handles, shared: of what it needs.
+    A message costs some milliseconds on its way, so short steps travel together. The artifacts that
+    this one needs come as `names`, `handles` and their arrays, `shared`. `place` is the artifact's
+    store and folder, where the worker writes arrays that are too large to travel.
     """
     torch.set_num_threads(context.threads)
     given = _given(names, handles, shared, None, context.device)
-    steps, said = [], -math.inf  # the first is told at once
+    steps: list[Progress] = []
+    said = -math.inf  # the first is told at once
     product: Product | None = None
     with survived(f"the {handle.kind.doing}"):
         for step in handle.kind.make_whole(handle.request, given, context.data_root, context.device):
@@ -104,7 +115,7 @@ def make_whole(
                 product = step
                 continue
             numbers = {name: float(value) for name, value in step.numbers.items()}
-            steps.append({**numbers, "epoch": step.done, "of": step.total})
+            steps.append(Progress(step.done, step.total, numbers))
             if time.monotonic() - said >= TELL_EVERY:
                 yield Made(steps)
                 steps, said = [], time.monotonic()
@@ -129,8 +140,7 @@ def make_rows(
 ) -> pa.Table:
     """The rows of an artifact for one chunk of examples.
 
-    Args:
-        names, handles, shared: of what it needs.
+    The artifacts that this one needs come as `names`, `handles` and their arrays, `shared`.
     """
     torch.set_num_threads(context.threads)
     kind = handle.kind
@@ -157,9 +167,8 @@ def measure(
 ) -> pa.Table:
     """The rows of a trial for one chunk of examples.
 
-    Args:
-        task: the task's module.
-        names, handles, shared: of what it needs. The arrays are shared memory: read, never written.
+    `task` is the name of the task's module. The artifacts that the trial needs come as `names`,
+    `handles` and their arrays, `shared`. The arrays are shared memory: read, never written.
     """
     torch.set_num_threads(context.threads)
     module = importlib.import_module(task)
@@ -179,14 +188,17 @@ def measure(
 
 def _given(
     names: Sequence[str], handles: Sequence[Handle], shared: Sequence[Shared], ids: Sequence[int] | None, device: str
-) -> dict[str, Any]:
-    """What is needed, loaded; of what is by example the rows of these examples, or all of a kind that has its own."""
+) -> dict[str, object]:
+    """The artifacts that are needed, loaded, by name.
+
+    Of one by example, the rows of these examples; of a kind that has its own examples, all rows.
+    """
     return {
         name: _load(handle, arrays, ids, device) for name, handle, arrays in zip(names, handles, shared, strict=True)
     }
 
 
-def _load(handle: Handle, shared: Shared, ids: Sequence[int] | None, device: str) -> Any:
+def _load(handle: Handle, shared: Shared, ids: Sequence[int] | None, device: str) -> object:
     kind = handle.kind
     if kind.per_example and not kind.own_examples:
         return kind.load(handle.request, opened(shared, ids), device)
@@ -199,19 +211,23 @@ def _load(handle: Handle, shared: Shared, ids: Sequence[int] | None, device: str
     return _loaded[key]
 
 
-def _networks(given: Mapping[str, Any]) -> list[Classifier]:
+def _networks(given: Mapping[str, object]) -> list[Classifier]:
     return [loaded for loaded in given.values() if isinstance(loaded, Classifier)]
 
 
 def table(
-    columns: Any, labels: Mapping[str, str], ids: Sequence[int], device: str, missing: Set[str] | None = None
+    columns: object, labels: Mapping[str, str], ids: Sequence[int], device: str, missing: Set[str] | None = None
 ) -> pa.Table:
-    """Columns as an Arrow table that knows the ids of the examples it covers (also of those without rows) and its device.
+    """The columns that a task's `measure` returned, checked, as an Arrow table.
+
+    The table's metadata has the ids of the examples it covers (also of those without rows) and the
+    device's name.
 
     Args:
-        columns: what a task's `measure` returned.
-        labels: its `COLUMNS`.
+        columns: what `measure` returned.
+        labels: the task's `COLUMNS`.
         ids: the examples that it was given.
+        device: the name of the device.
         missing: the columns that may have no value (NaN) in a row; any may where None.
 
     Raises:
@@ -233,7 +249,10 @@ def table(
 
 
 def _odd(values: pa.ChunkedArray, *, may_be_missing: bool) -> tuple[int, str] | None:
-    """The first row with an infinite number, or without one that it should have, and what it has; None where all are in order."""
+    """Finds the first row whose number is infinite, or missing where it may not be.
+
+    Returns its place, and what is wrong in words; None where all rows are in order.
+    """
     if pa.types.is_nested(values.type):  # lists
         inner = _odd(pc.list_flatten(values), may_be_missing=may_be_missing)
         return None if inner is None else (pc.list_parent_indices(values)[inner[0]].as_py(), inner[1])
@@ -245,7 +264,7 @@ def _odd(values: pa.ChunkedArray, *, may_be_missing: bool) -> tuple[int, str] | 
 
 
 def _named(work: Callable[[Sequence[int]], pa.Table], ids: Sequence[int]) -> pa.Table:
-    """`work(ids)`; where a network returns what is not finite, the error names an example for which it does."""
+    """`work(ids)`; an error about a number that is not finite names an example."""
     try:
         return work(ids)
     except NotFinite as error:
@@ -267,10 +286,10 @@ def _fails(work: Callable[[Sequence[int]], pa.Table], ids: Sequence[int]) -> boo
 
 
 def _about(ids: Sequence[int], device: str) -> dict[str, str]:
-    """What a part of rows says of itself."""
+    """The metadata of a part of rows."""
     return {"ids": json.dumps([int(i) for i in ids]), "device": device}
 
 
 def device_name(device: str) -> str:
-    """Of the GPU, or the kind of processor."""
+    """The name of the GPU, or the kind of processor."""
     return torch.cuda.get_device_name() if device == "cuda" else f"cpu ({platform.machine()})"

@@ -1,4 +1,4 @@
-"""What a sweep has to do: each trial with its identity, what it needs, and what of that exists already."""
+"""The plan of a sweep: its trials, what each needs, and what of that exists already."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ Status = Literal["done", "stopped", "failed", "begun", "new"]
 
 @dataclass(frozen=True)
 class Artifact:
-    """Something to make once, of a kind, as it was asked for.
+    """A thing to make once, such as a trained network.
 
     Attributes:
+        kind: what kind of thing it is.
+        request: what was asked for.
+        key: a hash of what decides its numbers.
         ids: of a kind by example: the examples whose rows are wanted; empty for a whole thing.
         needs: the artifacts it is made of, by name.
         cost: the work of making it, in words of several; of a kind by example: of one.
@@ -49,7 +52,7 @@ class Artifact:
         return f"artifacts/{self.kind.name}/{self.key}"
 
     def chain(self) -> Iterator[Artifact]:
-        """Itself, after all that it is made of."""
+        """All that it is made of, and itself last."""
         for artifact in self.needs.values():
             yield from artifact.chain()
         yield self
@@ -57,7 +60,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial to run: its identity, where its results live, the examples it measures, and what it needs, by name."""
+    """A trial to run.
+
+    Attributes:
+        trial: its settings.
+        key: a hash of what decides its numbers.
+        folder: where its results live in the store.
+        ids: the examples that it measures.
+        needs: the artifacts that it needs, by name.
+        classes: the names of the classes.
+    """
 
     trial: Trial
     key: str
@@ -69,19 +81,21 @@ class Planned:
 
     @property
     def subject(self) -> Artifact | None:
-        """The whole thing, a network, that the trial is about; None where it is about several."""
+        """The network that the trial is about; None where it is about several."""
         if self.about is not None:
             return self.needs[self.about]
         whole = [artifact for artifact in self.needs.values() if not artifact.kind.per_example]
         return whole[0] if len(whole) == 1 else None
 
     def artifacts(self) -> dict[str, Artifact]:
-        """All that must exist, by key, each after what it is made of."""
+        """All artifacts that must exist, by key, each after what it is made of."""
         return {artifact.key: artifact for need in self.needs.values() for artifact in need.chain()}
 
 
 def plan(spec: Spec) -> list[Planned]:
-    """Resolves every trial and checks all that can be checked before the work: data, networks, weights, examples.
+    """Resolves and checks every trial of a sweep.
+
+    All is checked that can be checked before the work: data, networks, weights, examples.
 
     Raises:
         SpecError: with the line of the setting at fault.
@@ -99,7 +113,7 @@ def plan(spec: Spec) -> list[Planned]:
 
 
 def plan_one(spec: Spec, trial: Trial) -> Planned:
-    """One trial, resolved and checked."""
+    """Resolves and checks one trial."""
     try:
         return _planned(spec, trial)
     except UserError as error:
@@ -109,7 +123,10 @@ def plan_one(spec: Spec, trial: Trial) -> Planned:
 
 
 def status(planned: Planned, store: Store) -> Status:
-    """How far a trial is; one that has ended and lacks rows of an example is only begun."""
+    """How far a trial is.
+
+    One that has ended but lacks the rows of an example is only begun.
+    """
     record = read_trial(store, planned.folder)
     if record is None:
         return "begun" if store.names(f"{planned.folder}/rows") else "new"
@@ -119,9 +136,10 @@ def status(planned: Planned, store: Store) -> Status:
 
 
 def outdated(planned: Sequence[Planned], store: Store) -> int:
-    """How many of these trials, of which there is nothing yet, have been measured with the same settings under another key.
+    """How many of these new trials were measured before, with the same settings.
 
-    Something has changed that is no setting: the data, a file of weights, code of the user's own, or a `VERSION` of ours.
+    They have another key since something has changed that is no setting: the data, a file of
+    weights, code of the user's own, or a `VERSION` of ours.
     """
     known = {item.folder.rpartition("/")[0]: {item.key for item in planned} for item in planned}
     before = []
@@ -133,16 +151,22 @@ def outdated(planned: Sequence[Planned], store: Store) -> int:
 
 
 def _has_rows(planned: Planned, parts: Mapping[str, int], store: Store) -> bool:
-    """Whether the rows of all examples of a trial are there: one listing where its record has `parts`, else a look into each."""
+    """Whether the rows of all examples of a trial are there.
+
+    One listing tells where its record has `parts`, else a look into each part.
+    """
     if parts and parts.items() <= store.sizes(f"{planned.folder}/rows").items():
         return True
     return not missing(planned.folder, planned.ids, store)
 
 
 def missing(folder: str, ids: Sequence[int], store: Store, *, mend: bool = False) -> list[int]:
-    """The examples that no part of rows in the folder of a trial, or of adversarial examples, covers.
+    """The examples whose rows are missing from a folder.
 
     Args:
+        folder: of a trial, or of an artifact by example.
+        ids: all examples whose rows are wanted.
+        store: of all results.
         mend: parts that cannot be read are set aside.
     """
     covered: set[int] = set()
@@ -152,8 +176,8 @@ def missing(folder: str, ids: Sequence[int], store: Store, *, mend: bool = False
 
 
 def exists(artifact: Artifact, store: Store) -> bool:
-    """Whether an artifact is there and whole; of one by example, the rows of all its examples."""
-    record = f"{artifact.folder}/artifact.json"  # of a whole thing written last
+    """Whether an artifact is there and whole; of one by example, all its rows."""
+    record = f"{artifact.folder}/artifact.json"  # written last, of a whole thing
     if artifact.kind.per_example:
         return store.record(record) is not None and not missing(artifact.folder, artifact.ids, store)
     about = store.record(record, "bytes")
@@ -172,48 +196,68 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
     with explained("task", f"{spec.sweep.task}: needs", own_code=True):
         asked = requests(spec.task.needs(config))
     split, ids = _examples(config, root)
-    needs = {name: _needed(name, need, config, ids, root) for name, need in asked.items()}
+    made: list[Artifact] = []
+    needs = {name: _needed(name, need, config, ids, root, made) for name, need in asked.items()}
     with explained("task", f"{spec.sweep.task}: check", own_code=True):
         hook(spec.task, "check")(config, split)
     identity = config.model_dump(mode="json", exclude=set(config.performance))
     with below("recipe"):
         identity["recipe"] = of_recipe(config.recipe, root)
-    keys = {name: need.key for name, need in needs.items()}  # by content, which the settings may name by a path
+    # What is needed counts by its content; the settings may name it by a path.
+    keys = {name: need.key for name, need in needs.items()}
     key = content_hash([of_task(spec.task), identity, keys])
     return Planned(trial, key, f"{spec.name}/trials/{key}", ids, needs, split.classes, hook(spec.task, "SUBJECT"))
 
 
-def _needed(name: str, need: Settings, config: TaskConfig, ids: tuple[int, ...], root: str | None) -> Artifact:
+def _needed(
+    name: str, need: Settings, config: TaskConfig, ids: tuple[int, ...], root: str | None, made: list[Artifact]
+) -> Artifact:
     try:
-        return _artifact(need, ids, root, ())
+        return _artifact(need, ids, root, (), made)
     except UserError as error:
         at_recipe = (error.field or "").startswith("recipe") and config.recipe not in _recipes(need)
         if at_recipe and "networks" in type(config).model_fields:
-            raise UserError(f"{name}: {error.message}", "networks") from None  # where this recipe is written
+            # The recipe is written among the networks.
+            raise UserError(f"{name}: {error.message}", "networks") from None
         raise
 
 
-def _artifact(request: Settings, ids: tuple[int, ...], root: str | None, within: tuple[Settings, ...]) -> Artifact:
-    """The artifact of a request, checked; `within` are the requests that need it."""
+def _artifact(
+    request: Settings, ids: tuple[int, ...], root: str | None, within: tuple[Settings, ...], made: list[Artifact]
+) -> Artifact:
+    """The artifact of a request, checked.
+
+    Args:
+        request: what is asked for.
+        ids: the examples of whatever needs it.
+        root: of the data sets.
+        within: the requests that need it.
+        made: what is checked already of whole things, which do not depend on the examples; grows.
+    """
     kind = kind_of(request)
     what = f"the artifact kind {kind.name}"
     if request in within:
         raise UserError(f"{what}: what it needs, needs it in turn", "task")
+    if (known := next((artifact for artifact in made if artifact.request == request), None)) is not None:
+        return known
     with explained("task", what, own_code=not kind.ours):
         asked, ids = kind.needs(request), _rows_of(kind, request, ids, root)
     for need in asked.values():
         of = kind_of(need)
         if of.per_example and not kind.per_example and not of.own_examples:
             raise UserError(f"{what} is whole, and {of.name} depends on the trial", "task")
-    needs = {name: _artifact(need, ids, root, (*within, request)) for name, need in asked.items()}
+    needs = {name: _artifact(need, ids, root, (*within, request), made) for name, need in asked.items()}
     with explained("task", what, own_code=not kind.ours):
         kind.check(request, root)
         key = content_hash([of_artifact(kind, request, root), [need.key for need in needs.values()]])
-        return Artifact(kind, request, key, ids if kind.per_example else (), needs, kind.cost(request))
+        artifact = Artifact(kind, request, key, ids if kind.per_example else (), needs, kind.cost(request))
+    if not any(of.kind.per_example for of in artifact.chain()):
+        made.append(artifact)
+    return artifact
 
 
 def _rows_of(kind: Kind, request: Settings, ids: tuple[int, ...], root: str | None) -> tuple[int, ...]:
-    """The examples whose rows are wanted, where those of whatever needs them are `ids`."""
+    """The examples whose rows are wanted; `ids` are those of whatever needs the artifact."""
     if not kind.own_examples:
         return ids
     chosen = kind.examples(request, ids, root)

@@ -1,6 +1,7 @@
-"""The end of a run: the resolved sweep, the table of trials, and what is said of what came out.
+"""The end of a run: writes the resolved sweep and the table of trials, and says what came out.
 
-They are in the sweep's page, which a quick look has of its own. What else is in that folder is the user's: see `engine.store.owned`.
+They are in the folder of the sweep's page; a quick look has a page of its own. What else is in that
+folder is the user's: see `engine.store.owned`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ WRITTEN = ("sweep.yaml", "trials.parquet", *REPORT)
 
 @dataclass
 class Drawing:
-    """What went wrong where the report was drawn.
+    """What went wrong when the report was drawn.
 
     Attributes:
         undrawn: the figures that could not be drawn.
@@ -48,10 +49,13 @@ def folders(spec: Spec, store: Store, figures: Iterable[str] = ()) -> tuple[Swee
     """The folder of the sweep's trials, and that of its page.
 
     Args:
+        spec: the sweep.
+        store: of all results.
         figures: the files of the figures that the sweep asks for.
 
     Raises:
-        UserError: one of them is not ours, or holds a file of the user's own where one of ours belongs.
+        UserError: one of them is not ours, or holds a file of the user's own where one of ours
+            belongs.
     """
     home, page = (SweepFolder(store.within(name), spec.name) for name in (spec.name, spec.page))
     study = ["search.json"] if spec.sweep.studied else []
@@ -60,7 +64,7 @@ def folders(spec: Spec, store: Store, figures: Iterable[str] = ()) -> tuple[Swee
 
 
 def begin(spec: Spec, home: SweepFolder, page: SweepFolder) -> None:
-    """Makes the folders ours before the work, and says in the page which sweep it is of.
+    """Claims the folders before the work, and writes into the page which sweep it is of.
 
     Raises:
         UserError: a file of the user's own is in the way, or nothing can be written.
@@ -70,9 +74,13 @@ def begin(spec: Spec, home: SweepFolder, page: SweepFolder) -> None:
 
 
 class Finish:
-    """The end of a run: the tables, then the report, which is drawn elsewhere, then what came out.
+    """Ends a run: writes the tables and says what came out.
+
+    The report is drawn between the two, by the caller.
 
     Args:
+        spec: the sweep.
+        store: of all results.
         page: the folder of the sweep's page.
         planned: all trials of the sweep.
     """
@@ -86,9 +94,9 @@ class Finish:
         self._stamp = content_hash([resolved(spec), ended])
 
     def write_tables(self, *, with_importance: bool) -> bool:
-        """Writes the resolved sweep and the table of trials; returns whether a report has to be drawn.
+        """Writes the resolved sweep and the table of trials, unless nothing is new.
 
-        Where nothing is new they are there already. A report that was drawn before goes.
+        A report that was drawn before is removed. Returns whether one has to be drawn.
         """
         if self._reported() == self._stamp:
             return False
@@ -99,7 +107,7 @@ class Finish:
         return self._done > 0
 
     def mark_reported(self) -> None:
-        """Notes what the report was made from: the same trials need no other."""
+        """Notes what the report was made from, so that the same trials get no other."""
         self._page.write_json("report.json", {"made_from": self._stamp})
 
     def say(self, drawing: Drawing, *, ran: int) -> int:
@@ -122,7 +130,8 @@ class Finish:
         more = "".join(f", {number} {what}" for what, number in others.items() if number)
         counts = f"{self._done} of {len(self.outcomes)} trials done{more}; {ran} run now"
         say(f"{self._spec.page}: {counts}; {self._shown()}", sys.stdout)
-        asked = drawing.undrawn and self._spec.sweep.figures  # by default it may have nothing to show
+        # The default figures may have nothing to show.
+        asked = drawing.undrawn and self._spec.sweep.figures
         return 1 if failed or asked or wrong or drawing.lacking else 0
 
     def _shown(self) -> str:

@@ -1,4 +1,4 @@
-"""What became of the trials of a sweep, by the objectives that it has today."""
+"""What became of the trials of a sweep, judged by its present objectives."""
 
 from __future__ import annotations
 
@@ -30,27 +30,31 @@ class Outcome:
 
     @property
     def label(self) -> str:
+        """What varies, in words."""
         return self.planned.trial.label
 
     @property
     def status(self) -> Literal["done", "stopped", "failed", "missing"]:
+        """What became of it; "missing" where its process died."""
         if self.record is None:
             return "missing"
         return "failed" if self.lacks is not None else self.record.status
 
     @property
     def failed(self) -> bool:
+        """Whether it gave no results."""
         return self.status in ("failed", "missing")
 
     @property
     def error(self) -> str | None:
+        """What went wrong, in one line; None where nothing did, or it is not known."""
         if self.lacks is not None:
             return f"it has no number for the objective {self.lacks}"
         return self.record.error if self.record is not None else None
 
     @property
     def config(self) -> Mapping[str, JsonValue]:
-        """Its settings, as it was measured with them."""
+        """Its settings, as it was measured."""
         return self.record.config if self.record is not None else self.planned.trial.config.model_dump(mode="json")
 
 
@@ -67,7 +71,9 @@ def _outcome(spec: Spec, item: Planned, record: TrialRecord | None) -> Outcome:
 
 
 def refuse_unreported(spec: Spec, store: Store, planned: Sequence[Planned]) -> None:
-    """Refuses an objective that no trial reports, though some are done: they were run for others.
+    """Refuses an objective that none of the finished trials reports.
+
+    They were run for other objectives.
 
     Raises:
         SpecError: with the line of the objective.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -20,19 +19,23 @@ from tasks.parts.dotted import inner_settings, settings_of
 
 
 def table(spec: Spec, found: Sequence[Outcome], *, with_importance: bool = True) -> pa.Table:
-    """One line a trial.
+    """The table of trials, a line each.
 
-    `trial`, `status`, `seconds`, `error`, `examples` that it covers, `config.<name>`, `summary.<name>`.
-    `classifier` is the key of the network that a trial is about, None where it is about several:
-    trials may share one. The names are those of all settings, and of what varies inside one
-    (`recipe.network_options.width`).
+    Its columns are `trial` (the key), `label`, `status`, `seconds`, `error`, `examples` (how many
+    it measures), `classifier`, `config.<name>`, `summary.<name>`, `reached.<name>` (metrics of the
+    last epoch) and `epochs` (all of them, as JSON). `classifier` is the key of the network that a
+    trial is about, which trials may share; None where it is about several. The names of `config`
+    are those of all settings, and of what varies inside one (`recipe.network_options.width`).
 
     Args:
+        spec: the sweep.
+        found: its trials.
         with_importance: whether a search computes the importance of its settings. That takes long,
             and only a figure shows it.
     """
     settings = settings_of(spec.task.Config)
-    settings |= inner_settings(spec.task.Config, spec.sweep.varied)  # their holder's column does not tell recipes apart
+    # Settings inside one that varies: the column of the outer one does not tell recipes apart.
+    settings |= inner_settings(spec.task.Config, spec.sweep.varied)
     frame = pd.DataFrame([_line(outcome, settings) for outcome in found])
     for name in frame.columns:
         if frame[name].map(type).nunique() > 1 and frame[name].map(lambda v: isinstance(v, str)).any():
@@ -42,9 +45,9 @@ def table(spec: Spec, found: Sequence[Outcome], *, with_importance: bool = True)
     return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(metadata)
 
 
-def _line(outcome: Outcome, settings: Mapping[str, str]) -> dict[str, Any]:
+def _line(outcome: Outcome, settings: Mapping[str, str]) -> dict[str, object]:
     item, record = outcome.planned, outcome.record or TrialRecord()
-    line: dict[str, Any] = {
+    line: dict[str, object] = {
         "trial": item.key,
         "label": outcome.label,
         "status": outcome.status,
@@ -66,7 +69,7 @@ def _sweep_record(
 ) -> SweepRecord:
     """What the sweep says of itself to its report."""
     columns = {name: of if isinstance(of, Column) else Column(of) for name, of in spec.task.COLUMNS.items()}
-    about: dict[str, Any] = {
+    about: dict[str, object] = {
         "name": spec.name,
         "task": spec.sweep.task,
         "about": spec.sweep.about,
@@ -86,7 +89,7 @@ def _sweep_record(
     if with_importance:
         planned, records = [outcome.planned for outcome in found], [outcome.record for outcome in found]
         about["importance"] = importance(spec, planned, records) if spec.sweep.search else ()
-    return SweepRecord(**about)
+    return SweepRecord.model_validate(about)
 
 
 def _at(config: Mapping[str, JsonValue], path: str) -> JsonValue:

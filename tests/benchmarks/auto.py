@@ -1,10 +1,11 @@
-"""The robust accuracy that `auto` leaves and the time it takes, beside AutoAttack's standard version.
+"""The robust accuracy that `auto` leaves and its time, beside standard AutoAttack.
 
     python tests/benchmarks/auto.py --data folder --networks robust_mnist --examples 256
 
-AutoAttack (Croce and Hein 2020) is its authors' package, `pyautoattack`; where that is not installed, ART's, whose attacks are variants of
-its own. One process, the same network, images and L-inf radius; AutoAttack gets the images in batches of --batch, and both leave an
-image alone once it is fooled. What they return is checked again here, within the radius.
+AutoAttack (Croce and Hein 2020) is its authors' package, `pyautoattack`. Where that is not
+installed it is ART's, whose attacks are variants of its own. One process, the same network, images
+and L-inf radius. AutoAttack gets the images in batches of --batch, and both leave an image alone
+once it is fooled. What they return is checked again here, within the radius.
 """
 
 from __future__ import annotations

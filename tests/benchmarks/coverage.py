@@ -1,10 +1,12 @@
-"""How often the intervals of a report hold the truth: simulated sweeps whose true mean is known.
+"""How often the intervals of a report hold the truth, over simulated sweeps.
 
     python tests/benchmarks/coverage.py [--repeats 2000]
 
-Each repeat trains some networks ("seeds") and measures each on the same images. Numbers vary by seed, by image, and by both; shares are
-hits of images whose probability varies so on the logit scale. Beside `crossed_mean` stand what people use instead: Student's t over the
-seeds, and the bootstrap over seeds and examples (percentiles). Wanted is at least 0.93 of 95 % intervals from three seeds on.
+Each repeat trains some networks ("seeds") and measures each on the same images. The true mean is
+known. Numbers vary by seed, by image, and by both; shares are hits of images whose probability
+varies so on the logit scale. Beside `crossed_mean` stand what people use instead: Student's t over
+the seeds, and the bootstrap over seeds and examples (percentiles). Wanted is at least 0.93 of 95 %
+intervals from three seeds on.
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ def bootstrapped(values: Floats, rng: np.random.Generator) -> tuple[float, float
 def covered(
     share: float | None, spread: tuple[float, float, float], seeds: int, images: int, repeats: int
 ) -> dict[str, float]:
-    """The share of repeats whose interval holds the truth, by kind of interval, and the mean width of ours."""
+    """The share of repeats whose interval holds the truth, by kind of interval.
+
+    Also the mean width of ours.
+    """
     rng = np.random.default_rng(0)
     truth = 0.0 if share is None else expected_share(share, spread)
     bounds: Bounds = None if share is None else SHARE

@@ -1,11 +1,13 @@
-"""What a security curve over 8 radii costs beside a search at one of them.
+"""What a security curve over 8 radii costs beside an attack at one of them.
 
     python tests/benchmarks/curve.py --data folder --examples 128
 
-The radii go up in equal steps, over the range in which the robust accuracy falls: to 1/255 for the undefended networks, to the radius of
-their training for the robust ones. Each search is told what those at the neighbouring radii found. For each attack and radius: the seconds
-and passes of the curve over those of a search at that radius alone, and the robust accuracy by the curve and by that search. On an
-undefended network the largest radius is the cheapest: a few steps fool all images. A pass is a forward one; a backward counts twice.
+The radii go up in equal steps, over the range in which the robust accuracy falls: to 1/255 for the
+undefended networks, to the radius of their training for the robust ones. Each attack is told what
+those at the neighbouring radii found. For each attack and radius it prints the seconds and passes
+of the curve over those of an attack at that radius alone, and the robust accuracy by both. On an
+undefended network the largest radius is the cheapest: a few steps fool all images. A pass is a
+forward one; a backward counts twice.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Measures what worker processes cost that all hold CIFAR-10's training images: mapped and shared, against a copy each.
+"""What worker processes cost that all hold CIFAR-10's training images.
 
     python tests/benchmarks/data_memory.py --data-root <folder>
 
-PSS (proportional set size) divides every shared page by the number of processes that map it: summed over processes it
-is what the machine holds. RSS counts shared pages in full for each. Linux only: read from /proc/self/smaps_rollup.
+Compared are images that are mapped and shared, and a copy in each process. PSS (proportional set
+size) divides every shared page by the number of processes that map it: summed over processes it is
+what the machine holds. RSS counts shared pages in full for each. Linux only: read from
+/proc/self/smaps_rollup.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ import argparse
 import multiprocessing
 import sys
 from collections.abc import Iterator
+from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -29,7 +31,7 @@ def memory() -> dict[str, float]:
     return {words[0][:-1]: int(words[1]) / 1024 for words in lines if words[0] in ("Pss:", "Rss:")}
 
 
-def hold(root: str, copy: bool, together: Barrier, results: Any) -> None:
+def hold(root: str, copy: bool, together: Barrier, results: Queue[dict[str, float]]) -> None:
     """One worker: loads, touches every page, and measures while the others hold theirs."""
     together.wait()
     before = memory()

@@ -1,8 +1,10 @@
-"""How much of the bare network's speed `input_flatness` keeps, what the plain loop costs, and what adaptive sampling saves.
+"""How much of the bare network's speed `input_flatness` keeps.
 
     python tests/benchmarks/flatness.py --weights cifar10_resnet20.th --images test-images-folder
 
-One process, one thread. Speeds are noisy forward passes a second; rounds of what is compared are interleaved, and ratios are of medians.
+It also shows what the plain loop costs, and what adaptive sampling saves. One process, one thread.
+Speeds are noisy forward passes a second; rounds of what is compared are interleaved, and ratios are
+of medians.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def speed(name: str, model: nn.Module, batch: Batch, examples: int, batches: lis
 
 
 def plain_loop(model: nn.Module, batch: Batch, config: task.Config, examples: int) -> None:
-    """What one writes first: for each image, for each radius, for each trial: perturb, forward, softmax."""
+    """The loop that one writes first: over images, radii and trials."""
     with torch.inference_mode():
         for image, label in zip(batch.images[:examples], batch.labels[:examples], strict=True):
             for radius in config.radii:
@@ -90,7 +92,10 @@ def plain_loop(model: nn.Module, batch: Batch, config: task.Config, examples: in
 
 
 def adaptive(model: nn.Module, batch: Batch, conditions: list[task.Condition], tolerance: float) -> None:
-    """Passes of the adaptive sampler, and of a fixed number for every cell that reaches the same largest interval."""
+    """Passes of the adaptive sampler, and of a fixed number for every cell.
+
+    Both reach the same largest interval.
+    """
     config = task.Config(conditions=conditions, tolerance=tolerance, max_samples=20_000)
     rows = task.measure(config, prepared(task.needs(config), model, batch), batch)
     noisy = rows["radius"] > 0

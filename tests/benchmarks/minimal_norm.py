@@ -1,14 +1,19 @@
-"""How small the perturbations of our minimum-norm attacks are beside those of foolbox and adv-lib, at equal numbers of forward passes.
+"""How small the perturbations of our minimum-norm attacks are, beside those of others.
 
     python tests/benchmarks/minimal_norm.py --data folder --examples 64 --steps 100
 
-For each attack, over the images that are classified correctly: the median distance; the median, over the images, of the distance over the
-best of the other packages' (at equal passes); and the share of images at which it is within 1 % of the best known, which is the least
-of all attacks of the table and of the longer runs (--long). `nearest` is many searches, each at up to twice the steps: it is beside them
-for the best known, and --long gives the others as much. Every success is checked again here; a failure counts as infinite. Passes
-are counted as the network sees them, with what pads a batch. BB (Brendel and Bethge 2019) begins at the nearest image of another class,
-which costs no pass. The packages that are not installed are left out. In foolbox 3.3.4 the projection of the L2 FMN returns what it is
-given, so that its row says nothing about the method.
+The others are foolbox and adv-lib, at equal numbers of forward passes. For each attack, over the
+images that are classified correctly, there are: the median distance; the median, over the images,
+of the distance over the best of the other packages' (at equal passes); and the share of images at
+which it is within 1 % of the best known. That is the least of all attacks of the table and of the
+longer runs (--long). `nearest` is many attacks, each at up to twice the steps: it is beside them
+for the best known, and --long gives the others as much.
+
+Every success is checked again here; a failure counts as infinite. Passes are counted as the network
+sees them, with what pads a batch. BB (Brendel and Bethge 2019) begins at the nearest image of
+another class, which costs no pass. The packages that are not installed are left out. In foolbox
+3.3.4 the projection of the L2 FMN returns what it is given, so that its row says nothing about the
+method.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from torch import Tensor, nn
 
 from tasks.parts.attacks.alma import alma
 from tasks.parts.attacks.bisection import bisection
+from tasks.parts.attacks.common.result import AttackResult
 from tasks.parts.attacks.ddn import ddn
 from tasks.parts.attacks.fmn import fmn
 from tasks.parts.attacks.nearest import nearest
@@ -47,7 +53,8 @@ def main() -> None:
     options = arguments.parse_args()
     for problem in problems(options):
         kept = right(problem.model, problem.images, problem.labels).nonzero().flatten()
-        kept = kept[: len(kept) // 16 * 16 or len(kept)]  # so that no batch needs padding, which would be counted
+        # No batch needs padding, which would be counted.
+        kept = kept[: len(kept) // 16 * 16 or len(kept)]
         problem = problem._replace(images=problem.images[kept], labels=problem.labels[kept])
         for norm in options.norms:
             compare(problem, norm, options)
@@ -109,12 +116,13 @@ class Passes(nn.Module):
 
 
 def ours(norm: Norm, steps: int) -> dict[str, Attack]:
-    def of(search: Callable[..., Any], **how: Any) -> Attack:
+    def of(attack: Callable[..., AttackResult], **how: object) -> Attack:
         how = {"steps": steps, "halvings": HALVINGS} | how
-        return lambda model, x, y: x + search(model, x, y, **how).perturbation
+        return lambda model, x, y: x + attack(model, x, y, **how).perturbation
 
     found = {"fmn": of(fmn, norm=norm)}
-    if norm in get_args(Ball):  # a walk of about a sixth of the steps in each of ten searches, of which many end early
+    # A walk of about a sixth of the steps in each of ten attacks, of which many end early.
+    if norm in get_args(Ball):
         found |= {"bisection": of(bisection, norm=norm, steps=steps // 6)}
     found["nearest"] = lambda model, x, y: x + nearest(model, x, y, norm=norm, steps=2 * steps).perturbation
     if norm == "L2":
@@ -138,7 +146,7 @@ def _foolbox(norm: Norm, passes: int) -> dict[str, Attack]:
         "L0": attacks.L0FMNAttack,
     }
 
-    def run(attack: Any, model: nn.Module, x: Tensor, y: Tensor, **how: Any) -> Tensor:
+    def run(attack: Any, model: nn.Module, x: Tensor, y: Tensor, **how: object) -> Tensor:
         return attack.run(foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device), x, y, **how)
 
     def bethge(model: Passes, x: Tensor, y: Tensor) -> Tensor:

@@ -1,18 +1,21 @@
-"""How fast PGD in L-inf is beside that of foolbox, torchattacks and ART with 20 steps, and what robust accuracy each leaves.
+"""How fast PGD in L-inf is beside other packages' with 20 steps.
 
     python tests/benchmarks/pgd_speed.py --data folder --examples 512
 
-One process; the same network (without gradients of its weights), images and radius, each beginning at the image. Ours is run with the
-20 steps of the others, of the same size, and with half as many that fall along a cosine: compared are times at a robust accuracy that is
-not above theirs. Each package gets the images in batches of several sizes and is credited with its fastest; ours chooses its own. Rounds
-are interleaved, ratios are of medians. The packages that are not installed are left out.
+The packages are foolbox, torchattacks and ART; those that are not installed are left out. It also
+shows what robust accuracy each leaves. One process; the same network (without gradients of its
+weights), images and radius, each beginning at the image. Ours is run with the 20 steps of the
+others, of the same size, and with half as many that fall along a cosine: compared are times at a
+robust accuracy that is not above theirs. Each package gets the images in batches of several sizes
+and is credited with its fastest; ours chooses its own. Rounds are interleaved, ratios are of
+medians.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from types import ModuleType
 
 import torch
 from problems import Problem, clock, in_pieces, interleaved, parser, peer_module, problems, right
@@ -63,7 +66,7 @@ def main() -> None:
         print(flush=True)
 
 
-def ours(problem: Problem, **how: Any) -> Tensor:
+def ours(problem: Problem, **how: object) -> Tensor:
     _, model, images, labels, epsilon = problem
     return (images + pgd(model, images, labels, epsilon=epsilon, **{"steps": STEPS} | how).perturbation).clamp(0, 1)
 
@@ -82,7 +85,7 @@ def theirs(problem: Problem) -> Iterator[tuple[str, Callable[[Tensor, Tensor], T
 
 
 def _art(
-    evasion: Any, model: nn.Module, images: Tensor, epsilon: float, size: float
+    evasion: ModuleType, model: nn.Module, images: Tensor, epsilon: float, size: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
     classification = peer_module("art.estimators.classification", "adversarial-robustness-toolbox")
     classifier = classification.PyTorchClassifier(

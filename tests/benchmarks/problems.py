@@ -1,8 +1,8 @@
-"""What the benchmarks of attacks share: networks with images, where they are found, and how time is taken.
+"""What the benchmarks of attacks share: networks with images, and how time is taken.
 
-Needs, below the data root: CIFAR-10 and MNIST as `tasks.parts.data.load` reads them, and for the undefended networks the files
-`cifar10_resnet20.th` and `cifar10_resnet56.th`, in the data root, in `models/` in it, or in the folder given as --weights. The defended
-networks are those of `robust`.
+Needs, below the data root: CIFAR-10 and MNIST as `tasks.parts.data.load` reads them, and for the
+undefended networks the files `cifar10_resnet20.th` and `cifar10_resnet56.th`, in the data root, in
+`models/` in it, or in the folder given as --weights. The defended networks are those of `robust`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Generic, NamedTuple, TypeVar
 
 import robust
 import torch
@@ -89,8 +90,11 @@ def problems(options: argparse.Namespace) -> Iterator[Problem]:
         yield Problem(name, model.to(device).eval().requires_grad_(False), images, labels, RADII[name])
 
 
-def peer_module(name: str, package: str) -> Any:
-    """A module that a benchmark compares with; None, with a word about it, where it is not installed."""
+def peer_module(name: str, package: str) -> ModuleType | None:
+    """A module that a benchmark compares with.
+
+    None, which is said, where it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -98,11 +102,14 @@ def peer_module(name: str, package: str) -> Any:
         return None
 
 
-class Timed(NamedTuple):
+Result = TypeVar("Result")
+
+
+class Timed(NamedTuple, Generic[Result]):
     """Seconds of each round, and what the last one gave."""
 
     seconds: list[float]
-    result: Any
+    result: Result
 
     @property
     def median(self) -> float:
@@ -114,10 +121,12 @@ def clock(options: argparse.Namespace) -> Callable[[], float]:
     return time.process_time if options.cpu_time else time.perf_counter
 
 
-def interleaved(contenders: Mapping[str, Callable[[], Any]], rounds: int, now: Callable[[], float]) -> dict[str, Timed]:
-    """Times each contender in every round, so that whatever else the machine does meets all alike."""
+def interleaved(
+    contenders: Mapping[str, Callable[[], Result]], rounds: int, now: Callable[[], float]
+) -> dict[str, Timed[Result]]:
+    """Times each contender in every round, so that other work of the machine meets all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    results: dict[str, Any] = {}
+    results: dict[str, Result] = {}
     for _ in range(rounds):
         for name, contender in contenders.items():
             begun = now()

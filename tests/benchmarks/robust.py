@@ -1,11 +1,13 @@
-"""Adversarially trained networks of our own for the attack benchmarks: small convolutional networks on MNIST and CIFAR-10.
+"""Adversarially trained networks of our own for the attack benchmarks.
 
     python tests/benchmarks/robust.py --data folder --cache folder
 
-The one on CIFAR-10 is what a recipe makes, in twenty minutes on one core. The one on MNIST is trained as by Madry, Makelov, Schmidt,
-Tsipras and Vladu 2018, "Towards deep learning models resistant to adversarial attacks": every step is taken on images moved by PGD from
-a random start in the L-inf ball, whose radius grows to its full size over the first third of the training, without which so small a
-network learns nothing; about ten minutes. The weights are kept in the folder given.
+They are small convolutional networks. The one on CIFAR-10 is what a recipe makes, in twenty minutes
+on one core. The one on MNIST is trained as by Madry, Makelov, Schmidt, Tsipras and Vladu 2018,
+"Towards deep learning models resistant to adversarial attacks": every step is taken on images moved
+by PGD from a random start in the L-inf ball. The ball's radius grows to its full size over the
+first third of the training, without which so small a network learns nothing; this takes about ten
+minutes. The weights are kept in the folder given.
 """
 
 from __future__ import annotations
@@ -65,7 +67,10 @@ def main() -> None:
 
 
 def mnist(cache: str | Path, root: str | None) -> Classifier:
-    """The network on MNIST, in evaluation mode and without gradients of its weights; from the folder `cache` if it is there."""
+    """The network on MNIST, in evaluation mode and without gradients of its weights.
+
+    It is read from the folder `cache` if it is there.
+    """
     model = models.build("convnet", (1, 28, 28), 10, generator_seed=0)
     place = Path(cache) / f"mnist_convnet_linf_{EPSILON}_{EPOCHS}_epochs.pt"
     return _kept(model, place, lambda: train(model, data.load("mnist", "train", root=root)))

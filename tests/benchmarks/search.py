@@ -1,14 +1,15 @@
-"""A search over Ray against the same trials one after the other in a bare loop, and what ASHA saves.
+"""A search over Ray against a bare loop over the same trials, and what ASHA saves.
 
     python tests/benchmarks/search.py --trials 16 --epochs 150
 
-bare         the trials' networks trained and measured by plain functions, in one process and then in as many as there are cores, which is
-             the machine's ceiling; no engine, no files
+bare         the trials' networks trained and measured by plain functions, in one process and then
+             in as many as there are cores, which is the machine's ceiling; no engine, no files
 sweep        the command, from nothing: the start of Python and of Ray, the trials, the report
 trials run   of the sweep, from the start of its first trial to the end of its last
 efficiency   seconds of the bare loop in one process over those of the sweep times the cores
 
-ASHA: one search at random for the lowest negative log-likelihood, without and with the scheduler; the same points in both.
+ASHA: one search at random for the lowest negative log-likelihood, without and with the scheduler;
+the same points in both.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from tasks import evaluation as task
 
 SWEEP = "sweeps/augmentation_search.yaml"
 BY_NLL = ["searcher=random", "objective={metric: nll, mode: min}", "conditions=[clean]", "figures=[learning_curves]"]
+Record = dict[str, Any]
+"""What a trial's `trial.json` holds, or a part of it."""
 
 
 def main() -> None:
@@ -68,8 +71,10 @@ def asha(trials: int) -> None:
         print(f"{name:16} {seconds:9.1f} {epochs:8} {stopped:9} {best:12.5f}", flush=True)
 
 
-def sweep(results: str, *overrides: str) -> tuple[float, list[dict[str, Any]]]:
-    """Seconds of the command, and the records of its trials; says what went wrong in some of them (exit status 1).
+def sweep(results: str, *overrides: str) -> tuple[float, list[Record]]:
+    """Seconds of the command, and the records of its trials.
+
+    Says what went wrong in some of them (exit status 1).
 
     Raises:
         RuntimeError: it did not run to its end.
@@ -85,7 +90,7 @@ def sweep(results: str, *overrides: str) -> tuple[float, list[dict[str, Any]]]:
     return seconds, [json.loads(path.read_text()) for path in Path(results).glob("*/trials/*/trial.json")]
 
 
-def bare(configs: list[dict[str, Any]], processes: int) -> float:
+def bare(configs: list[Record], processes: int) -> float:
     """Seconds for the trials in so many processes that have loaded what they need."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         short = configs[0] | {"recipe": configs[0]["recipe"] | {"epochs": 1}}
@@ -95,7 +100,7 @@ def bare(configs: list[dict[str, Any]], processes: int) -> float:
         return time.perf_counter() - begun
 
 
-def run(config: dict[str, Any]) -> dict[str, float]:
+def run(config: Record) -> dict[str, float]:
     """One trial by plain functions: its network, trained; its examples, measured; its scalars."""
     import pandas as pd
     import torch

@@ -1,8 +1,10 @@
-"""The main job from nothing, again, and with one more seed; its rows against those of a local run; two workers against one.
+"""The main job from nothing, again, and with one more seed.
 
     python tests/benchmarks/sweep.py
 
-Times include the start of Python and of Ray. Two workers are held against the ceiling that two plain processes reach on this machine.
+Its rows are compared with those of a local run, and two workers with one. Times include the start
+of Python and of Ray. Two workers are held against the ceiling that two plain processes reach on
+this machine.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def workers(kind: str) -> None:
         for slots in (1, 2):
             ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False)
             by = RayExecutor()
-            list(by.scatter(_chunk, range(2 * slots), kind))  # the workers start, import and train their network
+            # The workers start, import and train their network
+            list(by.scatter(_chunk, range(2 * slots), kind))
             begun = time.perf_counter()
             list(by.scatter(_chunk, range(CHUNKS), kind))
             seconds.setdefault(f"ray {slots}", []).append(time.perf_counter() - begun)
@@ -78,7 +81,7 @@ def workers(kind: str) -> None:
 
 
 def _chunk(number: int, kind: str) -> int:
-    """A fixed piece of the measurement or of a search, with a network that the process trains once."""
+    """A fixed piece of the measurement, or of an attack, with a network that is trained once."""
     import torch
 
     from tasks.parts.attacks.apgd import apgd

@@ -1,12 +1,16 @@
-"""What an epoch with adversarial augmentation, or of robust training, costs beside a plain one and beside the bare passes it needs.
+"""What an epoch with adversarial augmentation, or of robust training, costs.
 
     python tests/benchmarks/training.py --network resnet20 --dataset cifar10 --device cuda
 
-needed   the time of a plain epoch, and of the forward and backward passes of the search alone: a loop over batches of as many examples as
-         are drawn to be moved in the batches of an epoch, through the same layers, with gradients to the points only, and nothing else
+It is compared with a plain epoch, and with the bare passes that it needs:
+
+needed   the time of a plain epoch, and of the forward and backward passes of the attack alone: a
+         loop over batches of as many examples as are drawn to be moved in the batches of an epoch,
+         through the same layers, with gradients to the points only, and nothing else
 ratio    an augmented epoch over what is needed; at most 1.15
 
-Rounds of the three are interleaved; ratios are medians over the rounds of times taken in one round. One thread.
+Rounds of the three are interleaved; ratios are medians over the rounds of times taken in one round.
+One thread.
 """
 
 from __future__ import annotations
@@ -15,9 +19,9 @@ import argparse
 import statistics as st
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from tasks.parts.data import load as data
@@ -25,7 +29,7 @@ from tasks.parts.training import training
 from tasks.parts.training.adversarial_augmentation import random_numbers, stage, tail
 from tasks.parts.training.recipes import Recipe
 
-AUGMENTED: list[dict[str, Any]] = [
+AUGMENTED: list[dict[str, JsonValue]] = [
     {"probability": 0.25},
     {"probability": 0.5},
     {"probability": 1},
@@ -39,7 +43,7 @@ AUGMENTED: list[dict[str, Any]] = [
     {"probability": 1, "space": "hidden"},
     {"probability": 1, "space": "hidden", "steps": 5},
 ]
-ROBUST: list[dict[str, Any]] = [{"method": "pgd", "steps": 5}, {"method": "trades", "steps": 5}]
+ROBUST: list[dict[str, JsonValue]] = [{"method": "pgd", "steps": 5}, {"method": "trades", "steps": 5}]
 
 
 def main() -> None:
@@ -78,7 +82,7 @@ def main() -> None:
 
 
 def row(
-    settings: dict[str, Any], recipe: Recipe, plain: Recipe, split: data.Split, options: argparse.Namespace
+    settings: dict[str, JsonValue], recipe: Recipe, plain: Recipe, split: data.Split, options: argparse.Namespace
 ) -> None:
     functions = [
         lambda: epoch(plain, split, options.device),
@@ -103,7 +107,10 @@ def epoch(recipe: Recipe, split: data.Split, device: str) -> Callable[[], object
 
 
 def bare(recipe: Recipe, split: data.Split, device: str) -> Callable[[], object]:
-    """The passes of the search alone, ready to run: of TRADES also the passes of the loss's second batch."""
+    """The passes of the attack alone, ready to run.
+
+    Of TRADES also the passes of the loss's second batch.
+    """
     model = training.untrained(recipe, split).to(device)
     settings, robust = recipe.adversarial_augmentation, recipe.robust
     k = stage(settings, model)
@@ -140,7 +147,10 @@ def search_pass(classify: Callable[[Tensor], Tensor], points: Tensor, labels: Te
 
 
 def clock() -> float:
-    """Seconds: of the processor, which other processes disturb less, or of the clock where a GPU works."""
+    """Seconds of the processor, or of the clock where a GPU works.
+
+    Other processes disturb those of the processor less.
+    """
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 

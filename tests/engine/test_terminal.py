@@ -1,4 +1,7 @@
-"""Commands at a terminal: the display, Ctrl-C as a key, windows of all kinds, and streams that are closed or narrow-minded."""
+"""Commands at a terminal.
+
+The display, Ctrl-C as a key, windows of all kinds, and streams that are closed or take no Unicode.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,8 @@ def processes(mark: str) -> list[str]:
                 found.append((process / "cmdline").read_text())
         except OSError:  # it has ended, or is somebody else's
             continue
-    return [command for command in found if command]  # one that has ended and waits for its parent has none
+    # One that has ended and waits for its parent has none
+    return [command for command in found if command]
 
 
 def interrupted(command: Command, *said: str) -> None:
@@ -59,7 +63,7 @@ def interrupted(command: Command, *said: str) -> None:
 
 
 def finished(command: Command, page: Path) -> None:
-    """Checks what a run leaves on the screen: its trials, nothing of the display, and the report's path last."""
+    """Checks what a run leaves on the screen: trials, no display, and the report's path."""
     assert command.ended() == 1, command.text
     lines = command.text.splitlines()
     assert len([line for line in lines if line.startswith("[") and "/3] learning_rate=" in line]) == 2
@@ -106,7 +110,8 @@ def test_ctrl_c_in_a_local_run_which_then_goes_on(tmp_path: Path) -> None:
 def test_ctrl_c_in_the_first_moments(options: list[str], file: str, tmp_path: Path) -> None:
     command = Command(*SWEEP, file, *options, "--results", str(tmp_path / "r"))
     loaded = Path(f"/proc/{command.process.pid}/maps")
-    command.wait_for(lambda _: "libtorch" in loaded.read_text())  # the imports have begun, and take their time
+    # The imports have begun, and take their time
+    command.wait_for(lambda _: "libtorch" in loaded.read_text())
     interrupted(command)
     assert not (tmp_path / "r").exists()
 
@@ -148,7 +153,8 @@ def test_a_dry_run_fits_the_window(file: str) -> None:
 
 def piped(script: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[bytes]:
     """What a shell makes of a script, in which `"$0" "$@"` is the command."""
-    command = ["bash", "-c", f"set -o pipefail; {script}", *SWEEP, *arguments]  # the first of them is $0
+    # The first of them is $0
+    command = ["bash", "-c", f"set -o pipefail; {script}", *SWEEP, *arguments]
     return subprocess.run(command, env=environment(**changes), capture_output=True, timeout=120, check=False)
 
 

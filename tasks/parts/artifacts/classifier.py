@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
 import torch
 from pydantic import BaseModel, Field
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tasks.parts.artifacts.common.kind import Attachment, Given, Product, Progress, Saved
 from tasks.parts.data.load import Split, choose, fingerprint, is_own_code, take
 from tasks.parts.data.load import check as check_dataset
 from tasks.parts.data.load import load as load_split
 from tasks.parts.finite import NotFinite
-from tasks.parts.models.build import build
+from tasks.parts.models.build import NETWORKS, build
 from tasks.parts.models.build import check as check_network
 from tasks.parts.models.classifier import Classifier
 from tasks.parts.models.spaces import magnitudes
@@ -34,6 +36,8 @@ DOING = "training"
 
 EXAMPLES_FOR_MAGNITUDES = 512
 """Training images over which the typical magnitudes of hidden spaces are taken."""
+SMALL = 10_000_000
+"""Parameters up to which a network of ours is tried out with memory for them."""
 
 
 class Request(Settings):
@@ -171,11 +175,37 @@ def _built(network: str, options: str, shape: tuple[int, int, int], classes: int
 def _fit(network: str, options: str, weights: str, freeze: bool, shape: tuple[int, int, int], classes: int) -> None:
     """Raises `UserError` unless the network can be built for such images and the weights fit it.
 
-    Networks of ours are built without memory for their weights, in some milliseconds.
+    Large networks whose code we know are built without memory for their weights, on torch's device
+    "meta". The first operation there makes torch load its compiler, which takes two seconds.
     """
-    with torch.device("cpu" if is_own(network) else "meta"), warnings.catch_warnings():
+    given = json.loads(options)
+    with_memory = is_own(network) or (network in NETWORKS.names() and _size(network, given, shape, classes) <= SMALL)
+    with torch.device("cpu" if with_memory else "meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # weights that are copied to nowhere
-        build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=json.loads(options))
+        build(network, shape, classes, weights=weights, freeze_backbone=freeze, options=given)
+
+
+def _size(network: str, options: Mapping[str, float], shape: tuple[int, int, int], classes: int) -> int:
+    """The parameters of a network of ours; 0 where it cannot be built."""
+    with torch.device("meta"), _Undrawn():
+        try:
+            built = NETWORKS.module(network).build(shape=shape, classes=classes, **options)
+        except Exception:  # `build` says what is wrong
+            return 0
+    return sum(parameter.numel() for parameter in built.parameters())
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights are not drawn: on the device "meta" even that makes torch load its compiler."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def _magnitudes(model: Classifier, split: Split, device: str) -> tuple[float, ...]:

@@ -1,9 +1,10 @@
-"""Artifacts: made once, shared by whoever needs the same, and made again only where something is missing."""
+"""Artifacts are made once and shared, and made again only where something is missing."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from pydantic import JsonValue
 
 from engine import sweep
 from engine.execution import trial
@@ -23,8 +25,10 @@ from engine.store.store import Store
 from engine.sweepfile.load import Spec, load
 from tasks import adversarial_search
 from tasks.parts.artifacts import adversarial_examples, classifier
+from tasks.parts.artifacts.common.kind import Given, Product, Progress
+from tasks.parts.batching import Batch
 
-RECIPE: dict[str, Any] = {"dataset": "blobs", "network": "linear", "epochs": 2}
+RECIPE: dict[str, JsonValue] = {"dataset": "blobs", "network": "linear", "epochs": 2}
 ATTACK = {"norm": "Linf", "epsilon": 0.12, "steps": 5}
 
 
@@ -41,11 +45,11 @@ class Work:
         self.searched: list[int] = []
         train, attack = classifier.make, adversarial_examples.make
 
-        def training(request: Any, *rest: Any) -> Any:
+        def training(request: classifier.Request, *rest: Any) -> Iterator[Progress | Product]:
             self.trained.append(request.recipe.epochs)
             return train(request, *rest)
 
-        def attacking(request: Any, given: Any, batch: Any) -> Any:
+        def attacking(request: adversarial_examples.Request, given: Given, batch: Batch) -> Mapping[str, object]:
             self.searched += batch.ids
             return attack(request, given, batch)
 
@@ -53,7 +57,10 @@ class Work:
         monkeypatch.setattr(adversarial_examples, "make", attacking)
 
     def taken(self) -> tuple[list[int], list[int]]:
-        """What was done since the last look, sorted: the epochs of each training, and the examples searched."""
+        """What was done since the last look, sorted.
+
+        It has the epochs of each training, and the examples attacked.
+        """
         done = sorted(self.trained), sorted(self.searched)
         self.trained.clear()
         self.searched.clear()
@@ -75,7 +82,7 @@ def planned(task: str, **entries: Any) -> tuple[Spec, list[Planned]]:
     return spec, plan(spec)
 
 
-def run(store: Store, task: str, **entries: Any) -> list[TrialRecord]:
+def run(store: Store, task: str, **entries: JsonValue) -> list[TrialRecord]:
     """The trials of a sweep in this process: their records."""
     spec, items = planned(task, **entries)
     job = Job.of(spec, store, LocalExecutor(), RunContext(data_root=spec.data_root))
@@ -95,8 +102,8 @@ def made(store: Store, kind: str) -> list[Path]:
     return sorted((store.folder / "artifacts" / kind).glob("*"))
 
 
-FLATNESS: dict[str, Any] = {"attack": ATTACK, "samples": 4, "radii": [0.1]}
-SEARCH: dict[str, Any] = {"attack": ATTACK, "black_box": 0}
+FLATNESS: dict[str, JsonValue] = {"attack": ATTACK, "samples": 4, "radii": [0.1]}
+SEARCH: dict[str, JsonValue] = {"attack": ATTACK, "black_box": 0}
 
 
 def test_one_search_serves_all_who_ask_for_the_same(store: Store, work: Work) -> None:
@@ -141,7 +148,7 @@ def test_a_search_that_was_cut_short_goes_on_where_it_stopped(
     work.taken()
     attack = adversarial_examples.make
 
-    def killed(request: Any, given: Any, batch: Any) -> Any:
+    def killed(request: adversarial_examples.Request, given: Given, batch: Batch) -> Mapping[str, object]:
         if 2 in batch.ids:
             raise KeyboardInterrupt
         return attack(request, given, batch)
@@ -193,12 +200,13 @@ def test_several_networks_are_trained_once_and_searched_together(store: Store, w
     assert trained == [1, 2, 3]
     assert len(searched) == 6 * (3 + 3)
     assert len(made(store, "adversarial_examples")) == 6
-    run(store, "adversarial_search", attack=ATTACK | {"stop": "first"}, black_box=0)  # of a network of the pool
+    # This is of a network of the pool.
+    run(store, "adversarial_search", attack=ATTACK | {"stop": "first"}, black_box=0)
     assert work.taken() == ([], [])
 
 
 def test_what_is_switched_off_makes_no_other_network(store: Store, work: Work) -> None:
-    off: list[dict[str, Any]] = [
+    off: list[dict[str, JsonValue]] = [
         {},
         {"adversarial_augmentation": {"probability": 0, "epsilon": 0.2, "space": "hidden:1", "only": "correct"}},
         {"adversarial_augmentation": {"epsilon": 0, "direction": "random"}},

@@ -1,4 +1,7 @@
-"""Chunks, work in this process, and how work over Ray is given up; what it makes has whole runs for tests."""
+"""Chunks, work in this process, and how work over Ray is given up.
+
+What that work makes is tested by whole runs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -51,7 +53,7 @@ def test_here_streams_what_a_generator_yields() -> None:
     def count(upto: int) -> Iterator[int]:
         yield from range(upto)
 
-    stream: Iterator[Any] = LocalExecutor().stream(count, 3)
+    stream: Iterator[int] = LocalExecutor().stream(count, 3)
     assert list(stream) == [0, 1, 2]
 
 
@@ -69,7 +71,10 @@ def over_ray() -> Iterator[RayExecutor]:
 def test_a_stream_that_is_given_up_leaves_its_worker_to_the_next(
     over_ray: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stopped training costs no new process, which would have torch to load; one that does not leave is ended."""
+    """A stopped training costs no new process, which would have to load torch.
+
+    One that does not leave is ended.
+    """
 
     # A worker cannot import a file of tests: what is nested here travels to it.
     def forever() -> Iterator[int]:

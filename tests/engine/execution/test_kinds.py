@@ -1,18 +1,22 @@
-"""Artifact kinds of the user's own: a file each, made whole or by example, made again only where something is missing."""
+"""Artifact kinds of the user's own: a file each.
+
+They are made whole or by example, and made again only where something is missing.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from commands import environment
+from pydantic import JsonValue
 
 from engine import sweep
 from engine.store import arrays
@@ -123,7 +127,7 @@ def measure(config, given, batch):
 def summarise(config, rows):
     return {"to_mean": rows["to_mean"].mean(), "to_bank": rows["to_bank"].mean()}
 '''
-SWEEP: dict[str, Any] = {
+SWEEP: dict[str, JsonValue] = {
     "task": "own.task",
     "fixed": {"examples": 8, "recipe": {"dataset": "blobs", "network": "linear", "epochs": 1}},
     "resources": {"gpus": 0, "chunk": 4},
@@ -131,14 +135,15 @@ SWEEP: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def package(in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def package(in_tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(in_tmp_path / "cache"))
-    for name in [name for name in sys.modules if name == "own" or name.startswith("own.")]:
-        monkeypatch.delitem(sys.modules, name)
     Path("own").mkdir()
     for name, content in (("means", WHOLE), ("bank", BANK), ("task", TASK)):
         Path("own", f"{name}.py").write_text(content)
     Path("x.yaml").write_text(json.dumps(SWEEP))
+    yield
+    for name in [name for name in sys.modules if name == "own" or name.startswith("own.")]:
+        del sys.modules[name]  # it must not outlive the test: others have an `own` too
 
 
 def made() -> list[str]:
@@ -159,7 +164,10 @@ def run(*options: str) -> int:
 
 
 def test_a_kind_is_a_file(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whole and by example, counted, made once, used by a task, shared, and completed where rows are lost."""
+    """Whole and by example, counted, made once, used by a task and shared.
+
+    Lost rows are made again.
+    """
     assert run("--dry-run") == 0
     told = capsys.readouterr().out
     assert "1 networks to train, 1 epochs; 3 classes to average; 30 representations; 8 examples to measure" in told
@@ -173,7 +181,8 @@ def test_a_kind_is_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert [step["brightness"] > 0 for step in about["history"]] == [True] * 3
     assert about["attachments"] == {"means": {"rows": 1}}
     record = json.loads(next(Path("results/x/trials").glob("*/trial.json")).read_text())
-    assert record["attachments"] == {"means": {"rows": 1}}  # of the whole thing that the trial is about
+    # They are of the whole thing that the trial is about.
+    assert record["attachments"] == {"means": {"rows": 1}}
     assert next(Path("results/x/trials").glob("*/attachments/means.png")).exists()
 
     capsys.readouterr()

@@ -1,4 +1,7 @@
-"""What is not finite, and whatever else a user's code returns or raises, is the failure of that trial; the others go on."""
+"""Numbers that are not finite make a trial fail, and the others go on.
+
+So does whatever else a user's code returns or raises.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from pydantic import JsonValue
 
 from engine import sweep
 from engine.execution.trial import scalars
@@ -21,7 +25,7 @@ from tasks.parts.models import build as models
 Said = pytest.CaptureFixture[str]
 RECIPE = {"dataset": "blobs", "network": "mlp", "epochs": 1}
 ATTACK = {"norm": "Linf", "epsilon": 0.2, "steps": 2}
-TASKS: dict[str, dict[str, Any]] = {
+TASKS: dict[str, dict[str, JsonValue]] = {
     "input_flatness": {"conditions": ["genuine"], "radii": [0.2], "samples": 4},
     "evaluation": {"conditions": ["clean", "noise"], "radii": [0.2], "samples": 2},
     "adversarial_search": {"attack": ATTACK, "black_box": 0},
@@ -82,8 +86,8 @@ def summarise(config, rows):
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
-def run(task: str, *options: str, grid: dict[str, Any] | None = None, **fixed: Any) -> int:
-    entries: dict[str, Any] = {
+def run(task: str, *options: str, grid: dict[str, JsonValue] | None = None, **fixed: JsonValue) -> int:
+    entries: dict[str, JsonValue] = {
         "task": task,
         "fixed": {"examples": 12, "recipe": RECIPE} | fixed,
     }
@@ -104,7 +108,7 @@ def records() -> list[dict[str, Any]]:
     return sorted(found, key=lambda record: json.dumps(record["point"]))
 
 
-# ----------------------------------------------------------------------------------------------------------- weights of a file
+# -------------------------------------------------------------------------------- weights of a file
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
@@ -161,7 +165,7 @@ def test_infinities_that_a_network_is_built_with_are_its_own(capsys: Said) -> No
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
@@ -179,7 +183,7 @@ def test_a_training_that_diverges_fails_its_trial_alone(optimiser: str, capsys: 
     assert len(list(Path("results/artifacts/classifier").iterdir())) == 1
 
 
-# ---------------------------------------------------------------------------------------------------------- what networks return
+# ----------------------------------------------------------------------------- what networks return
 
 BRIGHT = "(x.flatten(1).mean(1) > {limit})[:, None]"
 
@@ -234,7 +238,7 @@ def test_a_users_task_that_asks_the_network_itself_is_watched(capsys: Said) -> N
     assert record["error"] == "the network returns numbers that are not finite (NaN or infinite) for example 7"
 
 
-# --------------------------------------------------------------------------------------------------------- what a task returns
+# ------------------------------------------------------------------------------ what a task returns
 
 IDS = [4, 7]
 LABELS = {"id": "example", "x": "a number"}
@@ -248,7 +252,7 @@ def test_an_infinite_number_has_a_column_and_an_example(dtype: type) -> None:
 
 
 @pytest.mark.parametrize("values", [[0.5, np.nan], [None, "a"], [[1.0], [2.0, np.nan]]])
-def test_what_may_be_missing_is_declared(values: Any) -> None:
+def test_what_may_be_missing_is_declared(values: object) -> None:
     columns = {"id": np.array(IDS), "x": pd.Series(values)}
     table(columns, LABELS, IDS, "cpu")  # a task that declares nothing
     table(columns, LABELS, IDS, "cpu", {"x"})
@@ -273,7 +277,7 @@ def test_rows_are_of_the_examples_that_were_given() -> None:
 @pytest.mark.parametrize(
     "value", [np.float32(3), np.int8(3), True, torch.tensor(3.0), np.array(3), pa.scalar(3).as_py()]
 )
-def test_a_scalar_is_any_number(value: Any) -> None:
+def test_a_scalar_is_any_number(value: object) -> None:
     (number,) = scalars({"n": value}).values()
     assert type(number) is float
     assert number == float(value)
@@ -282,7 +286,7 @@ def test_a_scalar_is_any_number(value: Any) -> None:
 @pytest.mark.parametrize(
     "summary", [None, [1], {"n": "3"}, {"n": [1, 2]}, {"n": np.zeros(2)}, {1: 2.0}, {"n": 1j}, {"n": {}}]
 )
-def test_what_is_no_number_is_told(summary: Any) -> None:
+def test_what_is_no_number_is_told(summary: object) -> None:
     with pytest.raises(TypeError, match="summarise returned"):
         scalars(summary)
 

@@ -1,4 +1,7 @@
-"""What the progress display says: counts of what is measured now, a time left that comes true, and a window that stays in order."""
+"""The progress display.
+
+It counts what is measured now, its time left comes true, and the window stays in order.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import pickle
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray.cloudpickle
@@ -16,17 +18,19 @@ from windows import Window
 from engine.execution import progress as module
 from engine.execution import ray_tune
 from engine.execution.context import Job
+from engine.execution.events import Making, Measuring
 from engine.execution.executors import RayExecutor
 from engine.execution.progress import Progress, summary_line
 from engine.execution.trial_queue import TrialQueue
 from engine.execution.workers import RunContext
-from engine.plan.plan import plan
+from engine.plan.plan import Planned, plan
 from engine.store.records import TrialRecord
 from engine.store.store import Store
 from engine.sweepfile.load import load
 
 RECORD = TrialRecord(status="done", summary={"accuracy": 0.5}, seconds=1.0)
 STOPPED = TrialRecord(status="stopped", epochs=({}, {}))
+TRAINING = Making("training", 3, 20)
 FAILED = TrialRecord(status="failed", error="ValueError: no")
 
 
@@ -48,8 +52,8 @@ class Clock:
         return self.now
 
 
-def measuring(done: int, of: int = 100) -> dict[str, object]:
-    return {"phase": "measuring", "done": done, "of": of}
+def measuring(done: int, total: int = 100) -> Measuring:
+    return Measuring(done, total)
 
 
 def last(said: io.StringIO) -> str:
@@ -76,7 +80,7 @@ def test_a_resumed_trial_counts_only_what_is_measured_now() -> None:
 def test_training_comes_before_measuring() -> None:
     said = io.StringIO()
     progress = Progress(trials=2, examples=200, stream=said)
-    progress.update("a", "seed=0", {"phase": "training", "done": 3, "of": 20})
+    progress.update("a", "seed=0", TRAINING)
     assert "0/200 examples" in last(said)
     assert "known with the first results" in last(said)
     progress.update("a", "seed=0", measuring(0))
@@ -91,7 +95,8 @@ def test_a_failure_is_said_and_counted() -> None:
     progress.update("a", "seed=0", measuring(30))
     progress.finish("a", "seed=0", FAILED)
     assert "failed: seed=0: ValueError: no" in said.getvalue()
-    assert "1/2 trials, 1 failed, 30/130 examples" in last(said)  # those it has not measured are no more to come
+    # Those it has not measured are no more to come
+    assert "1/2 trials, 1 failed, 30/130 examples" in last(said)
 
 
 def test_the_time_left_is_by_how_long_trials_took_however_they_ended() -> None:
@@ -100,7 +105,7 @@ def test_the_time_left_is_by_how_long_trials_took_however_they_ended() -> None:
     for number, record in enumerate([RECORD, STOPPED, FAILED, RECORD], 1):
         key = str(number)
         clock.now += 5
-        progress.update(key, "seed=0", {"phase": "training", "done": 3, "of": 20})
+        progress.update(key, "seed=0", TRAINING)
         clock.now += 5
         if record is RECORD:
             progress.update(key, "seed=0", measuring(0))
@@ -148,7 +153,7 @@ def test_the_window_shows_what_runs_and_what_has_ended(columns: int, trials: int
         progress.finish("b", "seed=1", STOPPED)
         progress.finish("c", "seed=2", FAILED)
         for number in range(30):
-            progress.update(str(number), f"{label}seed={number}", {"phase": "training", "done": 3, "of": 20})
+            progress.update(str(number), f"{label}seed={number}", TRAINING)
         window.wait_for(lambda shown: "more" in shown)
         assert f"[1/{trials}] seed=0:" in window.text
         assert f"[2/{trials}] seed=1:" in window.text
@@ -177,14 +182,15 @@ def test_a_window_of_another_size_is_drawn_anew(after: tuple[int, int]) -> None:
     with Progress(trials=24, examples=2400, stream=window.stream) as progress:
         progress.finish("a", "seed=0", RECORD)
         for number in range(12):
-            progress.update(str(number), f"seed={number}", {"phase": "training", "done": 3, "of": 20})
+            progress.update(str(number), f"seed={number}", TRAINING)
         window.wait_for(lambda shown: "seed=11" in shown)
         window.resize(*after)
         progress.finish("b", "seed=b", RECORD)
         window.wait_for(lambda shown: "[2/24]" in shown and "2/24 trials" in shown)
         assert window.text.count(" trials") == 1
         assert window.text.count("[2/24]") == 1
-        assert window.text.count("[1/24]") == (after[1] > 8)  # the emulator forgets what leaves a lower window
+        # The emulator forgets what leaves a lower window
+        assert window.text.count("[1/24]") == (after[1] > 8)
         assert all(len(line) < after[0] for line in window.shown.splitlines())
     window.read()
     assert " trials" not in window.text
@@ -197,7 +203,7 @@ def test_what_others_print_comes_above(monkeypatch: pytest.MonkeyPatch) -> None:
     window = Window(80, 24)
     monkeypatch.setattr(sys, "stderr", window.stream)
     with Progress(trials=24, examples=2400) as progress:
-        progress.update("a", "seed=0", {"phase": "training", "done": 3, "of": 20})
+        progress.update("a", "seed=0", TRAINING)
         window.wait_for(lambda shown: "seed=0" in shown)
         print("a warning", file=sys.stderr)
         lines = window.wait_for(lambda shown: "a warning" in shown and "seed=0" in shown).splitlines()
@@ -212,7 +218,7 @@ def test_a_label_cannot_steer_the_terminal() -> None:
     window, plain = Window(80, 24), io.StringIO()
     for stream in (window.stream, plain):
         with Progress(trials=24, examples=2400, stream=stream) as progress:
-            progress.update("a", "a\x1b]0;title\x07=\x9b31m1", {"phase": "training", "done": 3, "of": 20})
+            progress.update("a", "a\x1b]0;title\x07=\x9b31m1", TRAINING)
             if stream is not plain:
                 window.wait_for(lambda shown: "training" in shown)
             progress.finish("a", "a\x1b]0;title\x07=\x9b31m1", TrialRecord(status="failed", error="no\x1b[2J"))
@@ -248,7 +254,7 @@ def test_what_tune_is_given_pickles_while_a_display_is_live(tmp_path: Path) -> N
     with Progress(trials=2, examples=20, stream=window.stream) as progress:
         window.wait_for(lambda shown: "trials" in shown)
         search, listener, refused = ray_tune.handles(ray_tune.Driver(queue, progress))
-        config: dict[str, Any] = search.suggest("one")
+        config: dict[str, Planned] = search.suggest("one")
         for one in (search, listener, refused, partial(ray_tune.coordinator, job=job, pruner=None), config):
             small = ray.cloudpickle.dumps(one)
             assert b"Progress" not in small

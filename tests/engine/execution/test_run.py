@@ -1,4 +1,7 @@
-"""Whole runs: the same rows with and without Ray, nothing done twice, and nothing lost when something is killed."""
+"""Whole runs, with and without Ray.
+
+Both give the same rows; nothing is done twice, and nothing is lost when something is killed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -64,7 +67,10 @@ def rows_of(results: Path, name: str = "small") -> dict[str, pd.DataFrame]:
     return found
 
 
-def assert_same(left: Mapping[Any, pd.DataFrame], right: Mapping[Any, pd.DataFrame]) -> None:
+Key = TypeVar("Key")
+
+
+def assert_same(left: Mapping[Key, pd.DataFrame], right: Mapping[Key, pd.DataFrame]) -> None:
     assert left.keys() == right.keys()
     for key in left:
         pd.testing.assert_frame_equal(left[key], right[key], rtol=1e-5, atol=1e-5)
@@ -170,7 +176,8 @@ def test_a_missing_objective_is_a_failure(tmp_path: Path, capsys: pytest.Capture
     file = write(tmp_path, FLATNESS + "objective: {metric: no_such_scalar}\n")
     assert sweep.main([file, "--local", "--results", str(tmp_path / "results"), "seeds=1"]) == 2
     assert "objective.metric: no trial reports no_such_scalar; they report accuracy, " in capsys.readouterr().err
-    assert len(list((tmp_path / "results" / "small" / "trials").iterdir())) == 1  # the others were not begun
+    # The others were not begun
+    assert len(list((tmp_path / "results" / "small" / "trials").iterdir())) == 1
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,7 +248,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(
 def test_a_killed_run_goes_on_where_it_stopped(
     tmp_path: Path, how: signal.Signals, cluster: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The one that is killed has a Ray of its own, the one that is interrupted has joined a cluster."""
+    """The run that is killed has its own Ray, the interrupted one has joined a cluster."""
     log, results = tmp_path / "log", tmp_path / "ray"
     file = write(tmp_path, SLOW % (0.2, log))
     options = ["--address", cluster] if how == signal.SIGINT else []
@@ -258,7 +265,8 @@ def test_a_killed_run_goes_on_where_it_stopped(
     log.unlink()
     run(file, results, "--address", cluster)
     assert "1 of 1 trials done" in capsys.readouterr().out
-    assert kept.isdisjoint(example for _, example in lines(log))  # what was stored is not measured again
+    # What was stored is not measured again
+    assert kept.isdisjoint(example for _, example in lines(log))
     run(write(tmp_path, SLOW % (0, log)), tmp_path / "local", "--local")
     found, wanted = rows_of(results), rows_of(tmp_path / "local")
     assert_same(dict(enumerate(found.values())), dict(enumerate(wanted.values())))
@@ -296,7 +304,10 @@ resources: {chunk: 10, gpus: 0}
 
 
 def test_augmentation_leaves_a_picture_of_what_it_does(tmp_path: Path) -> None:
-    """In the network's folder, in those of its trials, and in the report; nothing where nothing is augmented."""
+    """In the network's folder, in those of its trials, and in the report.
+
+    Nowhere if nothing is augmented.
+    """
     assert sweep.main([write(tmp_path, AUGMENTED), "--local", "--results", str(tmp_path / "results")]) == 0
     folder = tmp_path / "results" / "small"
     kept = {

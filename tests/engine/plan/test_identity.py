@@ -1,13 +1,18 @@
-"""What measures anew and what does not: versions count, and code of the user's own with all that it imports of his; words do not."""
+"""What is measured anew and what is not.
+
+Versions count, and code of the user's own with all that it imports of his. Words do not.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
+from pydantic import JsonValue
 
 from engine import sweep
 from engine.plan import identity
@@ -29,7 +34,7 @@ def summarise(config, rows):
 scores = None
 del scores
 '''
-SWEEP: dict[str, Any] = {
+SWEEP: dict[str, JsonValue] = {
     "task": "own.task",
     "fixed": {"examples": 8, "conditions": ["clean"], "recipe": {"dataset": "blobs", "network": "linear", "epochs": 1}},
     "resources": {"gpus": 0},
@@ -39,21 +44,21 @@ SWEEP: dict[str, Any] = {
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
-def planned(task: str = "input_flatness", **fixed: Any) -> Planned:
+def planned(task: str = "input_flatness", **fixed: JsonValue) -> Planned:
     recipe = {"dataset": "blobs", "network": "linear"}
     Path("x.yaml").write_text(json.dumps({"task": task, "fixed": {"recipe": recipe, **fixed}}))
     (item,) = plan(load("x.yaml"))
     return item
 
 
-def keys(**fixed: Any) -> dict[str, str]:
+def keys(**fixed: JsonValue) -> dict[str, str]:
     """Of a trial and of what it needs, by name."""
     item = planned(**fixed)
     return {"trial": item.key, **{name: artifact.key for name, artifact in item.needs.items()}}
 
 
 @pytest.fixture
-def unversioned() -> Any:
+def unversioned() -> Iterator[None]:
     versions_of.cache_clear()
     yield
     versions_of.cache_clear()
@@ -70,7 +75,9 @@ def unversioned() -> Any:
         (importlib.import_module("tasks.parts.attacks.apgd"), set()),
     ],
 )
-def test_a_version_counts_where_its_numbers_do(module: Any, changed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_counts_where_its_numbers_do(
+    module: ModuleType, changed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = keys(attack={"name": "pgd"})
     versions_of.cache_clear()
     monkeypatch.setattr(module, "VERSION", 2)
@@ -103,7 +110,10 @@ def test_a_version_that_is_no_whole_number_is_refused(
 def test_code_of_the_users_own_is_measured_anew_where_it_says_something_else(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Also where only a file says so that it imports; not for a comment. Modules are remembered, as in one process."""
+    """Also if only the file says that it imports; not for a comment.
+
+    Modules are remembered, as in one process.
+    """
     Path("own").mkdir()
     Path("own/task.py").write_text(OWN_TASK)
     Path("own/helping.py").write_text("factor = 1\n")

@@ -1,4 +1,4 @@
-"""What decides a trial, and so its hash; what is checked before any work; what is done and what is left."""
+"""What decides a trial and so its hash, what is checked before, and what is left to do."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from pydantic import JsonValue
 
 from engine import sweep
 from engine.plan.identity import _source_hash
@@ -25,10 +25,10 @@ from tasks.parts.models import build as models
 from tasks.parts.training.identity import of_recipe
 from tasks.parts.training.recipes import Recipe
 
-BASE: dict[str, Any] = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp"}}
+BASE: dict[str, JsonValue] = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp"}}
 
 # Another value than the default (or than BASE's) of every setting.
-OTHER: dict[str, Any] = {
+OTHER: dict[str, JsonValue] = {
     "recipe.dataset": "digits",
     "recipe.image_size": 6,
     "recipe.classes": ["blob 0", "blob 2"],
@@ -108,12 +108,14 @@ OTHER: dict[str, Any] = {
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
-def planned(*overrides: str, file: str = "x.yaml", fixed: dict[str, Any] = BASE, **entries: Any) -> list[Planned]:
+def planned(
+    *overrides: str, file: str = "x.yaml", fixed: dict[str, JsonValue] = BASE, **entries: JsonValue
+) -> list[Planned]:
     Path(file).write_text(json.dumps({"task": "input_flatness", "fixed": fixed, **entries}))
     return plan(load(file, overrides))
 
 
-def key(*overrides: str, **entries: Any) -> str:
+def key(*overrides: str, **entries: JsonValue) -> str:
     (item,) = planned(*overrides, **entries)
     return item.key
 
@@ -153,7 +155,8 @@ def test_what_says_how_and_where_is_no_part_of_the_hash(tmp_path: Path) -> None:
     assert key(figures=["effects"], about="Other words.", objective={"metric": "accuracy"}) == plain
     assert key(data_root=str(tmp_path)) == plain
     assert key("batch=3") == plain
-    assert {item.key for item in planned(grid={"recipe.seed": [1, 0]})} >= {plain}  # nor is the way it varies
+    # The way it varies does not count either.
+    assert {item.key for item in planned(grid={"recipe.seed": [1, 0]})} >= {plain}
     assert planned(seeds=[0])[0].key == plain
 
 
@@ -274,7 +277,11 @@ def test_planning_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_compares_no_two_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two trials differ deep inside their settings: comparing each with all others takes minutes where there are thousands."""
+    """Planning takes no time that grows with the square of the trials.
+
+    Two trials differ deep inside their settings. Comparing each of thousands with all others takes
+    minutes.
+    """
     monkeypatch.chdir(tmp_path)
     compared: list[Planned] = []
     monkeypatch.setattr(Planned, "__eq__", lambda one, other: compared.append(one) or one is other)

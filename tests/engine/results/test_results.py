@@ -1,14 +1,17 @@
-"""The table of trials that a run leaves: read again, it tells every recipe apart, and seeds are nothing but seeds."""
+"""The table of trials that a run leaves.
+
+Read again, it tells every recipe apart, and seeds are nothing but seeds.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 import yaml
+from pydantic import JsonValue
 
 from analysis import catalogue, report
 from analysis.results import ReportError, Results
@@ -27,14 +30,14 @@ FIXED = {"examples": 5, "recipe": {"dataset": "blobs", "network": "mlp", "epochs
 pytestmark = pytest.mark.usefixtures("in_tmp_path")
 
 
-def planned(**entries: Any) -> tuple[load.Spec, list[Planned]]:
+def planned(**entries: JsonValue) -> tuple[load.Spec, list[Planned]]:
     Path("x.yaml").write_text(yaml.safe_dump({"task": "input_flatness", "fixed": FIXED, **entries}, sort_keys=False))
     loaded = load.load("x.yaml")
     check_figures(loaded)
     return loaded, plan(loaded)
 
 
-def results(*, with_importance: bool = True, **entries: Any) -> Results:
+def results(*, with_importance: bool = True, **entries: JsonValue) -> Results:
     """A sweep as if it had run: the n-th trial's accuracy is n."""
     loaded, items = planned(**entries)
     store = Store("results")
@@ -107,7 +110,7 @@ def test_parallel_coordinates_have_an_axis_for_an_entry_of_a_free_mapping() -> N
 
 
 def test_a_training_that_trials_share_is_one_training() -> None:
-    """Three measurements of three networks, and an augmentation that moves nothing: it has the plain network's key."""
+    """Three networks, and an augmentation that moves nothing: it has the plain network's key."""
     found = results(grid={"samples": [4, 5, 6]}, seeds=3)
     assert found.trials["classifier"].nunique() == 3
     chosen = catalogue.parse("learning_curves")

@@ -10,6 +10,7 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule
 
 from engine.execution.context import Stopped, judged
+from engine.execution.events import Event, StepEnded
 from engine.plan.plan import Planned
 from engine.search.early_stopping import Pruner, asha, median
 from engine.sweepfile.schema import Scheduler
@@ -110,13 +111,12 @@ def test_a_training_that_begins_again_forgets_its_first_try() -> None:
 
 def test_a_training_that_was_over_before_is_compared_with_and_never_stopped() -> None:
     pruner = Pruner(Scheduler(name="asha", metric="accuracy", reduction=2), {})
-    said: list[dict[str, Any]] = []
+    said: list[Event] = []
 
     def tell(network: str, accuracy: float, *, before: bool = False) -> None:
         planned = cast(Planned, SimpleNamespace(needs={"classifier": SimpleNamespace(key=network)}))
         report = judged(planned, said.append, pruner.stops)
-        about = {"phase": "training", "done": 1, "of": 4, "artifact": network, "before": before}
-        report({**about, "epoch": 1, "accuracy": accuracy})
+        report(StepEnded("training", 1, 4, network, {"epoch": 1, "accuracy": accuracy}, before))
 
     tell("here", 0.5)
     tell("worse", 0.1, before=True)
