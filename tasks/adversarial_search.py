@@ -26,8 +26,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tasks.parts.artifacts.adversarial_examples import AdversarialExamples, space_of
-from tasks.parts.artifacts.common.kind import Given
-from tasks.parts.attack_task import AttackConfig
+from tasks.parts.artifacts.common.kind import Attachment, Given
+from tasks.parts.attack_task import AttackConfig, adversarial_pictures
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import in_batches
 from tasks.parts.columns import EXAMPLE
@@ -230,6 +230,11 @@ def _black_box(config: Config, model: nn.Module, batch: Batch, predicted: Tensor
     )
     outcome[tried.cpu().numpy(), last.cpu().numpy()] = as_array(blind.success)
     return outcome
+
+
+def show(config: Config, given: Given, batch: Batch) -> dict[str, Attachment]:
+    """Some images beside their adversarial images."""
+    return adversarial_pictures(config, given["classifier"], given["adversarial"], batch)
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:

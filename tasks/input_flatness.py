@@ -21,8 +21,8 @@ from pydantic import Field
 from torch import Tensor
 
 from tasks.parts.artifacts.adversarial_examples import AdversarialExamples
-from tasks.parts.artifacts.common.kind import Given
-from tasks.parts.attack_task import AttackConfig
+from tasks.parts.artifacts.common.kind import Attachment, Given
+from tasks.parts.attack_task import AttackConfig, adversarial_pictures
 from tasks.parts.batching import in_batches
 from tasks.parts.columns import EXAMPLE, Column
 from tasks.parts.contract import Batch, Needs
@@ -216,6 +216,13 @@ def _centres(config: Config, batch: Batch, adversarial: AdversarialExamples | No
         found |= {"adversarial": adversarial.success, "random": adversarial.success}
     chosen = config.conditions
     return torch.stack([centres[name] for name in chosen], 1), torch.stack([found[name] for name in chosen], 1)
+
+
+def show(config: Config, given: Given, batch: Batch) -> dict[str, Attachment]:
+    """Some images beside their adversarial images."""
+    if "adversarial" not in given:
+        return {}
+    return adversarial_pictures(config, given["classifier"], given["adversarial"], batch)
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:

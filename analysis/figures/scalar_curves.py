@@ -11,7 +11,6 @@ from analysis import encoding, style, summary
 from analysis.arrays import caption
 from analysis.options import SETTING, FigureOptions
 from analysis.results import ReportError, Results, sentence, show
-
 from engine.store.records import SweepRecord
 
 if TYPE_CHECKING:

@@ -6,26 +6,23 @@ those of a trial. A later trial that wants other examples adds to the rows that 
 
 from __future__ import annotations
 
-import io
 import queue
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 
-import numpy as np
-from PIL import Image
 from pydantic import JsonValue
 
+from engine.execution.attachments import write_attachments
 from engine.execution.context import Job, Log, complete, versions
 from engine.execution.events import Event, Making, Report, StepEnded
 from engine.execution.workers import Handle, Made, make_rows, make_whole
 from engine.plan.plan import Artifact, exists
 from engine.store.arrays import Shared, shared_rows, shared_whole, write_whole
-from engine.store.naming import content_hash, unfit_name
+from engine.store.naming import content_hash
 from engine.store.records import Epoch, Record
 from engine.store.store import Store
-from tasks.parts.artifacts.common.kind import Attachment, Product
 from tasks.parts.data.cache import locked
 
 LOOK_AGAIN = 0.2
@@ -161,7 +158,7 @@ def _make(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
         "kind": kind.name,
         "request": artifact.request.model_dump(mode="json"),
         "facts": product.facts,
-        "attachments": _attach(product, folder, job.store),
+        "attachments": write_attachments(job.store, folder, product.attachments),
         "history": history,
         "device": made.device,
         "seconds": time.time() - started,
@@ -169,25 +166,6 @@ def _make(artifact: Artifact, job: Job, log: Log, report: Report) -> None:
         "bytes": size,
     }
     job.store.write_json(f"{folder}/artifact.json", about)
-
-
-def _attach(product: Product, folder: str, store: Store) -> dict[str, dict[str, JsonValue]]:
-    """Writes the tiles of a product's attachments; returns their notes by name."""
-    for name, attachment in product.attachments.items():
-        if (unfit := unfit_name(name)) is not None:
-            raise ValueError(f"the attachment {name!r} {unfit}")
-        if attachment.tiles is not None:
-            store.write(f"{folder}/attachments/{name}.png", _sheet(attachment))
-    return {name: dict(attachment.notes) for name, attachment in product.attachments.items()}
-
-
-def _sheet(attachment: Attachment) -> bytes:
-    """The tiles of an attachment, side by side in one PNG file."""
-    assert attachment.tiles is not None
-    tiles = np.concatenate(np.concatenate(attachment.tiles, axis=1), axis=1)  # (R H, n W, 3)
-    buffer = io.BytesIO()
-    Image.fromarray(tiles).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _rows(artifact: Artifact, job: Job, report: Report) -> None:

@@ -17,13 +17,16 @@ from functools import partial
 from types import NoneType
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
+from pydantic import JsonValue
 
 from engine.execution.artifacts import ArtifactRecord, handed, make_all, record_of
+from engine.execution.attachments import sheet, write_attachments
 from engine.execution.context import Job, Stopped, Unreported, complete, devices, versions
 from engine.execution.events import Measuring, Report
 from engine.execution.tensorboard import Board, live
-from engine.execution.workers import measure
+from engine.execution.workers import measure, show
 from engine.plan.plan import Planned, exists
 from engine.store.records import Epoch, TrialRecord, write_trial
 from engine.store.row_parts import read_parts
@@ -35,6 +38,9 @@ from tasks.parts.own_code import survived
 from tasks.parts.settings import UserError
 
 Result = TypeVar("Result")
+
+SHOWN = 8
+"""Examples of which a task leaves pictures."""
 
 
 def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
@@ -52,8 +58,9 @@ def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
         "versions": versions(),
         "started": started,
     }
+    left: dict[str, dict[str, JsonValue]] = {}
     try:
-        fields |= _run(planned, job, report) | {"status": "done"}
+        fields |= _run(planned, job, report, left) | {"status": "done"}
     except Stopped as stopped:
         fields |= {"status": "stopped", "epochs": stopped.epochs}
     except Exception as error:
@@ -64,7 +71,7 @@ def run(planned: Planned, job: Job, report: Report) -> TrialRecord:
     except Exception:  # a store that fails now must not cost the trial its record
         about = ArtifactRecord()
     fields.setdefault("epochs", about.history)
-    fields["attachments"] = about.attachments
+    fields["attachments"] = {**about.attachments, **left}
     fields["devices"] = devices(planned.folder, job.store)
     fields["seconds"] = time.time() - started
     record = TrialRecord.model_validate(fields)
@@ -88,8 +95,10 @@ def _line(error: Exception) -> str:
     return ": ".join([type(error).__name__, *lines[-1:]])
 
 
-def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
+def _run(planned: Planned, job: Job, report: Report, left: dict[str, dict[str, JsonValue]]) -> dict[str, object]:
     """Makes what the trial needs, and measures its examples.
+
+    The notes of the pictures that the task leaves go into `left`.
 
     Returns fields of the record: `summary`; `infinite`, the signs of the scalars that are infinite;
     `checks`; and `parts`, the files of rows with their sizes in bytes.
@@ -118,6 +127,7 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
             means = hook(task, "scores")(config, rows)
             table = by_example(task, config, rows, planned.ids, list(summary), means)
         store.write_table(f"{planned.folder}/{FILE}", table)
+        left |= _shown(planned, job, board, given)
         finite = {name: value for name, value in summary.items() if math.isfinite(value)}
         for metric in job.metrics:
             if metric not in summary:
@@ -131,6 +141,19 @@ def _run(planned: Planned, job: Job, report: Report) -> dict[str, object]:
         with survived("checks"):
             outcome["checks"] = _checks(hook(task, "checks")(config, rows))
     return outcome | {"parts": store.sizes(f"{planned.folder}/rows")}
+
+
+def _shown(planned: Planned, job: Job, board: Board, given: Sequence[object]) -> dict[str, dict[str, JsonValue]]:
+    """Writes the pictures of a few examples that the task leaves; returns their notes by name."""
+    if not hasattr(importlib.import_module(job.task), "show"):
+        return {}
+    places = sorted({round(place) for place in np.linspace(0, len(planned.ids) - 1, SHOWN)})
+    [(_, left)] = job.executor.scatter(show, [[planned.ids[place] for place in places]], *given)
+    notes = write_attachments(job.store, planned.folder, left)
+    for name, attachment in left.items():
+        if attachment.tiles is not None:
+            board.image(name, sheet(attachment))
+    return notes
 
 
 def scalars(summary: object) -> dict[str, float]:

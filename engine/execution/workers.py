@@ -24,7 +24,7 @@ import torch
 from engine.store.arrays import LARGE, Shared, as_rows, opened, require_folder, size_of, write_whole
 from engine.store.store import Store
 from tasks.parts.artifacts import classifier
-from tasks.parts.artifacts.common.kind import Kind, Product, Progress
+from tasks.parts.artifacts.common.kind import Attachment, Kind, Product, Progress
 from tasks.parts.batching import Batch
 from tasks.parts.contract import TaskConfig, hook
 from tasks.parts.data import load as data
@@ -184,6 +184,26 @@ def measure(
         return table(columns, module.COLUMNS, ids, device_name(context.device), hook(module, "MAY_BE_MISSING"))
 
     return _named(some, ids)
+
+
+def show(
+    ids: Sequence[int],
+    task: str,
+    config: TaskConfig,
+    context: RunContext,
+    names: Sequence[str],
+    handles: Sequence[Handle],
+    *shared: Shared,
+) -> Mapping[str, Attachment]:
+    """The pictures of a few examples that a task leaves; the arguments are those of `measure`."""
+    torch.set_num_threads(context.threads)
+    module = importlib.import_module(task)
+    with below("recipe"):
+        split = classifier.split_of(config.recipe, config.split, context.data_root)
+    images, labels = data.take(split, ids, device=context.device)
+    given = _given(names, handles, shared, ids, context.device)
+    with survived("show"):
+        return hook(module, "show")(config, given, Batch(tuple(ids), images, labels))
 
 
 def _given(

@@ -69,6 +69,7 @@ class Planned:
         ids: the examples that it measures.
         needs: the artifacts that it needs, by name.
         classes: the names of the classes.
+        about: the name of the whole artifact that it is about; None: the only one, if there is one.
     """
 
     trial: Trial
@@ -81,7 +82,7 @@ class Planned:
 
     @property
     def subject(self) -> Artifact | None:
-        """The network that the trial is about; None where it is about several."""
+        """The whole artifact that the trial is about; None where it is about several."""
         if self.about is not None:
             return self.needs[self.about]
         whole = [artifact for artifact in self.needs.values() if not artifact.kind.per_example]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Self
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from tasks.parts.artifacts.adversarial_examples import Request
+from tasks.parts.artifacts.adversarial_examples import AdversarialExamples, Request
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
+from tasks.parts.artifacts.common.kind import Attachment
+from tasks.parts.artifacts.common.pictures import Mark, Word, difference, pictures, scale
+from tasks.parts.batching import Batch
 from tasks.parts.contract import TaskConfig
 from tasks.parts.data.load import Split, class_indices
 from tasks.parts.settings import UserError, below
@@ -56,3 +61,44 @@ class AttackConfig(TaskConfig):
             seed=self.seed,
             batch=self.batch,
         )
+
+
+def adversarial_pictures(
+    config: AttackConfig, model: Callable[[Tensor], Tensor], adversarial: AdversarialExamples, batch: Batch
+) -> dict[str, Attachment]:
+    """Images, what the attack added, and the adversarial images; none of a hidden space.
+
+    Args:
+        config: the task's settings.
+        model: [0, 1] images (B, C, H, W) to logits (B, K).
+        adversarial: what the attack found for the batch.
+        batch: B examples.
+    """
+    if config.attack.space != "pixel":
+        return {}
+    images, points = batch.images, adversarial.points
+    with torch.no_grad():
+        before, after = (model(x).double().softmax(1).max(1) for x in (images, points))
+    apart, largest = difference(points, images)
+    norm = config.attack.norm
+    columns: list[dict[str, Word]] = [
+        {
+            "example": int(batch.ids[i]),
+            "true class": int(batch.labels[i]),
+            "predicted": int(before.indices[i]),
+            "with probability": float(before.values[i]),
+            "then predicted": int(after.indices[i]),
+            "with probability of": float(after.values[i]),
+            f"{norm} distance": float(adversarial.distance[i]),
+        }
+        for i in range(len(images))
+    ]
+    changed: list[Mark] = ["changed" if bool(one) else None for one in before.indices != after.indices]
+    caption = (
+        f"Genuine images, what {config.attack.name} added to them (norm {norm}), and the adversarial images. "
+        f"{scale(largest)} Orange frame: another class is predicted."
+    )
+    rows = {"image": images, "difference": apart, "adversarial": points}
+    classes = ["true class", "predicted", "then predicted"]
+    shown = pictures(rows, columns, caption=caption, classes=classes, marks={"adversarial": changed})
+    return {"adversarial_images": shown}

@@ -21,6 +21,8 @@ def passes(config)                 forward passes for one example at most, for t
 SUBJECT = "autoencoder"            name in `needs` of the whole thing that a trial is about, where it
                                    needs several
 def checks(config, rows)           what was checked -> what is wrong, or None
+def show(config, given, batch)     name -> `Attachment`: pictures of a few of the examples, with what
+                                   `measure` is given
 ```
 
 Numbers that are not finite are a failure of the trial: an infinity in any column, NaN in a column
@@ -41,7 +43,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tasks.parts.artifacts import classifier
-from tasks.parts.artifacts.common.kind import Product, Progress, Saved, kind_of
+from tasks.parts.artifacts.common.kind import Attachment, Given, Product, Progress, Saved, kind_of
 from tasks.parts.batching import Batch, batch_size
 from tasks.parts.data.load import Split, take
 from tasks.parts.rows import as_array
@@ -171,6 +173,11 @@ def scores(config: TaskConfig, rows: pd.DataFrame) -> Mapping[str, pd.Series]:
 
 def checks(config: TaskConfig, rows: pd.DataFrame) -> Mapping[str, str | None]:
     """Nothing is checked."""
+    return {}
+
+
+def show(config: TaskConfig, given: Given, batch: Batch) -> Mapping[str, Attachment]:
+    """There is nothing to show."""
     return {}
 
 

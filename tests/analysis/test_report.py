@@ -5,6 +5,8 @@ Nothing that a user writes is taken for HTML, and no failure hides another figur
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -17,18 +19,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from commands import PROJECT
 from linear_sweeps import NOISE, OPTIMISER, grid, rows, write
 from PIL import Image
 from planted_evaluations import evaluated
 
-from analysis import catalogue, report, sections, stats
+from analysis import catalogue, galleries, report, sections, stats
 from analysis.drawing import from_csv
 from analysis.figures import effects
 from analysis.results import ReportError
 from analysis.summary import estimate
 from analysis.table import load
+from engine.execution.attachments import sheet as as_sheet
 from engine.store.store import Store
+from tasks.parts.artifacts.common.pictures import pictures
 from tasks.parts.training import training
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
