@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,7 @@ from analysis.results import ReportError, Results, epochs_of, is_number, plain
 from analysis.summary import scalars, summarise
 from engine.execution.tensorboard import FOLDER, RUNNING, Board, run
 from engine.store.owned import SweepFolder, clear_events
-from engine.store.records import Epoch
+from engine.store.records import Epoch, TrialRecord, read_trial
 from engine.store.store import Store
 from engine.terminal import Parser, say
 
@@ -60,6 +60,7 @@ def write(store: Store, page: str, made: SweepFolder, histories: Callable[[str],
         clear_events(f"{page}/{name}", store)
     made.claim(runs)
     made.forget(set(before) - set(runs))
+    home = table.home_of(folder, results.sweep)
     done = results.trials[results.trials["status"] == "done"]
     for place, (_, line) in zip(runs[1:], shown.iterrows(), strict=True):
         trials = done.loc[done["recipe"] == line["recipe"], "trial"].tolist()
@@ -68,6 +69,8 @@ def write(store: Store, page: str, made: SweepFolder, histories: Callable[[str],
             point = {setting: plain(line[setting]) for setting in results.varied}
             means = {scalar: float(line[scalar]) for scalar in scalars(results)}
             board.hyperparameters(point, {scalar: mean for scalar, mean in means.items() if math.isfinite(mean)})
+            for name, picture in _pictures(home, trials):
+                board.image(name, picture)
     with run(store, f"{page}/{runs[0]}") as board:
         board.text("table", _table(results, summary))
         for file in made.files:
@@ -75,6 +78,17 @@ def write(store: Store, page: str, made: SweepFolder, histories: Callable[[str],
             if file == f"figures/{name}.png" and folder.exists(file):
                 board.image(name, folder.read(file))
                 board.text(name, str(from_csv(folder.read(f"figures/{name}.csv")).attrs.get("caption", "")))
+
+
+def _pictures(home: Store, trials: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """The pictures that the first trial has left which has any, by name."""
+    for trial in trials:
+        record = read_trial(home, f"trials/{trial}") or TrialRecord()
+        files = {name: f"trials/{trial}/attachments/{name}.png" for name in record.attachments}
+        found = [(name, home.read(file)) for name, file in files.items() if home.exists(file)]
+        if found:
+            yield from found
+            return
 
 
 def write_trials(results: Results, folder: Path) -> int:

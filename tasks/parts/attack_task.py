@@ -85,10 +85,10 @@ def adversarial_pictures(
         {
             "example": int(batch.ids[i]),
             "true class": int(batch.labels[i]),
-            "predicted": int(before.indices[i]),
-            "with probability": float(before.values[i]),
-            "then predicted": int(after.indices[i]),
-            "with probability of": float(after.values[i]),
+            "predicted before": int(before.indices[i]),
+            "its probability": float(before.values[i]),
+            "predicted after": int(after.indices[i]),
+            "its probability there": float(after.values[i]),
             f"{norm} distance": float(adversarial.distance[i]),
         }
         for i in range(len(images))
@@ -99,6 +99,6 @@ def adversarial_pictures(
         f"{scale(largest)} Orange frame: another class is predicted."
     )
     rows = {"image": images, "difference": apart, "adversarial": points}
-    classes = ["true class", "predicted", "then predicted"]
+    classes = ["true class", "predicted before", "predicted after"]
     shown = pictures(rows, columns, caption=caption, classes=classes, marks={"adversarial": changed})
     return {"adversarial_images": shown}

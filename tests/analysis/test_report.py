@@ -431,7 +431,7 @@ def test_pictures_of_examples_are_shown_with_words_below_each(tmp_path: Path) ->
     text = re.sub(r"\s+", " ", page.text)
     assert text.count("Moved images: ") == 2  # one a recipe, of the first seed
     assert text.count(", seed 0 ") == 2
-    assert "image moved example 7 9 true class cat dog loss 0.25 1.5" in text
+    assert "imagemoved example 7 9 true class cat dog loss 0.25 1.5" in text
     assert "Two images & what became of them." in text
     sources = [attributes["src"] or "" for tag, attributes in page.tags if tag == "img"]
     drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(sources[0].partition(",")[2]))))

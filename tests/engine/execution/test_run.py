@@ -14,14 +14,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
 from commands import started, wait_for
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine import sweep
 from engine.store.store import Store
+from tasks.parts.data import load as data
 
 FLATNESS = """
 task: input_flatness
@@ -319,8 +323,8 @@ def test_augmentation_leaves_a_picture_of_what_it_does(tmp_path: Path) -> None:
         record = json.loads((trial / "trial.json").read_text())
         settings = record["config"]["recipe"]["adversarial_augmentation"]
         if settings["probability"] == 0:
-            assert record["attachments"] == {}
-            assert not (trial / "attachments").exists()
+            assert "augmentation" not in record["attachments"]
+            assert not (trial / "attachments/augmentation.png").exists()
             continue
         spaces.append(settings["space"])
         notes = record["attachments"]["augmentation"]
@@ -330,3 +334,66 @@ def test_augmentation_leaves_a_picture_of_what_it_does(tmp_path: Path) -> None:
     assert sorted(spaces) == ["hidden:1", "pixel"]
     page = (folder / "report.html").read_text()
     assert page.count("Training images, and what the augmentation makes of them") == 2
+
+
+SHOWING = """
+task: showing.brighter
+fixed: {examples: 30, recipe: {dataset: blobs, network: linear, epochs: 1}}
+grid: {offset: [0.0, 0.25]}
+seeds: 2
+"""
+SHOWS = """
+import numpy as np
+from pydantic import Field
+
+from tasks.parts.artifacts.common.pictures import pictures
+from tasks.parts.contract import TaskConfig
+
+COLUMNS = {"id": "example", "brightness": "mean pixel"}
+
+
+class Config(TaskConfig):
+    offset: float = Field(default=0.0, description="what is added to the pixels")
+
+
+def needs(config):
+    return {"classifier": config.recipe}
+
+
+def measure(config, given, batch):
+    return {"id": np.asarray(batch.ids), "brightness": batch.images.flatten(1).mean(1).numpy()}
+
+
+def summarise(config, rows):
+    return {"brightness": float(rows["brightness"].mean())}
+
+
+def show(config, given, batch):
+    columns = [{"example": i} for i in batch.ids]
+    rows = {"image": batch.images, "brighter": batch.images + config.offset}
+    return {"brighter_images": pictures(rows, columns, caption="Brighter images.")}
+"""
+
+
+def test_a_task_leaves_pictures_of_a_few_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in the trials' folders, in the report and in the TensorBoard log."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "showing").mkdir()
+    (tmp_path / "showing/brighter.py").write_text(SHOWS)
+    assert sweep.main([write(tmp_path, SHOWING), "--local", "--results", str(tmp_path / "results")]) == 0
+    folder = tmp_path / "results" / "small"
+    for trial in (folder / "trials").iterdir():
+        record = json.loads((trial / "trial.json").read_text())
+        examples = [column["example"] for column in record["attachments"]["brighter_images"]["columns"]]
+        assert len(examples) == 8
+        images, _ = data.take(data.load("blobs", "test"), examples)
+        sheet = np.asarray(Image.open(trial / "attachments/brighter_images.png"))
+        height, width = images.shape[2:]
+        assert sheet.shape == (2 * height, 8 * width, 3)
+        brighter = np.concatenate(list((images[:, 0] + record["config"]["offset"]).clamp(0, 1)), axis=1)
+        assert np.abs(sheet[height:, :, 0] / 255 - brighter).max() <= 0.51 / 255
+    page = (folder / "report.html").read_text()
+    assert page.count("<h3>Brighter images: ") == 2  # one a recipe
+    logs = [EventAccumulator(str(run)).Reload().Tags()["images"] for run in (folder / "tensorboard").iterdir()]
+    assert logs.count(["brighter_images"]) == 2
