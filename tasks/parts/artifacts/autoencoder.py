@@ -12,16 +12,19 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from tasks.parts.artifacts import classifier, representations
 from tasks.parts.artifacts.common.kind import Attachment, Given, Product, Progress, Saved
-from tasks.parts.artifacts.common.pictures import difference, pictures, scale
+from tasks.parts.artifacts.common.pictures import Word, difference, pictures, scale
 from tasks.parts.artifacts.representations import Representations
 from tasks.parts.autoencoders.common import build, training
 from tasks.parts.autoencoders.common.autoencoder import Autoencoder
 from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
+from tasks.parts.data.splits import gather
 from tasks.parts.finite import NotFinite, all_finite
+from tasks.parts.measures.neighbors import nearest
 from tasks.parts.randomness import generator
 from tasks.parts.settings import Settings, UserError, below
 from tasks.parts.training.recipes import Recipe
@@ -124,10 +127,12 @@ def make(request: Request, given: Given, root: str | None, device: str) -> Itera
         training=training.facts(autoencoder, bank, rows, device),
         explained_variance_by_channel=training.explained_by_channel(autoencoder, bank, judged, device),
     )
-    attachments = {}
-    if how.stage == 0 and len(bank.shape) == 3:
-        attachments["reconstructions"] = _shown(autoencoder, bank, judged, device)
-    yield Product({name: value.numpy() for name, value in weights.items()}, facts.model_dump(), attachments)
+    shown = judged[np.linspace(0, len(judged) - 1, min(SHOWN, len(judged))).astype(int)]
+    if representations.stage_number(request.recipe, how.stage, root):
+        name, picture = "nearest_images", _nearest_images(request, autoencoder, bank, shown, root, device)
+    else:
+        name, picture = "reconstructions", _reconstructions(autoencoder, bank, shown, device)
+    yield Product({name: value.numpy() for name, value in weights.items()}, facts.model_dump(), {name: picture})
 
 
 def load(request: Request, saved: Saved, device: str) -> Autoencoder:
@@ -137,7 +142,7 @@ def load(request: Request, saved: Saved, device: str) -> Autoencoder:
     return autoencoder.to(device).eval().requires_grad_(False)
 
 
-def divided(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def divided(count: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows of a bank to train on, and a share that is held out, both in increasing order.
 
     Args:
@@ -157,14 +162,50 @@ def _tailed(request: Request) -> bool:
     return request.autoencoder.logits_weight > 0
 
 
-def _shown(autoencoder: Autoencoder, bank: Representations, rows: np.ndarray, device: str) -> Attachment:
-    """Some images above their reconstructions, and the differences."""
-    rows = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)]
+def _reconstructions(
+    autoencoder: Autoencoder, bank: Representations, rows: NDArray[np.int64], device: str
+) -> Attachment:
+    """Images of the bank above their reconstructions, and the differences."""
     images = bank.take(rows, device)
     with torch.no_grad():
         again = autoencoder(images).clamp(0, 1)
     apart, largest = difference(again, images)
-    columns = [{"example": int(bank.ids[row]), "true class": int(bank.labels[row])} for row in rows]
     caption = f"Training images that were held out, and their reconstructions. {scale(largest)}"
     shown = {"image": images, "reconstruction": again, "difference": apart}
+    return pictures(shown, _columns(bank, rows), caption=caption, classes=["true class"])
+
+
+def _nearest_images(
+    request: Request,
+    autoencoder: Autoencoder,
+    bank: Representations,
+    rows: NDArray[np.int64],
+    root: str | None,
+    device: str,
+) -> Attachment:
+    """Images above those that are nearest to them, and to their reconstructions, at the stage."""
+    images = representations.chosen(request.bank, root)
+    h = bank.take(rows, device)
+    with torch.no_grad():
+        again = autoencoder(h)
+    own = torch.from_numpy(rows)
+    of_this, of_again = (nearest(queries, bank, 1, own=own) for queries in (h, again))
+    columns = _columns(bank, rows)
+    for column, before, after in zip(columns, of_this.distances[:, 0], of_again.distances[:, 0], strict=True):
+        norm = float(autoencoder.typical_norm)
+        column |= {"distance to nearest": float(before) / norm, "of reconstruction": float(after) / norm}
+    shown = {
+        "image": gather(images, rows),
+        "nearest": gather(images, of_this.rows[:, 0]),
+        "nearest to reconstruction": gather(images, of_again.rows[:, 0]),
+    }
+    caption = (
+        f"Training images that were held out, the other training images whose representations at stage "
+        f"{request.autoencoder.stage} are nearest to theirs, and those nearest to the reconstruction of theirs. "
+        "Distances are shares of the typical norm of a representation."
+    )
     return pictures(shown, columns, caption=caption, classes=["true class"])
+
+
+def _columns(bank: Representations, rows: NDArray[np.int64]) -> list[dict[str, Word]]:
+    return [{"example": int(bank.ids[row]), "true class": int(bank.labels[row])} for row in rows]

@@ -239,6 +239,8 @@ def _checked(raw: Raw) -> tuple[np.ndarray | list[Path], np.ndarray, tuple[str, 
     Returns:
         Images (N, C, H, W) or the paths of image files, labels (N,) int64, class names.
     """
+    if not isinstance(raw, tuple | list) or len(raw) != 3:
+        raise _broken(f"images, labels and class names must be returned; got {type(raw).__name__}")
     given, labels, classes = raw[0], np.asarray(raw[1]), tuple(raw[2])
     images: np.ndarray | list[Path]
     if isinstance(given, list) and given and isinstance(given[0], str | os.PathLike):

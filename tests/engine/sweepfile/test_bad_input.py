@@ -1011,7 +1011,7 @@ MODULES = {
         "def read(split, root):\n    pass\n",
         "fixed.recipe.dataset",
         "{name}:read",
-        "{name}:read failed: TypeError: cannot unpack non-iterable NoneType object (...)",
+        "the data set breaks its contract: images, labels and class names must be returned; got NoneType",
     ),
     "data set without a function": (
         "",

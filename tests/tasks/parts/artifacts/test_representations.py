@@ -105,7 +105,7 @@ def test_only_an_autoencoder_whose_logits_count_needs_the_classifier() -> None:
     assert needed(logits_weight=1.0) == {"representations", "classifier"}
 
 
-def test_images_are_shown_beside_their_reconstructions_and_nothing_else_is(model: Classifier) -> None:
+def test_images_are_shown_beside_their_reconstructions_and_deeper_the_nearest_ones(model: Classifier) -> None:
     def product(stage: int) -> Product:
         how = AutoencoderRecipe(kind="linear", bottleneck=12, stage=stage)
         request = autoencoder.Request(recipe=RECIPE, autoencoder=how)
@@ -116,7 +116,7 @@ def test_images_are_shown_beside_their_reconstructions_and_nothing_else_is(model
     shown = product(0).attachments["reconstructions"]
     assert shown.tiles is not None
     assert shown.tiles.shape == (3, 8, 8, 8, 3)
-    ids = [column["id"] for column in shown.notes["columns"]]
+    ids = [column["example"] for column in shown.notes["columns"]]
     images, _ = data.take(data.load("digits", "train"), ids)
     assert np.array_equal(shown.tiles[0, :, :, :, 0], images[:, 0].mul(255).round().byte().numpy())
     made = product(0)
@@ -124,7 +124,18 @@ def test_images_are_shown_beside_their_reconstructions_and_nothing_else_is(model
     loaded = autoencoder.load(request, Saved(made.arrays, made.facts), "cpu")
     again = loaded(images).clamp(0, 1)[:, 0]
     np.testing.assert_allclose(shown.tiles[1, :, :, :, 0] / 255, again, atol=0.5 / 255 + 1e-6)
-    assert not product(2).attachments
+    deeper = product(2).attachments
+    assert set(deeper) == {"nearest_images"}
+    tiles = deeper["nearest_images"].tiles
+    assert tiles is not None
+    assert np.array_equal(tiles[0], shown.tiles[0])  # the same images are held out at every stage
+    assert not any(np.array_equal(tiles[1, i], tiles[0, i]) for i in range(8))
+    ids = [column["example"] for column in deeper["nearest_images"].notes["columns"]]
+    bank = bank_of(model, stage=2)
+    distances = np.linalg.norm(bank.values[np.searchsorted(bank.ids, ids)][:, None] - bank.values[None], axis=(3, 4))
+    nearest_rows = np.linalg.norm(distances, axis=2).argsort(axis=1)[:, 1]
+    images, _ = data.take(data.load("digits", "train"), bank.ids[nearest_rows])
+    assert np.array_equal(tiles[1, :, :, :, 0], images[:, 0].mul(255).round().byte().numpy())
     channels = made.facts["explained_variance_by_channel"]
     assert len(channels) == 1
     assert 0.6 < channels[0] < 1
