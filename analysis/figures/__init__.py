@@ -13,7 +13,7 @@ why_not_rows(columns)            optional: why rows with these columns are not m
                                  have what it needs, or None
 why_not_sweep(sweep, options)    optional: why a sweep cannot be drawn, by what it says of itself
                                  (`search`, ...), or None
-INSTEAD = True                   optional: drawn by default only where no other figure takes the rows
+INSTEAD = True                   optional: drawn by default where no other figure takes the rows
 ```
 
 `compute` keeps the order in which things are to be drawn. It leaves the words in `frame.attrs`:

@@ -18,11 +18,11 @@ SHARES                             names of row columns and scalars that lie bet
 def scores(config, rows)           scalar -> series by example whose mean it is, for its interval
 def check(config, split)           raises UserError for what only the data can tell, before any work
 def passes(config)                 forward passes for one example at most, for the dry run
-SUBJECT = "autoencoder"            name in `needs` of the whole thing that a trial is about, where it
-                                   needs several
+SUBJECT = "autoencoder"            name in `needs` of the whole thing that a trial is about; needed
+                                   where there are several
 def checks(config, rows)           what was checked -> what is wrong, or None
-def show(config, given, batch)     name -> `Attachment`: pictures of a few of the examples, with what
-                                   `measure` is given
+def show(config, given, batch)     name -> `Attachment`: pictures of a few of the examples; it is
+                                   given what `measure` is
 ```
 
 Numbers that are not finite are a failure of the trial: an infinity in any column, NaN in a column

@@ -2,7 +2,8 @@
 
 The files beside this one hold them to what they were.
 
-Networks and images are in double precision where their code allows it, so that processors agree to far more than 1e-5.
+Networks and images are in double precision where their code allows it, so that processors agree to
+far more than 1e-5.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def members() -> list[str]:
-    """`tasks/<name>`, `attacks/<name>`, `autoencoders/<name>` and `kinds/<name>` of all there are."""
+    """All members: `tasks/<name>`, `attacks/<name>`, `autoencoders/<name>`, `kinds/<name>`."""
     found = [f"tasks/{module.name}" for module in pkgutil.iter_modules(tasks.__path__) if not module.ispkg]
     found += [f"attacks/{module.name}" for module in pkgutil.iter_modules(attacks.__path__) if not module.ispkg]
     found += [f"kinds/{module.name}" for module in pkgutil.iter_modules(artifacts.__path__) if not module.ispkg]

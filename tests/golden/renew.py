@@ -1,4 +1,6 @@
-"""Keeps the numbers of members as they are now, after their `VERSION` was raised: `python tests/golden/renew.py attacks/pgd ...`
+"""Keeps the numbers of members as they are now, after their `VERSION` was raised.
+
+`python tests/golden/renew.py attacks/pgd ...` keeps those of the members that are named.
 
 Without names, of all members whose version is another than the one that is kept.
 """

@@ -1,7 +1,8 @@
 """The numbers of every task, attack and kind of artifact are those that its `VERSION` stands for.
 
-Results are kept under keys that hold versions: numbers that change under the same version would stand beside old ones, as if they were the
-same. Who changes them on purpose raises the version and runs `python tests/golden/renew.py`.
+Results are kept under keys that hold versions: numbers that change under the same version would
+stand beside old ones, as if they were the same. Who changes them on purpose raises the version and
+runs `python tests/golden/renew.py`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 HELPERS = Path(__file__).parent
-# As python -m engine.sweep; but what a shell runs in the background, these tests perhaps, has SIGINT ignored.
+# As python -m engine.sweep; what a shell runs in the background, tests perhaps, ignores SIGINT.
 LISTENING = """
 import runpy, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -20,7 +20,7 @@ runpy.run_module("engine.sweep", run_name="__main__", alter_sys=True)
 
 
 def environment(*folders: Path, **changes: str) -> dict[str, str]:
-    """This process's environment, with the project, the tests' own tasks and more folders to import from."""
+    """This process's environment, with the project and the tests' own tasks to import from."""
     paths = os.pathsep.join(map(str, (PROJECT, HELPERS, *folders)))
     return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **changes}
 

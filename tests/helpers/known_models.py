@@ -1,7 +1,9 @@
-"""Models for the tests of attacks: linear ones whose distances are known, smooth ones, and one that counts its passes.
+"""Models for the tests of attacks.
 
-The smallest perturbation that moves a linear model of margin m and weight difference d across its boundary is m / |d| in L2 and
-m / |d|_1 in L-inf.
+Linear ones, whose distances are known, smooth ones, and one that counts its passes.
+
+The smallest perturbation that moves a linear model of margin m and weight difference d across its
+boundary is m / |d| in L2 and m / |d|_1 in L-inf.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 
 def predicted(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The classes (B,) as the searches see them: on the boundary itself they hang on the last bit, and so on the batch."""
+    """The classes (B,) as the attacks see them.
+
+    On the boundary itself they depend on the last bit, and so on the batch.
+    """
     return in_batches(model, x, 64).argmax(1)
 
 
@@ -62,7 +67,10 @@ def same(found: AttackResult, other: AttackResult, rows: Tensor | slice = slice(
 
 
 def linear(count: int) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
-    """A linear model of two classes, images amid the box, their labels, margins (count,) and the weight difference (16,)."""
+    """A linear model of two classes, and images in the middle of the box.
+
+    Beside them the labels and margins (count,), and the weight difference (16,).
+    """
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
     model[1].weight.copy_(gaussian(5, 2, 16))
     points = 0.5 + 0.04 * gaussian(6, count, *SHAPE)

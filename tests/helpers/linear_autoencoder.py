@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Principal:
-    """Codes are the components along the first directions of largest variance of some images (N, C, H, W)."""
+    """Codes are the first principal components of some images (N, C, H, W)."""
 
     def __init__(self, images: Tensor, components: int):
         flat = images.double().flatten(1)

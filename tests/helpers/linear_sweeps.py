@@ -1,7 +1,8 @@
 """A results folder as a sweep leaves it, of linear models whose flatness is known in closed form.
 
-A linear model with margin m and weight-difference norm w keeps its class under N(0, sigma^2) noise with probability
-Phi(m / (sigma w)); an adversarial centre sits just beyond the boundary, so it keeps its (wrong) class with a quarter of the margin.
+A linear model with margin m and weight-difference norm w keeps its class under N(0, sigma^2) noise
+with probability Phi(m / (sigma w)); an adversarial centre sits just beyond the boundary, so it
+keeps its (wrong) class with a quarter of the margin.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def persistence(margin: Any, radius: Any) -> Any:
 
 
 def margins(point: Mapping[str, Any], examples: int) -> Any:
-    """The margins of a trial's examples: the same for every seed but for a shift, larger with training noise."""
+    """The margins of a trial's examples.
+
+    They are the same for every seed but for a shift, and larger with training noise.
+    """
     ids = np.arange(examples)
     base = 0.01 + 0.3 * ((ids * 0.6180339887) % 1) ** 2 + 0.012 * (ids % 10)  # some fragile, some robust, by class
     shift = 0.01 * (float(point.get(SEED, 0)) - 1)
@@ -115,9 +119,12 @@ def write(
     checks: Sequence[Mapping[str, str | None] | None] = (),
     **how: Any,
 ) -> Path:
-    """Writes a sweep with one trial a point; the trials at the positions `failed` and `missing` have no rows.
+    """Writes a sweep with one trial a point.
 
-    `measure(point, **how)` gives a trial's rows, `rows` by default; `checks` what each trial says of its self-checks.
+    The trials at the positions `failed` and `missing` have no rows.
+
+    `measure(point, **how)` gives a trial's rows, `rows` by default; `checks` what each trial says
+    of its self-checks.
     """
     store = Store(folder)
     names = list(dict.fromkeys(name for point in points for name in point))

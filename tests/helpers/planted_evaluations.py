@@ -1,4 +1,7 @@
-"""Rows as the task `evaluation` leaves them, of linear models: what noise and searches leave of the accuracy is known from the margin."""
+"""Rows as the task `evaluation` leaves them, of linear models.
+
+What noise and attacks leave of the accuracy is known from the margin.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ def correct(examples: int) -> Any:
 
 
 def evaluated(point: Mapping[str, Any], examples: int = 40, conditions: tuple[str, ...] = ()) -> pd.DataFrame:
-    """One row an example, condition, change and level. A corruption that leaves a margin below 0.1 changes the class."""
+    """One row an example, condition, change and level.
+
+    A corruption that leaves a margin below 0.1 changes the class.
+    """
     margin, right = margins(point, examples), correct(examples)
     rows = [("clean", "none", 0, 0.0, np.ones(examples))]
     rows += [("noise", "gaussian", n, radius, persistence(margin, radius)) for n, radius in enumerate(RADII, 1)]

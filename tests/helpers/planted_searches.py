@@ -2,8 +2,8 @@
 
 Searches: linear models, whose smallest perturbation is the margin. An attack finds it `slack` times
 as far away, a random direction crosses the boundary only much farther out. The strongest attack,
-apgd, goes on to the end of each radius, so that the points that it finds are farther away than those
-of weaker ones; fmn searches for the smallest perturbation itself.
+apgd, goes on to the end of each radius, so that the points that it finds are farther away than
+those of weaker ones; fmn searches for the smallest perturbation itself.
 
 Transfer: networks that agree the more, the more alike they are, and the less the flatter the source
 is around the image.

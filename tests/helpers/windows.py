@@ -19,7 +19,7 @@ from commands import environment
 
 
 class Window:
-    """What a terminal emulator makes of what is written to a pseudo-terminal; `raw` is what was written."""
+    """What a terminal emulator shows of what is written to a pseudo-terminal, which is `raw`."""
 
     def __init__(self, columns: int, lines: int) -> None:
         self._screen = pyte.HistoryScreen(columns, lines, history=10_000)
@@ -94,7 +94,7 @@ class Command(Window):
         environ = environment(**{"TERM": "xterm-256color", **(env or {})})
         for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
             environ.pop(name, None)
-        # What a shell runs in the background, these tests perhaps, has SIGINT ignored; so has what it starts.
+        # What a shell runs in the background, tests perhaps, ignores SIGINT, as its children do.
         program = (
             "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
             "os.login_tty(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"

@@ -1,4 +1,4 @@
-"""A task of a user's own without a network: its scalars are functions of its settings, known in closed form."""
+"""A task of a user's own without a network, whose scalars are functions of its settings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def bowl(config: Config) -> float:
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:
-    """`left` and `right` are two ends that cannot be had at the same time; `noisy` adds the seed."""
+    """`left` and `right` cannot both be large; `noisy` adds the seed."""
     value = float(rows["bowl"].mean())
     return {
         "bowl": value,

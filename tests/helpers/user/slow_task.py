@@ -1,4 +1,7 @@
-"""A task of a user's own: the label's logit and a random number for each example, slowly, with a log of who measured what."""
+"""A slow task of a user's own, with a log of which process measured what.
+
+It gives the label's logit and a random number for each example.
+"""
 
 from __future__ import annotations
 

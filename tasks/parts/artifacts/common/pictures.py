@@ -30,7 +30,8 @@ def pictures(
     """Images of n examples, in rows.
 
     Args:
-        rows: name of each row, and its images (n, C, H, W) in [0, 1]; of one, two or three channels.
+        rows: name of each row, and its images (n, C, H, W) in [0, 1]; of one, two or three
+            channels.
         columns: the words and numbers below each example, by name; the same names for all.
         caption: what is shown, in whole sentences.
         classes: names in `columns` whose values are numbers of classes.
@@ -73,7 +74,10 @@ def scale(largest: float) -> str:
 
 
 def _colours(images: Tensor) -> Tensor:
-    """Images (n, C, H, W) in [0, 1] as RGB (n, H, W, 3), uint8; of other than three channels the first, in grey."""
+    """Images (n, C, H, W) in [0, 1] as RGB (n, H, W, 3), uint8.
+
+    Of other than three channels the first is shown, in grey.
+    """
     images = images.detach().float()
     images = images if images.shape[1] == 3 else images[:, :1].expand(-1, 3, -1, -1)
     return images.clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
