@@ -26,7 +26,7 @@ class Trunk(Settings):
     width: int | None = Field(
         default=None,
         ge=1,
-        description="units of a hidden layer, or channels before the first halving; 256 or 32 where null",
+        description="units of a hidden layer, or channels before the first halving; 256 or 16 where null",
     )
     depth: int = Field(
         default=1, ge=0, description="hidden layers, or residual blocks between two halvings; 0: linear maps"
@@ -107,7 +107,7 @@ def _has_positions(shape: Sequence[int]) -> bool:
 
 def _levels(shape: Sequence[int], trunk: Trunk) -> tuple[list[tuple[int, int]], list[int]]:
     """Height and width, and channels, before and after each halving."""
-    sizes, channels = [(shape[1], shape[2])], [trunk.width or 32]
+    sizes, channels = [(shape[1], shape[2])], [trunk.width or 16]
     while min(sizes[-1]) > SMALLEST:
         height, width = sizes[-1]
         sizes.append((-(-height // 2), -(-width // 2)))
