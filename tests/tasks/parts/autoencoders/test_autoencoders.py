@@ -233,7 +233,7 @@ def test_features_that_were_never_active_are_dead() -> None:
 def test_every_kind_learns_representations_of_every_shape(kind: str, shape: tuple[int, ...]) -> None:
     size = math.prod(shape)
     x = (gaussian(1, 120, 3) @ gaussian(2, 3, size) + 0.1 * gaussian(3, 120, size)).reshape(120, *shape)
-    how: dict[str, Any] = {"kind": kind, "bottleneck": 8, "epochs": 10, "batch_size": 20, "learning_rate": 3e-3}
+    how: dict[str, Any] = {"kind": kind, "bottleneck": 8, "epochs": 20, "batch_size": 20, "learning_rate": 3e-3}
     autoencoder, epochs = trained(x, 20, **how)
     code = autoencoder.encode(x)
     assert code.shape[0] == len(x)
