@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.results import ReportError, Results, Scores, plain, recipe_labels
+from engine.store.damaged import Damaged
 from engine.store.naming import unfit_name
 from engine.store.records import SweepRecord
 from engine.store.row_parts import column_names, parts_of, read_parts
 from engine.store.scores import COUNT, FILE
-from engine.store.store import Damaged, Store
+from engine.store.store import Store
 
 READERS = 8
 """Parts read at the same time: what a remote store waits for is its latency."""

@@ -28,10 +28,11 @@ from engine.execution.events import Measuring, Report
 from engine.execution.tensorboard import Board, live
 from engine.execution.workers import measure, show
 from engine.plan.plan import Planned, exists
+from engine.store.damaged import Damaged
 from engine.store.records import Epoch, TrialRecord, write_trial
 from engine.store.row_parts import read_parts
 from engine.store.scores import FILE, by_example
-from engine.store.store import Damaged, Store
+from engine.store.store import Store
 from tasks.parts.contract import hook
 from tasks.parts.finite import NotFinite
 from tasks.parts.own_code import survived

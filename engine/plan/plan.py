@@ -10,10 +10,11 @@ from typing import Literal
 
 from engine.plan.identity import of_artifact, of_task
 from engine.store.arrays import ARRAYS
+from engine.store.damaged import Damaged
 from engine.store.naming import content_hash
 from engine.store.records import read_trial
 from engine.store.row_parts import parts_of
-from engine.store.store import Damaged, Store
+from engine.store.store import Store
 from engine.sweepfile.load import Spec, Trial
 from tasks.parts.artifacts.common.kind import Kind, kind_of
 from tasks.parts.contract import TaskConfig, hook, requests

@@ -29,43 +29,12 @@ from engine.plan.plan import Planned, plan_one
 from engine.search import study_file
 from engine.search.distributions import decoded, distributions, encoded, quiet
 from engine.search.samplers import sampler
+from engine.search.search_json import Identity, SavedPoint, SavedStudy, identity_of, refuse_changes
 from engine.store.owned import SweepFolder
-from engine.store.records import Record, TrialRecord, read_trial
+from engine.store.records import TrialRecord, read_trial
 from engine.store.store import Store
 from engine.sweepfile.load import Spec
-from tasks.parts.dotted import flatten
-from tasks.parts.messages import quote
 from tasks.parts.settings import UserError
-
-NEW = "put that back, or begin a new study with --fresh or in other --results"
-
-
-class Identity(Record):
-    """What a study is begun with; `search.json` and the study both keep it.
-
-    A study with another identity is another study.
-    """
-
-    sweep: str = ""
-    task: str
-    search: dict[str, JsonValue]
-    objective: list[JsonValue]
-    searcher: dict[str, JsonValue]
-    fixed: dict[str, JsonValue]
-
-
-class SavedPoint(Record):
-    """A point in `search.json`; the fields are those of `Point`."""
-
-    values: dict[str, JsonValue]
-    system: dict[str, JsonValue]
-
-
-class SavedStudy(Record):
-    """The content of `search.json`."""
-
-    study: Identity
-    points: tuple[SavedPoint, ...]
 
 
 @dataclass
@@ -109,7 +78,7 @@ class Study:
         study_file.refuse_others(self._file, spec)
         saved = None if fresh else self._saved() or self._recovered()
         if saved is not None:
-            self._refuse_changes(saved.study)
+            refuse_changes(spec, saved.study)
         self._new = saved is None
         self.points = [self._point(point.values, point.system) for point in (saved.points if saved else ())]
 
@@ -238,49 +207,7 @@ class Study:
 
     @cached_property
     def _identity(self) -> Identity:
-        sweep = self._spec.sweep
-        return Identity(
-            sweep=self._spec.name,
-            task=sweep.task,
-            search={
-                name: d.model_dump(mode="json", by_alias=True, exclude_none=True) for name, d in sweep.search.items()
-            },
-            objective=[objective.model_dump() for objective in sweep.objectives],
-            searcher=sweep.searcher.model_dump(),
-            fixed=sweep.fixed,
-        )
-
-    def _refuse_changes(self, before: Identity) -> None:
-        """Refuses a study that was begun with another identity.
-
-        A point is chosen by the results of earlier ones, so all must come from one search space and
-        have the same objective.
-        """
-        now, error = self._identity, self._spec.source.error
-        whole = {
-            "task": (before.task, now.task),
-            "objective": (before.objective, now.objective),
-            "searcher": (before.searcher, now.searcher),
-        }
-        for entry, (was, becomes) in whole.items():
-            if was != becomes:
-                raise error(entry, f"was {quote(was)} when this study was begun; {NEW}")
-        for entry, old, new in (
-            ("search", before.search, now.search),
-            ("fixed", self._fixed(before), self._fixed(now)),
-        ):
-            for name in [*new, *old]:
-                if name not in new:
-                    raise error(entry, f"had {name}: {quote(old[name])} when this study was begun; {NEW}")
-                if name not in old:
-                    raise error(f"{entry}.{name}", f"was not there when this study was begun; {NEW}")
-                if old[name] != new[name]:
-                    raise error(f"{entry}.{name}", f"was {quote(old[name])} when this study was begun; {NEW}")
-
-    def _fixed(self, identity: Identity) -> dict[str, JsonValue]:
-        """The fixed settings by dotted name, without those that change only the speed."""
-        speed = self._spec.task.Config.performance
-        return {name: value for name, value in flatten(identity.fixed).items() if name not in speed}
+        return identity_of(self._spec)
 
     # The study in Optuna
 
@@ -356,6 +283,6 @@ class Study:
         if not trials:  # nothing to recover; a killed run may have left it so
             return None
         identity = Identity.read(study.user_attrs[study_file.IDENTITY])
-        self._refuse_changes(identity)  # points can only be decoded in their own search space
+        refuse_changes(self._spec, identity)  # points can only be decoded in their own search space
         points = [SavedPoint(values=self._decoded(t.params), system=t.system_attrs) for t in trials]
         return SavedStudy(study=identity, points=tuple(points))

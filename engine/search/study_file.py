@@ -21,7 +21,7 @@ from engine.sweepfile.schema import Objective
 from engine.sweepfile.yaml_lines import SpecError
 
 IDENTITY = "study"
-"""The user attribute of a study with what it was begun with, see `engine.search.study.Identity`."""
+"""The user attribute of a study with what it was begun with, see `search_json.Identity`."""
 
 
 def file_of(spec: Spec, store: Store) -> Path | None:

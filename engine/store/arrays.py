@@ -31,9 +31,10 @@ import pyarrow as pa
 import torch
 from pydantic import JsonValue
 
+from engine.store.damaged import Damaged
 from engine.store.naming import content_hash
 from engine.store.row_parts import parts_of, read_parts
-from engine.store.store import Damaged, Store
+from engine.store.store import Store
 from tasks.parts.artifacts.common.kind import Saved
 from tasks.parts.data.cache import locked, user_cache
 from tasks.parts.settings import UserError

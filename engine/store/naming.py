@@ -1,4 +1,4 @@
-"""Names of stored things: hashes of their content, and the names that a folder may have."""
+"""Names of stored things: hashes of their content, names that a folder may have, and row parts."""
 
 from __future__ import annotations
 
@@ -38,3 +38,8 @@ def unfit_name(name: str) -> str | None:
     if len(name.encode()) > LONGEST:
         return f"is longer than {LONGEST} bytes"
     return None
+
+
+def is_part(name: str) -> bool:
+    """Whether a name is that of a row part."""
+    return name.startswith("part-") and name.endswith(".parquet")

@@ -18,8 +18,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
+from engine.store.damaged import Damaged
 from engine.store.naming import unfit_name
-from engine.store.store import Damaged, Store
+from engine.store.store import Store
 from tasks.parts.settings import UserError
 
 MANIFEST = "manifest.json"

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.store.store import Damaged, Store, is_part
+from engine.store.damaged import Damaged
+from engine.store.naming import is_part
+from engine.store.store import Store
 
 
 def parts_of(store: Store, folder: str, *, mend: bool = False) -> Iterator[tuple[str, list[int]]]:

@@ -36,30 +36,14 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from engine.store.naming import unfit_name
+from engine.store.damaged import Damaged
+from engine.store.naming import is_part, unfit_name
 from engine.terminal import say
 
 Parsed = TypeVar("Parsed")
 
 _UNFINISHED = re.compile(r"\.writing-[0-9a-f]{32}-")
 """The beginning of a file's name while it is written."""
-
-
-class Damaged(Exception):
-    """A file exists but cannot be read: it is incomplete, or of another kind.
-
-    Args:
-        path: path of the file in its store.
-        location: its full path or URI, for the message.
-        why: what is wrong with the file.
-    """
-
-    def __init__(self, path: str, location: str, why: str):
-        super().__init__(f"{location}: {why}")
-        self.path, self.location, self.why = path, location, why
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.path, self.location, self.why)
 
 
 class Store:
@@ -129,10 +113,7 @@ class Store:
         return other
 
     def obstacle(self) -> str | None:
-        """Why nothing can be written here; None where no reason is known.
-
-        It is found out without writing.
-        """
+        """Why nothing can be written here, found out without writing; None: no reason is known."""
         if self.folder is None:
             bucket = self._filesystem.base_path.strip("/").partition("/")[0]
             if not bucket:
@@ -197,9 +178,7 @@ class Store:
         self.write_stream(path, lambda stream: stream.write(content))
 
     def write_stream(self, path: str, fill: Callable[[BinaryIO], object]) -> None:
-        """Writes a file through a stream, so that the whole content need not be in memory.
-
-        As with `write`, the file is written completely or not at all.
+        """Like `write`, through a stream, so that the whole content need not be in memory.
 
         Args:
             path: of the file.
@@ -335,8 +314,3 @@ def _sync(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def is_part(name: str) -> bool:
-    """Whether a name is that of a row part."""
-    return name.startswith("part-") and name.endswith(".parquet")

@@ -20,7 +20,8 @@ from pydantic import JsonValue
 
 from engine import sweep
 from engine.store import arrays
-from engine.store.store import Damaged, Store
+from engine.store.damaged import Damaged
+from engine.store.store import Store
 from tasks.parts.artifacts.common.kind import Saved
 
 WHOLE = '''
