@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 import torch
@@ -91,7 +91,7 @@ class Target:
         return u * self._scale(u)
 
     def log_prior(self, u: Tensor) -> Tensor:
-        """The log of N(u; 0, I) to the power a, without its constant: (..., d) to (...), float64."""
+        """The log of N(u; 0, I)^a, without its constant: (..., d) to (...), float64."""
         return -self.a / 2 * u.double().square().sum(-1)
 
     def log_likelihood(self, u: Tensor) -> Tensor:
@@ -121,8 +121,10 @@ class Target:
     def _l(self, logits: Tensor, classes: Tensor, others: Tensor) -> Tensor:
         """The l of each row (N,), float64, from logits (N, K)."""
         logits = logits.double()
-        if (furthest := int(torch.maximum(classes, others).max())) >= (known := logits.shape[1]):
-            raise UserError(f"class {furthest} is out of range: the network has the classes 0..{known - 1}", "classes")
+        if self._furthest >= (known := logits.shape[1]):
+            raise UserError(
+                f"class {self._furthest} is out of range: the network has the classes 0..{known - 1}", "classes"
+            )
         if self.goal == "class":
             return at(logits.log_softmax(1), classes)
         if self.goal == "not_class":
@@ -131,6 +133,11 @@ class Target:
 
     def _logits(self, u: Tensor) -> Tensor:
         return self.classify(self.points(u))
+
+    @cached_property
+    def _furthest(self) -> int:
+        """The largest class, looked up once: a GPU would wait for it at each step."""
+        return int(torch.stack([self.classes, self.classes if self.others is None else self.others]).max())
 
     def _rows(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The classes c and o of each chain, (B * C,); o is c where there is none."""

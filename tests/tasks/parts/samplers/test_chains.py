@@ -81,7 +81,7 @@ def test_a_constant_classifier_leaves_the_prior(sampler: Sampler, exact: bool) -
 
 
 def quadrature(target: Target, what: Callable[[Tensor], Tensor]) -> float:
-    """The mean of a function of points over a target of one example in two dimensions, on a grid."""
+    """The mean of a function of points over a target in two dimensions, on a grid."""
     axis = torch.linspace(-6, 6, 401, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)
     log_density = -target.a / 2 * grid.square().sum(1)
@@ -251,6 +251,20 @@ def test_rows_do_not_depend_on_the_batch(sampler: Sampler) -> None:
         torch.testing.assert_close(some.samples, whole.samples[rows], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(some.step_size, whole.step_size[rows], rtol=1e-9, atol=1e-9)
         assert torch.equal(some.acceptance, whole.acceptance[rows])
+
+
+@both
+def test_single_precision_samples_the_same_distribution(sampler: Sampler) -> None:
+    count, d = 50, 20
+    target = Target(constant, zeros(count))
+    start = prior_starts(target, d, 4, ids=range(count), seed=0)
+    found = sampler(target, start, ids=range(count), seed=0, warmup=100, samples=400)
+    assert found.samples.dtype == torch.float32
+    squares = found.samples.double().square().mean((1, 2, 3))
+    assert abs(float(squares.mean()) - 1) < 4.5 * float(squares.std()) / math.sqrt(count)
+    torch.testing.assert_close(
+        found.log_density, math.log(1 / 3) - found.samples.double().square().sum(-1) / 2, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_the_gradient_is_that_of_the_likelihood() -> None:
