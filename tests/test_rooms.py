@@ -25,6 +25,8 @@ ROOMS = (
     "tasks.parts.attacks",
     "tasks.parts.autoencoders.common",
     "tasks.parts.autoencoders",
+    "tasks.parts.samplers.common",
+    "tasks.parts.samplers",
     "tasks.parts.measures",
     "tasks.parts.artifacts",
     "tasks.parts.contract",
@@ -72,12 +74,15 @@ MEMBERS = {
     "tasks.parts.autoencoders": ("Options", "build", "VERSION"),
     "tasks.parts.data.datasets": ("read", "fingerprint", "check"),
     "tasks.parts.models.networks": ("build",),
+    "tasks.parts.samplers": (),
     "analysis.figures": ("Options", "compute", "draw"),
 }
 """Folders that are searched for members, and what a member has.
 
 Helpers live in `common/`, or another folder.
 """
+NAMED = ("tasks.parts.attacks", "tasks.parts.samplers")
+"""Those whose members have a function of the member's name."""
 
 
 def sources() -> dict[str, Path]:
@@ -190,7 +195,7 @@ def test_a_folder_that_is_searched_holds_members_alone(folder: str) -> None:
     assert names
     for name in names:
         module = importlib.import_module(f"{folder}.{name}")
-        wanted = (*MEMBERS[folder], *([name] if folder == "tasks.parts.attacks" else []))
+        wanted = (*MEMBERS[folder], *([name] if folder in NAMED else []))
         assert not [part for part in wanted if not hasattr(module, part)], name
 
 
