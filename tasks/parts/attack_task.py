@@ -8,7 +8,10 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from tasks.parts.artifacts.adversarial_examples import Request
+from tasks.parts.artifacts.autoencoder import Request as AutoencoderRequest
 from tasks.parts.artifacts.common.attack_settings import Attack, check_classes
+from tasks.parts.artifacts.common.attack_spaces import check_codes_of_images
+from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
 from tasks.parts.contract import TaskConfig
 from tasks.parts.data.load import Split, class_indices
 from tasks.parts.settings import UserError, below
@@ -19,17 +22,18 @@ class AttackConfig(TaskConfig):
     """The settings of a task that attacks its classifiers.
 
     A task that measures images alone says in `pixels_only` why it refuses an attack in a hidden
-    space.
+    space, and in `spaces_of_images` in which spaces points are images or are decoded to be.
     """
 
     pixels_only: ClassVar[str] = ""
+    spaces_of_images: ClassVar[tuple[str, ...]] = ("pixel",)
 
     attack: Attack = Field(default=Attack(), description="how adversarial examples are found")
 
     @model_validator(mode="after")
     def _pixels_only(self) -> Self:
-        if self.pixels_only and self.attack.space != "pixel":
-            raise UserError(f"{self.pixels_only}; take pixel", "attack.space")
+        if self.pixels_only and self.attack.space not in self.spaces_of_images:
+            raise UserError(f"{self.pixels_only}; take {' or '.join(self.spaces_of_images)}", "attack.space")
         return self
 
     def check_attack(self, split: Split) -> None:
@@ -56,3 +60,55 @@ class AttackConfig(TaskConfig):
             seed=self.seed,
             batch=self.batch,
         )
+
+
+class LatentAttackConfig(AttackConfig):
+    """The settings of a task whose attacks may also move in the latent space of an autoencoder.
+
+    The autoencoder is one of the pixels, so that each point of that space is decoded to an image.
+    """
+
+    spaces_of_images: ClassVar[tuple[str, ...]] = ("pixel", "latent")
+
+    autoencoder: AutoencoderRecipe | None = Field(
+        default=None,
+        description="how the autoencoder of the pixels is made whose codes are moved in latent space; it plays no part"
+        " in other spaces",
+    )
+
+    @model_validator(mode="after")
+    def _decodes(self) -> Self:
+        if self.latent_by is not None:
+            check_codes_of_images(self.autoencoder, self.latent_by)
+        return self
+
+    @property
+    def latent_by(self) -> str | None:
+        """The setting that asks for the latent space; None where none does."""
+        return "attack.space" if self.attack.space == "latent" else None
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """The autoencoder, where nothing moves in its latent space."""
+        return frozenset() if self.latent_by else frozenset({"autoencoder"})
+
+    @property
+    def coder(self) -> AutoencoderRequest | None:
+        """The autoencoder whose codes are moved; None where nothing moves in its latent space.
+
+        Networks that are trained with other seeds have the same one.
+        """
+        if self.latent_by is None or self.autoencoder is None:
+            return None
+        seed = self.recipe.seed if self.autoencoder.seed is None else self.autoencoder.seed
+        return AutoencoderRequest(recipe=self.recipe, autoencoder=self.autoencoder.model_copy(update={"seed": seed}))
+
+    def adversarial(
+        self, networks: Sequence[Recipe] = (), *, attack: Attack | None = None, radii: Sequence[float] | None = None
+    ) -> Request:
+        """Adversarial examples of the task's examples, with the autoencoder if its codes are moved.
+
+        The arguments are those of `AttackConfig.adversarial`.
+        """
+        asked = super().adversarial(networks, attack=attack, radii=radii)
+        return asked if self.coder is None else asked.model_copy(update={"autoencoder": self.coder.autoencoder})
