@@ -1,10 +1,10 @@
 """Which images an attack fools at each radius of a ladder, and at what cost.
 
-Any attack will do (`tasks/parts/attacks`), on pixels, in a hidden space or in the latent space of an
-autoencoder, with or without a fresh noisy network at each step. An attack with a fixed radius is tried along the ladder
-(`security_curve`). It brackets the smallest perturbation that it finds between two radii,
-`distance_low` and `distance_high`. An attack that minimises the perturbation knows its length, and
-so answers for every radius; both columns are then that length.
+Any attack will do (`tasks/parts/attacks`), on pixels, in a hidden space or in the latent space of
+an autoencoder, with or without a fresh noisy network at each step. An attack with a fixed radius is
+tried along the ladder (`security_curve`). It brackets the smallest perturbation that it finds
+between two radii, `distance_low` and `distance_high`. An attack that minimises the perturbation
+knows its length, and so answers for every radius; both columns are then that length.
 
 There are two controls: the image moved as far in a random direction, and an attack without
 gradients (Square Attack) at the largest radius of the ladder at which the attack itself failed.

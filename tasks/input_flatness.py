@@ -6,10 +6,10 @@ kind and each radius of a ladder is drawn around each centre; all centres and ra
 noise directions. Measured are the mean probabilities of the true class, of the class predicted at
 the centre and of a chosen target class, how often the class persists, and the loss.
 
-The attack may move in pixels or in the latent space of an autoencoder, and so does its control; what
-they find is decoded, and the noise goes around images. With `space` the noise itself is in latent
-or hidden space: centres are then points of that space, in which the attack moves too, and all
-lengths are in units of its typical magnitude.
+The attack may move in pixels or in the latent space of an autoencoder, and so does its control.
+What they find is decoded, and the noise goes around images. With `space` the noise itself is in
+latent or hidden space: centres are then points of that space, in which the attack moves too, and
+all lengths are in units of its typical magnitude.
 
 Rows: one for each example, kind of noise, condition (centre) and radius; radius 0 is the centre.
 """
@@ -154,14 +154,14 @@ class Config(LatentAttackConfig):
 
 
 def needs(config: Config) -> Needs:
-    """The classifier; adversarial examples where a condition wants them; a latent space's autoencoder."""
+    """The classifier, adversarial examples for conditions, the autoencoder of a latent space."""
     attacked = {"adversarial": config.adversarial()} if config.attacks else {}
     coder = {} if config.coder is None else {"autoencoder": config.coder}
     return {"classifier": config.recipe, **attacked, **coder}
 
 
 def check(config: Config, split: Split) -> None:
-    """Refuses a space that the network lacks, and targets that there are not or that are measured."""
+    """Refuses a space that the network lacks, and targets that are no classes or are measured."""
     if config.attacks:
         config.check_attack(split)
     check_space(config.space, config.recipe, split)

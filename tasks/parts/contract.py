@@ -145,7 +145,7 @@ class TaskConfig(Settings):
 
     @property
     def unused(self) -> frozenset[str]:
-        """The fields that decide nothing where the others are as they are, whatever their values."""
+        """The fields that decide nothing as long as the others are as they are."""
         return frozenset()
 
     def batch_for(self, images: Tensor) -> int:

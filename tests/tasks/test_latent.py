@@ -1,4 +1,4 @@
-"""Attacks and noise in the latent space of an autoencoder: closed forms, errors, what is left alone.
+"""Attacks and noise in the latent space of an autoencoder: closed forms and errors.
 
 The autoencoder is linear. Its codes are the principal components, so that a linear classifier has
 exact distances in them.
@@ -52,7 +52,7 @@ def network(seed: int = 1, offset: float = 0.1) -> Classifier:
 
 
 def amid(model: Classifier, count: int = 12) -> Batch:
-    """Images so near the middle of the box that its walls play no part, as the network sees them."""
+    """Images near the middle of the box, whose walls play no part, as the network sees them."""
     images = 0.5 + 0.03 * torch.randn((count, 1, 4, 4), generator=torch.Generator().manual_seed(3))
     return Batch(range(count), images, model(images).argmax(1))
 

@@ -229,7 +229,7 @@ class AdversarialExamples:
 
     @property
     def had_to_move(self) -> Tensor:
-        """(B,) bool: the attack did not succeed where it began, at the image or its reconstruction."""
+        """(B,) bool: the attack did not succeed where it began, at image or reconstruction."""
         return ~self.success | (self.distance > 0)
 
     def __getitem__(self, rows: Tensor) -> AdversarialExamples:
