@@ -1,17 +1,18 @@
 """Which images an attack fools at each radius of a ladder, and at what cost.
 
-Any attack will do (`tasks/parts/attacks`), on pixels or in a hidden space, with or without a fresh
-noisy network at each step. An attack with a fixed radius is tried along the ladder
-(`security_curve`). It brackets the smallest perturbation that it finds between two radii,
-`distance_low` and `distance_high`. An attack that minimises the perturbation knows its length, and
-so answers for every radius; both columns are then that length.
+Any attack will do (`tasks/parts/attacks`), on pixels, in a hidden space or in the latent space of
+an autoencoder, with or without a fresh noisy network at each step. An attack with a fixed radius is
+tried along the ladder (`security_curve`). It brackets the smallest perturbation that it finds
+between two radii, `distance_low` and `distance_high`. An attack that minimises the perturbation
+knows its length, and so answers for every radius; both columns are then that length.
 
 There are two controls: the image moved as far in a random direction, and an attack without
 gradients (Square Attack) at the largest radius of the ladder at which the attack itself failed.
 What was found is classified again from its stored form.
 
-Rows: one for each example and radius. In a hidden space, radii and distances are in units of that
-space's typical magnitude.
+Rows: one for each example and radius. In a hidden or latent space, radii and distances are in units
+of that space's typical magnitude. An attack in latent space begins at the reconstruction of the
+image, which is what is classified correctly or not.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tasks.parts.artifacts.adversarial_examples import AdversarialExamples, space_of
+from tasks.parts.artifacts.adversarial_examples import AdversarialExamples
+from tasks.parts.artifacts.common.attack_spaces import decoded, encoded, space_of
 from tasks.parts.artifacts.common.kind import Attachment, Given
-from tasks.parts.attack_task import AttackConfig, adversarial_pictures
+from tasks.parts.attack_task import LatentAttackConfig, adversarial_pictures
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import in_batches
 from tasks.parts.columns import EXAMPLE
@@ -61,12 +63,19 @@ COLUMNS = {
     "fooled_random": "the image moved as far as the radius at random succeeds as well",
     "fooled_black_box": "an attack without gradients succeeds at this radius; missing where it was not tried",
     "unseen": "share of noisy networks, not met in the attack, that the point fools; missing without weight noise",
+    "image_distance": "distance of the decoded point from the image (pixel units, the attack's norm); missing unless"
+    " the attack is in latent space",
+    "off_manifold": "distance of the decoded point from its own reconstruction (pixel units, L2); missing unless the"
+    " attack is in latent space",
 }
+SUBJECT = "classifier"
 SHARES = (
     *("correct", "found", "verified", "fooled_random", "fooled_black_box", "unseen"),
     *("accuracy", "robust_accuracy*", "attack_success"),
 )
-MAY_BE_MISSING = frozenset({"distance_low", "distance_high", "fooled_black_box", "unseen"})
+MAY_BE_MISSING = frozenset(
+    {"distance_low", "distance_high", "fooled_black_box", "unseen", "image_distance", "off_manifold"}
+)
 LADDERS: dict[str, list[float]] = {
     "Linf": [0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.2, 0.3],
     "L2": [0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0],
@@ -77,12 +86,12 @@ BLACK_BOX_SHARE = 0.1
 """Share of the images that withstood the attack of which the black box may fool more."""
 
 
-class Config(AttackConfig):
+class Config(LatentAttackConfig):
     """Settings of `adversarial_search`."""
 
     radii: Several[Positive] | None = Field(
         default=None,
-        description="ladder of radii (pixel units; in a hidden space: of its typical magnitude); where null the"
+        description="ladder of radii (pixel units; in another space: of its typical magnitude); where null the"
         f" attack's radius alone if one is given, else by norm: {LADDERS}",
     )
     black_box: Annotated[int, Field(ge=0)] = Field(
@@ -108,14 +117,15 @@ class Config(AttackConfig):
 
 
 def needs(config: Config) -> Needs:
-    """The classifier, and adversarial examples along the ladder."""
+    """The classifier, adversarial examples along the ladder, the autoencoder of a latent space."""
     attack, ladder = config.attack, config.ladder
     if len(ladder) > 1:
         wanted = config.adversarial(radii=ladder)
     else:
         fixed = {"epsilon": ladder[0]} if attack.fixed_radius else {}
         wanted = config.adversarial(attack=attack.model_copy(update=fixed))
-    return {"classifier": config.recipe, "adversarial": wanted}
+    coder = {} if config.coder is None else {"autoencoder": config.coder}
+    return {"classifier": config.recipe, "adversarial": wanted, **coder}
 
 
 def check(config: Config, split: Split) -> None:
@@ -131,17 +141,20 @@ def passes(config: Config) -> int:
 def measure(config: Config, given: Given, batch: Batch) -> Columns:
     """Rows in the order (example, radius), as `COLUMNS` names their columns.
 
-    `given` holds the `classifier` and the `adversarial` examples.
+    `given` holds what `needs` names.
     """
     model, adversarial, labels = given["classifier"], given["adversarial"], batch.labels
     size, norm, target = config.batch_for(batch.images), config.attack.norm, config.attack.target
-    space = space_of(config.attack, [model])
+    space = space_of(config.attack, [model], given.get("autoencoder"))
     targets = None if target is None else torch.full_like(labels, target)
 
     def fooled(points: Tensor) -> Tensor:
         return verdict(in_batches(space.classify, points, size), labels, targets)[1]
 
-    start = in_batches(space.encode, batch.images, size).clone()
+    start = encoded(space, batch.images, size)
+    in_pixels = torch.full_like(adversarial.distance, torch.nan)
+    if space.name == "latent":
+        in_pixels = norm_of(decoded(space, adversarial.points, size) - batch.images, norm)
     at_start, at_end = (in_batches(space.classify, points, size) for points in (start, adversarial.points))
     predicted = at_start.argmax(1)
     length = norm_of(adversarial.points - start, norm)
@@ -172,6 +185,8 @@ def measure(config: Config, given: Given, batch: Batch) -> Columns:
             "fooled_random": (torch.stack([fooled(points) for points in at_random], 1), "example", "radius"),
             "fooled_black_box": (_black_box(config, model, batch, predicted, found), "example", "radius"),
             "unseen": (adversarial.unseen.double(), "example"),
+            "image_distance": (in_pixels.double(), "example"),
+            "off_manifold": (adversarial.off_manifold.double(), "example"),
         },
     )
 
@@ -234,7 +249,7 @@ def _black_box(config: Config, model: nn.Module, batch: Batch, predicted: Tensor
 
 def show(config: Config, given: Given, batch: Batch) -> dict[str, Attachment]:
     """Some images beside their adversarial images."""
-    return adversarial_pictures(config, given["classifier"], given["adversarial"], batch)
+    return adversarial_pictures(config, given, batch)
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:

@@ -4,7 +4,8 @@ The networks differ in architecture, recipe and seed. Each of them in turn is at
 and every network classifies what was found (`target`). Two things stand beside the single networks:
 joint attacks, which fool all networks but one at once and are scored on that one, and images moved
 as far at random. Noise around the found image says how flat the source is there: does that predict
-transfer?
+transfer? Attacks may move in the latent space of an autoencoder that all have in common; networks
+are then scored on the decoded images.
 
 Rows: one for each example, source and target.
 """
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 
 from tasks.parts.artifacts.common.attack_functions import is_of_library
 from tasks.parts.artifacts.common.attack_settings import Attack
+from tasks.parts.artifacts.common.attack_spaces import IMAGES, decoded, encoded, space_of
 from tasks.parts.artifacts.common.kind import Given
-from tasks.parts.attack_task import AttackConfig
+from tasks.parts.attack_task import LatentAttackConfig
 from tasks.parts.batching import in_batches
 from tasks.parts.columns import EXAMPLE
 from tasks.parts.contract import Batch, Needs
@@ -45,10 +47,12 @@ COLUMNS = {
     "target": "network that classifies what was found",
     "joint": "the attack fooled several networks at once",
     "held_out": "the target had no part in the attack",
-    "source_correct": "image is classified correctly by the source (by all of them)",
+    "source_correct": "image is classified correctly by the source (by all of them); of an attack in latent space so is"
+    " its reconstruction",
     "target_correct": "image is classified correctly by the target",
     "found": "the attack succeeded at the source (at all of them)",
-    "distance": "distance of the found image (pixel units, the attack's norm)",
+    "distance": "distance of the found image (pixel units; in latent space: of its typical magnitude; the attack's"
+    " norm)",
     "fooled": "the target misclassifies the found image",
     "flatness": "flatness at the source (share of noisy copies of the found image that keep its class)",
     "shared": "networks that misclassify the found image",
@@ -58,13 +62,11 @@ SHARES = (
     *("accuracy", "white_box", "transfer", "transfer_random", "transfer_joint"),
 )
 MAY_BE_MISSING = frozenset({"flatness"})  # where several networks were attacked, or none
-IMAGES = ("dataset", "image_size", "classes")
-"""The settings of the images, which all networks have in common."""
 RANDOM = "random"
 """The source of the images that were moved at random."""
 
 
-class Config(AttackConfig):
+class Config(LatentAttackConfig):
     """Settings of `transfer`."""
 
     pixels_only: ClassVar[str] = "networks share no hidden space"
@@ -157,12 +159,14 @@ def _changed(recipe: Recipe, settings: Mapping[str, object], where: str) -> Reci
 
 
 def needs(config: Config) -> Needs:
-    """The networks of the pool, and `found at <source>`: the adversarial examples of a source."""
+    """The networks of the pool, and `found at <source>`: the adversarial examples of a source.
+
+    `autoencoder at <source>` is the one in whose latent space they were found.
+    """
     pool = config.pool()
-    return pool | {
-        f"found at {source}": config.adversarial([pool[name] for name in attacked])
-        for source, attacked in config.sources().items()
-    }
+    found = {source: config.adversarial([pool[name] for name in names]) for source, names in config.sources().items()}
+    coders = {f"autoencoder at {source}": asked.coder for source, asked in found.items() if asked.coder is not None}
+    return {**pool, **{f"found at {source}": asked for source, asked in found.items()}, **coders}
 
 
 def check(config: Config, split: Split) -> None:
@@ -186,6 +190,11 @@ def measure(config: Config, given: Given, batch: Batch) -> Columns:
     attacked = config.sources()
     networks = {name: given[name] for name in config.pool()}
     found = {source: given[f"found at {source}"] for source in attacked}
+    spaces = {
+        source: space_of(config.attack, [networks[name] for name in names], given.get(f"autoencoder at {source}"))
+        for source, names in attacked.items()
+    }
+    adversarial = {source: decoded(spaces[source], each.points, size) for source, each in found.items()}
 
     def wrong(points: Tensor) -> Tensor:  # (B, M)
         return torch.stack([in_batches(model, points, size).argmax(1) != labels for model in networks.values()], 1)
@@ -193,15 +202,21 @@ def measure(config: Config, given: Given, batch: Batch) -> Columns:
     correct = ~wrong(images)
     typical = torch.stack([found[name].distance for name in networks], 1)
     typical = typical.sum(1) / (typical > 0).sum(1).clamp_min(1)  # (B,) misclassified images were not moved
-    at_random = images + randomly_moved(images, typical, config.attack.norm, ids=batch.ids, seed=config.seed)
-    fooled = torch.stack([wrong(points) for points in (*(each.points for each in found.values()), at_random)], 1)
+    space = spaces[next(iter(networks))]
+    start = encoded(space, images, size)
+    norm, seed = config.attack.norm, config.seed
+    at_random = start + randomly_moved(start, typical, norm, ids=batch.ids, seed=seed, box=space.box)
+    at_random = decoded(space, at_random, size)
+    fooled = torch.stack([wrong(points) for points in (*adversarial.values(), at_random)], 1)
     part = torch.tensor([[name in names for name in networks] for names in (*attacked.values(), [])])  # (S, M)
     part = part.to(labels.device)
     success = [*(each.success for each in found.values()), torch.ones_like(labels, dtype=torch.bool)]
     distance = [*(each.distance for each in found.values()), typical]
+    began = torch.stack([*(each.had_to_move for each in found.values()), success[-1]], 1)
+    source_correct = (correct[:, None] | ~part).all(2) & (began if config.coder else torch.ones_like(began))
     flatness = torch.full((len(labels), len(part)), torch.nan, dtype=torch.float64, device=labels.device)
     for place, (name, model) in enumerate(networks.items()):
-        flatness[:, place] = _flatness(config, model, batch.ids, found[name].points, size)
+        flatness[:, place] = _flatness(config, model, batch.ids, adversarial[name], size)
     return spread(
         {"example": len(labels), "source": len(part), "target": len(networks)},
         {
@@ -211,7 +226,7 @@ def measure(config: Config, given: Given, batch: Batch) -> Columns:
             "target": (list(networks), "target"),
             "joint": ([*(len(names) > 1 for names in attacked.values()), False], "source"),
             "held_out": (~part, "source", "target"),
-            "source_correct": ((correct[:, None] | ~part).all(2), "example", "source"),
+            "source_correct": (source_correct, "example", "source"),
             "target_correct": (correct, "example", "target"),
             "found": (torch.stack(success, 1), "example", "source"),
             "distance": (torch.stack(distance, 1).double(), "example", "source"),

@@ -202,7 +202,7 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
     needs = {name: _needed(name, need, config, ids, root, made) for name, need in asked.items()}
     with explained("task", f"{spec.sweep.task}: check", own_code=True):
         hook(spec.task, "check")(config, split)
-    identity = config.model_dump(mode="json", exclude=set(config.performance))
+    identity = config.model_dump(mode="json", exclude={*config.performance, *config.unused})
     with below("recipe"):
         identity["recipe"] = of_recipe(config.recipe, root)
     # What is needed counts by its content; the settings may name it by a path.

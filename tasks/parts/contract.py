@@ -125,7 +125,7 @@ class TaskConfig(Settings):
     `replicates` names the field that the sweep's `seeds:` varies. It is the recipe's seed and not
     the measurement's, so that trials that differ by seed alone are measured with the same random
     numbers. The fields named in `performance` change the speed and not the result. They are no part
-    of a trial's identity.
+    of a trial's identity, nor are those that are `unused`.
     """
 
     replicates: ClassVar[str] = "recipe.seed"
@@ -144,6 +144,11 @@ class TaskConfig(Settings):
     batch: int | None = Field(
         default=None, gt=0, description="images in one forward pass; chosen for the device where null"
     )
+
+    @property
+    def unused(self) -> frozenset[str]:
+        """The fields that decide nothing as long as the others are as they are."""
+        return frozenset()
 
     def batch_for(self, images: Tensor) -> int:
         """How many images like these, (B, C, H, W), go into one pass."""

@@ -62,6 +62,7 @@ TASKS: dict[str, dict[str, Any]] = {
     },
 }
 """Settings of each task that let it do all it can, in little time."""
+LINEAR = AutoencoderRecipe(kind="linear", bottleneck=8)
 SINGLE = ("autoencoding",)
 """Tasks that work in single precision, as what they are given was made in it."""
 RECIPES: dict[str, dict[str, Any]] = {
@@ -208,11 +209,20 @@ def _examples() -> Numbers:
             adversarial_examples.Request(networks=(recipe,), attack=Attack(epsilon=0.3, steps=4, space="hidden:1")),
             [first],
         ),
+        "latent": (
+            adversarial_examples.Request(
+                networks=(recipe,), attack=Attack(name="fmn", norm="L2", steps=12, space="latent"), autoencoder=LINEAR
+            ),
+            [first],
+        ),
     }
     first.magnitudes = spaces.magnitudes(first, batch.images)
     numbers: Numbers = {}
     for name, (need, networks) in wanted.items():
         given = {str(number): network for number, network in enumerate(networks)}
+        if need.coder is not None:
+            given |= prepared({"autoencoder": need.coder}, {}, batch)
+            given["autoencoder"].double()
         found = adversarial_examples.make(need, given, batch)
         for field, values in found.items():
             numbers[f"{name}: {field}"] = _listed(values.flatten(1).sum(1) if field == "points" else values)

@@ -178,6 +178,7 @@ def twin(config: Config, model: Classifier, split: data.Split, ids: Sequence[int
                             "correct": genuine == int(label),
                             "condition": condition,
                             "found": success,
+                            "start_correct": np.nan,
                             "distance": float(
                                 distance.abs().max() if config.attack.norm == "Linf" else distance.norm()
                             ),

@@ -13,19 +13,28 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tasks.parts.artifacts import classifier
+from tasks.parts.artifacts.autoencoder import Request as AutoencoderRequest
 from tasks.parts.artifacts.common.attack_functions import arguments_of, is_of_library, parameters_of, versions_of
 from tasks.parts.artifacts.common.attack_settings import Attack
+from tasks.parts.artifacts.common.attack_spaces import (
+    Together,
+    check_codes_of_images,
+    check_same_images,
+    check_space,
+    space_of,
+)
 from tasks.parts.artifacts.common.kind import Given, Saved
 from tasks.parts.attacks.common import checks
 from tasks.parts.attacks.common.security_curve import security_curve
 from tasks.parts.attacks.common.weight_noise import unseen_share, with_weight_noise
-from tasks.parts.batching import Batch
+from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
+from tasks.parts.batching import Batch, batch_size, in_batches
 from tasks.parts.data.load import Split, take
 from tasks.parts.finite import NotFinite
 from tasks.parts.losses import joint
 from tasks.parts.models import spaces
 from tasks.parts.models.build import build
-from tasks.parts.models.classifier import Classifier, hidden_stage
+from tasks.parts.models.classifier import Classifier
 from tasks.parts.own_code import explained
 from tasks.parts.settings import Positive, Settings, UserError, below
 from tasks.parts.training.identity import of_recipe
@@ -35,6 +44,8 @@ from tasks.parts.user_code import is_own
 PER_EXAMPLE = True
 VERSION = 1
 DOING = "attacking"
+OFF_MANIFOLD = "off_manifold"
+"""The column that is kept of an attack in latent space only."""
 
 
 class Request(Settings):
@@ -42,11 +53,13 @@ class Request(Settings):
 
     One attack fools all `networks` at once; the first says which images there are. With `radii` the
     attack does not use its own radius: it is tried along this ladder, for the smallest radius at
-    which it succeeds.
+    which it succeeds. In latent space it moves the codes of an autoencoder, of the first network's
+    images; elsewhere the autoencoder plays no part.
     """
 
     networks: tuple[Recipe, ...] = Field(min_length=1)
     attack: Attack = Attack()
+    autoencoder: AutoencoderRecipe | None = None
     radii: tuple[Positive, ...] | None = None
     split: Literal["test", "train"] = "test"
     seed: int = 0
@@ -57,10 +70,22 @@ class Request(Settings):
         """The radii to try; None for an attack that minimises the perturbation, and needs none."""
         return self.radii if self.attack.fixed_radius else None
 
+    @property
+    def coder(self) -> AutoencoderRequest | None:
+        """The autoencoder whose codes the attack moves; None in any other space than the latent."""
+        if self.attack.space != "latent" or self.autoencoder is None:
+            return None
+        return AutoencoderRequest(recipe=self.networks[0], autoencoder=self.autoencoder)
+
 
 def needs(request: Request) -> dict[str, Settings]:
-    """The classifier of each network, by its number."""
-    return {str(number): classifier.Request(recipe=recipe) for number, recipe in enumerate(request.networks)}
+    """The classifier of each network, by its number, and the autoencoder of a latent space."""
+    found: dict[str, Settings] = {name: classifier.Request(recipe=recipe) for name, recipe in _named(request).items()}
+    return found if request.coder is None else found | {"autoencoder": request.coder}
+
+
+def _named(request: Request) -> dict[str, Recipe]:
+    return {str(number): recipe for number, recipe in enumerate(request.networks)}
 
 
 def identity(request: Request, root: str | None) -> dict[str, object]:
@@ -95,16 +120,17 @@ def split(request: Request, root: str | None) -> Split:
 def check(request: Request, root: str | None) -> None:
     """Refuses options that the attack does not take, and networks that it cannot attack.
 
-    The latter include a network that lacks the layer whose space is attacked.
+    The latter include a network that lacks the layer whose space is attacked. In latent space there
+    must be an autoencoder of the pixels, and networks of the same images.
     """
     with below("attack"):
         request.attack.try_options()
-    kind, stage = spaces.parse(request.attack.space)
-    if kind == "hidden" and stage is not None:
-        try:
-            hidden_stage(classifier.before_training(request.networks[0], root), stage)
-        except UserError as error:
-            raise UserError(error.message, "attack.space") from None
+    if request.attack.space == "latent":
+        check_codes_of_images(request.autoencoder)
+        check_same_images(request.networks)
+    images_of = split(request, root)
+    with below("attack"):
+        check_space(request.attack.space, request.networks[0], images_of)
     with below("recipe"):
         for recipe in request.networks:
             _check_network(recipe, request, root)
@@ -146,7 +172,7 @@ def _as_trained(
 
 def make(request: Request, given: Given, batch: Batch) -> dict[str, Tensor]:
     """The adversarial examples of a batch: the fields of `AdversarialExamples` by name."""
-    networks = [given[name] for name in needs(request)]
+    networks = [given[name] for name in _named(request)]
     found = run_attack(
         request.attack,
         networks,
@@ -156,15 +182,18 @@ def make(request: Request, given: Given, batch: Batch) -> dict[str, Tensor]:
         radii=request.ladder,
         seed=request.seed,
         batch=request.batch,
+        autoencoder=given.get("autoencoder"),
     )
-    return {field.name: getattr(found, field.name) for field in fields(found)}
+    kept = [field.name for field in fields(found) if field.name != OFF_MANIFOLD or request.coder is not None]
+    return {name: getattr(found, name) for name in kept}
 
 
 def load(request: Request, saved: Saved, device: str) -> AdversarialExamples:
     """The saved examples as tensors; they are copies."""
-    return AdversarialExamples(
-        **{field.name: torch.tensor(saved.arrays[field.name], device=device) for field in fields(AdversarialExamples)}
-    )
+    names = [field.name for field in fields(AdversarialExamples) if field.name in saved.arrays]
+    found = {name: torch.tensor(saved.arrays[name], device=device) for name in names}
+    unknown = torch.full_like(found["radius"], torch.nan)
+    return AdversarialExamples(**{OFF_MANIFOLD: unknown} | found)
 
 
 @dataclass(frozen=True)
@@ -173,7 +202,7 @@ class AdversarialExamples:
 
     Attributes:
         points: (B, ...) the best point found: an image in [0, 1], or a point of the attacked space
-            (`spaces`).
+            (`spaces`), which of the latent space must be decoded to be an image.
         success: (B,) bool: the network gives the point another class than its label, or the target
             if there is one; of several networks all do.
         distance: (B,) how far the point is from where it began, in the attack's norm and the units
@@ -185,6 +214,8 @@ class AdversarialExamples:
         backwards: (B,) backward passes.
         unseen: (B,) share of noisy networks, not met in the attack, that the point fools; NaN
             without weight noise.
+        off_manifold: (B,) L2 distance of the decoded point from its own reconstruction, in pixel
+            units; NaN in any other space than the latent.
     """
 
     points: Tensor
@@ -194,22 +225,16 @@ class AdversarialExamples:
     forwards: Tensor
     backwards: Tensor
     unseen: Tensor
+    off_manifold: Tensor
+
+    @property
+    def had_to_move(self) -> Tensor:
+        """(B,) bool: the attack did not succeed where it began, at image or reconstruction."""
+        return ~self.success | (self.distance > 0)
 
     def __getitem__(self, rows: Tensor) -> AdversarialExamples:
         """Those of some examples, by their rows (b,)."""
         return AdversarialExamples(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-
-
-class Together(nn.Module):
-    """Several networks as one: images (B, C, H, W) to the logits of each, (B, M, K)."""
-
-    def __init__(self, networks: Sequence[nn.Module]):
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, M, K)."""
-        return torch.stack([network(x) for network in self.networks], 1)
 
 
 def run_attack(
@@ -222,6 +247,7 @@ def run_attack(
     radii: Sequence[float] | None = None,
     seed: int = 0,
     batch: int | None = None,
+    autoencoder: spaces.Autoencoder | None = None,
 ) -> AdversarialExamples:
     """Attacks each image, in the space that the attack names.
 
@@ -235,12 +261,15 @@ def run_attack(
         radii: a ladder in place of the attack's radius, for an attack with a fixed radius.
         seed: keys the random numbers, too.
         batch: images in one pass; chosen for the device where None.
+        autoencoder: whose codes an attack in latent space moves.
 
     Raises:
         UserError: the network, the images or the labels are not as an attack needs them.
     """
     model = networks[0] if len(networks) == 1 else Together(networks)
-    space = space_of(attack, networks)
+    space = space_of(attack, networks, autoencoder)
+    latent, size = attack.space == "latent", batch or batch_size(images.shape[1:].numel(), images.device)
+    batch = size if latent else batch  # a code is small, the image that it is decoded to is not
     targets = None if attack.target is None else torch.full_like(labels, attack.target)
     resolved = attack.resolve()
     arguments = {**resolved.arguments, "seed": seed, "ids": ids, "batch": batch, "targets": targets}
@@ -251,8 +280,11 @@ def run_attack(
         arguments["loss"] = joint(loss, attack.joint)
     function = resolved.function
     arguments = {name: value for name, value in arguments.items() if name in parameters_of(attack.name)}
-    with torch.no_grad():
-        begin = space.encode(images)
+    if latent:
+        begin = in_batches(space.encode, images, size).clone()
+    else:
+        with torch.no_grad():
+            begin = space.encode(images)
     checks.check_network(space.classify, begin, labels, space.box, follows=resolved.capabilities.gradients)
 
     noise = attack.weight_noise
@@ -278,21 +310,7 @@ def run_attack(
             batch=batch,
             classify=None if attack.space == "pixel" else space.classify,
         )
-    return AdversarialExamples(points, found.success, found.distance, radius, found.forwards, found.backwards, unseen)
-
-
-def space_of(attack: Attack, networks: Sequence[nn.Module]) -> spaces.Space:
-    """The space in which an attack moves.
-
-    Raises:
-        UserError: it is a hidden space of several networks at once, or one that the network lacks.
-    """
-    kind, _ = spaces.parse(attack.space)
-    if kind == "pixel":
-        return spaces.pixels(networks[0] if len(networks) == 1 else Together(networks))
-    if len(networks) > 1:
-        raise UserError("several networks share no hidden space; attack all at once in pixel", "attack.space")
-    network = networks[0]
-    if not isinstance(network, Classifier):
-        raise UserError(f"a {type(network).__name__} has no hidden spaces, a Classifier has", "attack.space")
-    return spaces.of(attack.space, network)
+    off = in_batches(space.residual, points, size).to(radius) if latent else torch.full_like(radius, torch.nan)
+    return AdversarialExamples(
+        points, found.success, found.distance, radius, found.forwards, found.backwards, unseen, off
+    )

@@ -162,7 +162,11 @@ def images_identity(recipe: Recipe, root: str | None) -> dict[str, object]:
 
 def before_training(recipe: Recipe, root: str | None) -> Classifier:
     """The recipe's network with arbitrary weights: a network must be built to know its layers."""
-    split = split_of(recipe, "test", root)
+    return for_images(recipe, split_of(recipe, "test", root))
+
+
+def for_images(recipe: Recipe, split: Split) -> Classifier:
+    """The same of images that are at hand: for their shape and classes."""
     return _built(recipe.network, json.dumps(recipe.network_options), split.shape, len(split.classes))
 
 

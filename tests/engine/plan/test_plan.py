@@ -89,6 +89,9 @@ OTHER: dict[str, JsonValue] = {
     "clip": False,
     "target": 1,
     "only_correct": True,
+    "space": "hidden:1",
+    "attack.space": "latent",
+    "autoencoder": {"kind": "linear", "bottleneck": 2},
     "attack.norm": "L2",
     "attack.epsilon": 0.5,
     "attack.steps": 7,
@@ -137,9 +140,13 @@ def save_images(folder: Path) -> None:
 
 def test_every_setting_but_those_of_speed_changes_the_hash() -> None:
     save_weights("weights.pt")
-    only_pixels = {"attack.space"}  # the noise of this task goes around images
-    assert set(OTHER) == set(settings_of(Config)) - only_pixels, "a setting is new: give it another value above"
-    beside = {"attack.target": ["classes=[blob 0]"]}  # what a value cannot be without
+    assert set(OTHER) == set(settings_of(Config)), "a setting is new: give it another value above"
+    beside = {  # what a value cannot be without
+        "attack.target": ["classes=[blob 0]"],
+        "attack.space": ["autoencoder={kind: linear, bottleneck: 3}"],
+        "autoencoder": ["attack.space=latent"],
+        "space": ["attack.space=hidden:1"],
+    }
     keys = {name: key(f"{name}={json.dumps(OTHER[name])}", *beside.get(name, [])) for name in OTHER}
     plain = key()
     same = {name for name in OTHER if keys[name] == plain}
@@ -158,6 +165,20 @@ def test_what_says_how_and_where_is_no_part_of_the_hash(tmp_path: Path) -> None:
     # The way it varies does not count either.
     assert {item.key for item in planned(grid={"recipe.seed": [1, 0]})} >= {plain}
     assert planned(seeds=[0])[0].key == plain
+
+
+def test_an_autoencoder_counts_where_its_codes_are_moved() -> None:
+    kind = "autoencoder={kind: linear, bottleneck: 3}"
+    assert key(kind) == key("space=pixel") == key()
+    (item,) = planned(kind, "attack.space=latent")
+    assert set(item.needs) == {"classifier", "adversarial", "autoencoder"}
+    assert item.needs["adversarial"].needs["autoencoder"].key == item.needs["autoencoder"].key
+    assert item.subject is item.needs["classifier"]
+    assert key(kind, "attack.space=latent", "autoencoder.bottleneck=4") != item.key
+    (genuine,) = planned(kind, "attack.space=latent", "conditions=[genuine]")
+    assert set(genuine.needs) == {"classifier"}
+    (noise,) = planned(kind, "space=latent", "conditions=[genuine]")
+    assert set(noise.needs) == {"classifier", "autoencoder"}
 
 
 def test_a_default_that_is_written_out_is_the_same_trial() -> None:

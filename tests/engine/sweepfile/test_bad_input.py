@@ -744,7 +744,26 @@ SEARCHES = {
         "fixed.attack.target: 3 is no class; the classes are 0 to 2",
     ),
     "misspelt space": ("attack: {space: 'hiden:1'} #!", "fixed.attack.space: unknown space 'hiden:1'; ...?"),
-    "latent space": ("attack: {space: latent} #!", "fixed.attack.space: the latent space ... is not there yet; ..."),
+    "latent space alone": (
+        "attack: {space: latent} #!",
+        "fixed.attack.space: the latent space is that of an autoencoder of the pixels; also write autoencoder: {kind...}",
+    ),
+    "codes of another stage": (
+        "attack: {space: latent}\n  autoencoder: {stage: 1} #!",
+        "fixed.autoencoder.stage: images are decoded from codes of the pixels, not of stage 1; take stage: 0",
+    ),
+    "means over pixels": (
+        "attack: {space: latent}\n  autoencoder: {pooled: true} #!",
+        "fixed.autoencoder.pooled: means over all pixels decode to no image; take pooled: false",
+    ),
+    "autoencoder that is not there": (
+        "attack: {space: latent}\n  autoencoder: {kind: vea} #!",
+        "fixed.autoencoder.kind: unknown autoencoder 'vea'; ...; did you mean vae?",
+    ),
+    "pixels only in latent space": (
+        "autoencoder: {}\n  attack:\n    name: square\n    space: latent #!",
+        "fixed.attack.space: square attacks pixels only",
+    ),
     "no such stage": (
         "attack: {space: 'hidden:9'} #!",
         "fixed.attack.space: no stage '9': 0 (pixels) to 1 (logits)...",
@@ -786,7 +805,7 @@ POOLS = {
     ),
     "hidden space of several": (
         "attack: {space: hidden:1} #!",
-        "fixed.attack.space: networks share no hidden space; take pixel",
+        "fixed.attack.space: networks share no hidden space; take pixel or latent",
     ),
     "no members": ("members: 0 #!", "fixed.members: must be above 0, not 0"),
     "one sample": ("samples: 1 #!", "fixed.samples: must be at least 2, not 1"),

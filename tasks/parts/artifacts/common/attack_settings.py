@@ -76,7 +76,7 @@ class Attack(Settings):
     epsilon: Positive | None = Field(
         default=None,
         title="attack radius (pixel units)",
-        description="largest norm of the perturbation (pixel units; in a hidden space: of its typical magnitude), for"
+        description="largest norm of the perturbation (pixel units; in another space: of its typical magnitude), for"
         f" attacks with a fixed radius; by norm where null: {RADII}",
     )
     steps: int | None = Field(default=None, gt=0, description="gradient steps a restart")
@@ -91,7 +91,7 @@ class Attack(Settings):
     )
     options: dict[str, object] = Field(default={}, description="further keyword arguments of the attack's function")
     target: int | None = Field(default=None, ge=0, description="class to reach; any but the label where null")
-    space: str = Field(default="pixel", title="space of the attack", description="pixel or hidden:<stage>")
+    space: str = Field(default="pixel", title="space of the attack", description="pixel, latent or hidden:<stage>")
     weight_noise: AttackNoise = Field(default=AttackNoise(), description="noise on the weights, new at each step")
     joint: How = Field(
         default="mean",
@@ -160,7 +160,7 @@ class Attack(Settings):
         with _this_field():
             kind, stage = spaces.parse(space)
         if kind == "latent":
-            raise UserError("the latent space of an autoencoder is not there yet; take pixel or hidden:<stage>")
+            return "latent"
         return "pixel" if kind == "pixel" or stage == 0 else f"hidden:{stage}"
 
     @model_validator(mode="after")

@@ -106,7 +106,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "options: ...schedule: must be one of constant, cosine, linear, not cosin",
     ),
     "negative target": ({"target": -1}, "target: ...greater than or equal to 0"),
-    "latent": ({"space": "latent"}, "space: ...autoencoder is not there yet"),
     "misspelt space": ({"space": "hiden:1"}, "space: ...did you mean hidden:1?"),
     "no stage": ({"space": "hidden"}, "space: ...names no stage"),
     "pixels only": ({"name": "square", "space": "hidden:1"}, "space: square attacks pixels only"),
