@@ -39,7 +39,7 @@ from tasks.parts.settings import Positive, Several, Stage, UserError
 VERSION = 1
 NONE = "none"
 """The image as it is."""
-UNIT = "share of the root mean square norm of training representations; of the metric cosine: 1 - cosine"
+UNIT = "share of the typical norm, a root mean square over training examples; of cosine 1 - cosine"
 COLUMNS = {
     **EXAMPLE,
     "move": Column("move of the image", values=(NONE, "adversarial", "hidden", "random")),
@@ -55,7 +55,7 @@ COLUMNS = {
     "entropy": "entropy of the neighbours' labels (nats)",
     "true_class": "share of neighbours of the true class",
     "old_class": "share of neighbours of the class predicted before the move",
-    "new_class": "share of neighbours of the class predicted after the move, where it is another",
+    "new_class": "share of neighbours of the new class, predicted after the move and not before",
 }
 SHARES = (
     *("correct", "found", "true_class", "old_class", "new_class", "accuracy"),

@@ -163,7 +163,7 @@ def entropy_of(labels: Tensor) -> Tensor:
     [0.0, 0.6931]
     """
     alike = (labels[:, :, None] == labels[:, None, :]).double().mean(2)
-    return alike.log().mean(1).neg().clamp_min(0)
+    return (1 / alike).log().mean(1)
 
 
 def depth_of_change(rows: pd.DataFrame, stages: int) -> pd.Series:
