@@ -20,8 +20,8 @@ def check(config, split)           raises UserError for what only the data can t
 def check_settings(config, root)   likewise for what only the network or the training images can
                                    tell, in the task's own fields: it is asked before artifacts are
 def passes(config)                 forward passes for one example at most, for the dry run
-SUBJECT = "autoencoder"            name in `needs` of the whole thing that a trial is about, where it
-                                   needs several
+SUBJECT = "autoencoder"            name in `needs` of the whole thing that a trial is about, where
+                                   it needs several
 def checks(config, rows)           what was checked -> what is wrong, or None
 ```
 

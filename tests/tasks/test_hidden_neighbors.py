@@ -16,7 +16,7 @@ from tasks.parts.artifacts.representations import Representations
 from tasks.parts.contract import Batch, prepared
 from tasks.parts.data import load as data
 from tasks.parts.finite import NotFinite
-from tasks.parts.measures.neighbors_by_stage import depth_of_change, entropy_of
+from tasks.parts.measures.neighbors_by_stage import depth_of_change
 from tasks.parts.models import spaces
 from tasks.parts.models.classifier import Classifier
 from tasks.parts.settings import UserError
@@ -225,21 +225,6 @@ def test_the_depth_of_change_is_the_planted_stage(change: int) -> None:
     assert scalars["true_class_none_last"] == scalars["accuracy"] == 1
 
 
-def test_a_change_that_is_taken_back_does_not_count() -> None:
-    old = {"back": [1, 0, 1, 0], "half": [1, 1, 0.5, 0], "never": [1, 1, 1, 1], "end": [0, 0, 0, 1]}
-    rows = pd.DataFrame(
-        [
-            {"id": name, "depth": 2 * depth, "old_class": rank < 2 * share}
-            for name, shares in old.items()
-            for depth, share in enumerate(shares)
-            for rank in range(2)
-        ]
-    )
-    assert depth_of_change(rows, 4).to_dict() == {"back": 0.75, "half": 0.5, "never": 1, "end": 1}
-    later = rows[rows["depth"] >= 4]  # as of a move behind two of the four stages
-    assert depth_of_change(later, 4).to_dict() == {"back": 0.75, "half": 0.5, "never": 1, "end": 1}
-
-
 def test_scalars_are_of_what_was_correct_and_found(model: Classifier) -> None:
     config = config_of()
     rows = rows_of(model, config, batch_of())
@@ -254,12 +239,6 @@ def test_scalars_are_of_what_was_correct_and_found(model: Classifier) -> None:
             assert scalars[f"true_class_{move}_{name}"] == pytest.approx(here["true_class"].mean())
     assert scalars["accuracy"] == pytest.approx(rows.groupby("id")["correct"].first().mean())
     assert set(summarise(config, rows.assign(found=False))) == {"accuracy"}
-
-
-def test_entropy_is_that_of_the_shares() -> None:
-    labels = torch.tensor([[1, 1, 1, 1], [0, 1, 2, 3], [5, 5, 5, 2]])
-    uneven = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-    np.testing.assert_allclose(entropy_of(labels), [0, np.log(4), uneven], atol=1e-12)
 
 
 def test_checks_tell_what_is_wrong(model: Classifier) -> None:

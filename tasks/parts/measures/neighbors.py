@@ -129,7 +129,8 @@ def _candidates(queries: Tensor, bank: Bank, count: int, metric: Metric, own: Te
             rows[some] = torch.cat([rows[some], places + first], 1).gather(1, merged.indices)
             best[some] = merged.values
     rows = torch.where(best.isfinite(), rows, len(bank))  # without the query's own
-    # Rounding of sums of D products, by the bound of Higham and Mary 2019, which fails with negligible probability.
+    # Rounding of sums of D products, by the bound of Higham and Mary 2019, which fails with
+    # negligible probability.
     error = 8 * math.sqrt(factors.shape[1]) * 2.0**-24 * (norms + largest)
     norms = norms if metric == "l2" else torch.ones_like(norms)
     bound = best.amax(1).double() + norms - error
