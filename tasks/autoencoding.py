@@ -110,8 +110,9 @@ def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str,
         "error_over_variation": error.over_variation,
     }
     if config.neighbor:
-        bank = given["representations"]
-        distance = nearest(h, bank, 1, own=_own(config, bank, batch)).distances[:, 0]
+        bank: representations.Representations = given["representations"]
+        own = bank.rows_of(batch.ids) if config.split == "train" else None
+        distance = nearest(h, bank, 1, own=own).distances[:, 0]
         columns["error_over_neighbor"] = torch.where(distance > 0, error.distance / distance, torch.nan)
         columns["neighbor"] = distance / coder.typical_norm.double()
     if how.pooled:
@@ -129,14 +130,6 @@ def measure(config: Config, given: Mapping[str, Any], batch: Batch) -> dict[str,
     missing = np.full(len(labels), np.nan)
     of_this = {name: (columns.get(name, missing), "example") for name in COLUMNS if name not in known}
     return spread({"example": len(labels)}, {**known, **of_this})
-
-
-def _own(config: Config, bank: representations.Representations, batch: Batch) -> Tensor | None:
-    """Row of the bank that each example is; -1 where it is not in it, None where none can be."""
-    if config.split != "train":
-        return None
-    places = np.searchsorted(bank.ids, batch.ids).clip(max=len(bank) - 1)
-    return torch.from_numpy(np.where(bank.ids[places] == np.asarray(batch.ids), places, -1))
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:

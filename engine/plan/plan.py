@@ -198,6 +198,8 @@ def _planned(spec: Spec, trial: Trial) -> Planned:
     with explained("task", f"{spec.sweep.task}: needs", own_code=True):
         asked = requests(spec.task.needs(config))
     split, ids = _examples(config, root)
+    with explained("task", f"{spec.sweep.task}: check_settings", own_code=True):
+        hook(spec.task, "check_settings")(config, root)
     made: list[Artifact] = []
     needs = {name: _needed(name, need, config, ids, root, made) for name, need in asked.items()}
     with explained("task", f"{spec.sweep.task}: check", own_code=True):

@@ -17,6 +17,8 @@ SHARES                             names of row columns and scalars that lie bet
                                    stands for any ending
 def scores(config, rows)           scalar -> series by example whose mean it is, for its interval
 def check(config, split)           raises UserError for what only the data can tell, before any work
+def check_settings(config, root)   likewise for what only the network or the training images can
+                                   tell, in the task's own fields: it is asked before artifacts are
 def passes(config)                 forward passes for one example at most, for the dry run
 SUBJECT = "autoencoder"            name in `needs` of the whole thing that a trial is about; needed
                                    where there are several
@@ -163,6 +165,10 @@ SUBJECT: str | None = None
 
 
 def check(config: TaskConfig, split: Split) -> None:
+    """Refuses nothing."""
+
+
+def check_settings(config: TaskConfig, root: str | None) -> None:
     """Refuses nothing."""
 
 

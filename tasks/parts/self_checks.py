@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 Outcome = dict[str, str | None]
 """What was checked, in words, with what is wrong, or None."""
 
@@ -42,3 +44,19 @@ def loss_rises(flat: int, examples: int) -> Outcome:
     """
     wrong = f"it does not for {flat} of {examples} examples" if flat > LOSS_SHARE * examples else None
     return {"the loss rises along the attack": wrong}
+
+
+def more_alike_than_by_chance(labels: pd.Series, neighbor_labels: pd.Series) -> Outcome:
+    """Checks that neighbours share the label of their example more often than by chance.
+
+    Chance is what the shares of the labels on both sides would give if they were independent.
+
+    Args:
+        labels: of the examples, one for each neighbour.
+        neighbor_labels: of the neighbours.
+    """
+    shares = [each.value_counts(normalize=True) for each in (labels, neighbor_labels)]
+    by_chance = float(shares[0].mul(shares[1], fill_value=0).sum())
+    true = float((labels == neighbor_labels).mean())
+    wrong = f"{true:.1%} do, {by_chance:.1%} would by chance" if true <= by_chance else None
+    return {"neighbours of unmoved images share their class more often than by chance": wrong}

@@ -12,6 +12,7 @@ from linear_sweeps import NOISE, OPTIMISER, SEED, grid, rows, write
 from matplotlib.figure import Figure
 from pictures import labels_stay_inside_and_apart
 from planted_evaluations import EVALUATION_COLUMNS, evaluated
+from planted_neighbors import NEIGHBOR_COLUMNS, neighbored
 from planted_searches import NAMES, SEARCH_COLUMNS, searched, transferred
 
 from analysis import catalogue, style
@@ -96,6 +97,16 @@ SWEEPS: dict[str, dict[str, Any]] = {
         "measure": evaluated,
         "sweep": {"columns": EVALUATION_COLUMNS},
     },
+    "neighbours": {
+        "points": grid(attack__stop=["first", "last"], recipe__seed=[0, 1]),
+        "measure": neighbored,
+        "sweep": {"columns": NEIGHBOR_COLUMNS},
+    },
+    "neighbours of many": {
+        "points": grid(**{RADIUS: [0.02 * i for i in range(6)]}),
+        "measure": neighbored,
+        "stages": ["0", "layer1.0.a_long_name", "layer2.0.a_long_name", "the last layer"],
+    },
     "one evaluation": {"points": grid(recipe__seed=[0]), "measure": evaluated},
     "many evaluations": {
         "points": grid(
@@ -111,7 +122,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
 
 RARE = {
     *("seeds", "one number", "three", "one radius", "one example", "odd words"),
-    *("one evaluation", "many evaluations"),
+    *("one evaluation", "many evaluations", "neighbours of many"),
     *("attacks of many", "norms alone", "many searches", "transfer of many", "transfer of odd words"),
 }
 """Sweeps that seldom are; all of them together take some ten seconds."""
@@ -160,7 +171,9 @@ def each(tmp_path_factory: pytest.TempPathFactory) -> list[Results]:
     transfer = write(tmp_path_factory.mktemp("transfer"), grid(attack__seed=[0]), measure=transferred)
     points = grid(**{RADIUS: [0.0, 0.1], "recipe__optimiser": ["sgd", "adam"], "recipe__seed": [0, 1]})
     evaluations = write(tmp_path_factory.mktemp("evaluations"), points, measure=evaluated)
-    return [load(folder) for folder in (flatness, searches, transfer, evaluations)]
+    points = grid(attack__stop=["first", "last"], recipe__seed=[0, 1, 2])
+    neighbors = write(tmp_path_factory.mktemp("neighbors"), points, measure=neighbored)
+    return [load(folder) for folder in (flatness, searches, transfer, evaluations, neighbors)]
 
 
 @pytest.mark.parametrize(("results", "name"), PAIRS, indirect=["results"])

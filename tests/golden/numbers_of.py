@@ -48,6 +48,10 @@ TASKS: dict[str, dict[str, Any]] = {
     "adversarial_search": {"attack": {"norm": "L2", "steps": 8}, "radii": [0.1, 0.3, 0.6], "black_box": 30},
     "autoencoding": {"autoencoder": {"kind": "linear", "bottleneck": 3}},
     "evaluation": {"attack": {"epsilon": 0.1, "steps": 5}, "radii": [0.1, 0.3], "samples": 4},
+    "hidden_neighbors": {
+        "attack": {"epsilon": 0.2, "steps": 5},
+        **{"moves": ["adversarial", "hidden", "random"], "stages": [0, 1, 2], "neighbors": 4},
+    },
     "input_flatness": {
         "attack": {"epsilon": 0.2, "steps": 5, "restarts": 2},
         "kinds": ["additive", "multiplicative", "sphere"],
@@ -63,7 +67,7 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 """Settings of each task that let it do all it can, in little time."""
 LINEAR = AutoencoderRecipe(kind="linear", bottleneck=8)
-SINGLE = ("autoencoding",)
+SINGLE = ("autoencoding", "hidden_neighbors")
 """Tasks that work in single precision, as what they are given was made in it."""
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -178,6 +182,8 @@ def _task(task: ModuleType, settings: Mapping[str, Any]) -> Numbers:
     needs = requests(task.needs(config))
     whole = [name for name, request in needs.items() if isinstance(request, classifier.Request)]
     networks = {name: _network(number).to(precision) for number, name in enumerate(whole)}
+    for network in networks.values():
+        network.magnitudes = spaces.magnitudes(network, batch.images)
     made = prepared(needs, networks, batch)
     rows = pd.DataFrame(task.measure(config, made, batch))
     numbers = rows.select_dtypes(["number", "bool"]).astype(float).groupby("id").mean()

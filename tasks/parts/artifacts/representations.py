@@ -79,6 +79,11 @@ class Representations:
         """
         return torch.tensor(self.values[rows]).to(device, torch.float32)
 
+    def rows_of(self, ids: Sequence[int]) -> Tensor:
+        """The row of each of B examples of the bank's split, (B,) int64; -1 of those not in it."""
+        rows = np.searchsorted(self.ids, ids).clip(max=len(self) - 1)
+        return torch.from_numpy(np.where(self.ids[rows] == np.asarray(ids), rows, -1))
+
 
 def needs(request: Request) -> dict[str, Settings]:
     """The classifier; none for the pixels, which are the same for every network."""

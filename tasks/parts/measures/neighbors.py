@@ -76,6 +76,31 @@ def nearest(queries: Tensor, bank: Bank, k: int, metric: Metric = "l2", own: Ten
     return Neighbors(rows, distances / 2 if metric == "cosine" else distances.sqrt())
 
 
+def distances(first: Tensor, second: Tensor, metric: Metric = "l2") -> Tensor:
+    """The distance of each point from its partner, as `nearest` measures it.
+
+    Args:
+        first: (B, ...).
+        second: (B, ...), the partners.
+        metric: as of `nearest`.
+
+    Returns:
+        (B,) float64.
+
+    >>> distances(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]])).tolist()
+    [5.0]
+    """
+    one, other = (_prepared(x.flatten(1).double(), metric)[:, None] for x in (first, second))
+    squared = _squared(one, other, metric)[:, 0]
+    return squared / 2 if metric == "cosine" else squared.sqrt()
+
+
+def typical_norm(bank: Bank, device: str | torch.device = "cpu") -> float:
+    """The root mean square L2 norm of a bank's representations, which are read block by block."""
+    blocks = (_taken(bank, first, torch.device(device)) for first in range(0, len(bank), ROWS))
+    return math.sqrt(sum(float(block.double().square().sum()) for block in blocks) / len(bank))
+
+
 def _candidates(queries: Tensor, bank: Bank, count: int, metric: Metric, own: Tensor) -> tuple[Tensor, Tensor]:
     """The rows (Q, count) that are nearest in single precision.
 

@@ -130,6 +130,27 @@ class Classifier(nn.Module):
         k, stages = self._cut(k)
         return self(h) if k == 0 else self._shown(run(self.network, stages[k:], h))
 
+    def between(self, h: Tensor, start: int | str, end: int | str) -> Tensor:
+        """The value after the first `end` stages, for a value after the first `start`.
+
+        Args:
+            h: (B, ...) where `start` is 0 the images in [0, 1]. It is kept.
+            start: how many stages came before h, or the name of the last of them.
+            end: how many come before what is returned, likewise; no less than `start`.
+
+        Returns:
+            (B, ...) with gradients to h. `between(head(x, j), j, k)` is `head(x, k)`.
+
+        Raises:
+            ValueError: `start` lies after `end`.
+        """
+        (first, _), (last, stages) = self._cut(start), self._cut(end)
+        if first > last:
+            raise ValueError(f"stage {start} lies after stage {end}, and a network runs forward only")
+        if first == 0:
+            return self.head(h, last)
+        return h if first == last else run(self.network, stages[first:last], h)
+
     def hidden_values(self, x: Tensor) -> Iterator[Tensor]:
         """`head(x, k)` for k = 1, 2, ... up to the logits, in one pass; x is (B, C, H, W)."""
         value = self.normalise(x)

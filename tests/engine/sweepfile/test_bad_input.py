@@ -810,7 +810,20 @@ POOLS = {
     "no members": ("members: 0 #!", "fixed.members: must be above 0, not 0"),
     "one sample": ("samples: 1 #!", "fixed.samples: must be at least 2, not 1"),
 }
-OF_TASKS = {"adversarial_search": SEARCHES, "transfer": POOLS}
+STAGES = {
+    "no such stage": ("stages: [0,\n    linaer] #!", "fixed.stages.1: no stage 'linaer': ...; did you mean linear?"),
+    "a stage twice": ("stages: [1,\n    linear] #!", "fixed.stages.1: linear is the same stage as 1, which is given"),
+    "more neighbours than examples": (
+        "recipe.train_examples: 30\n  neighbors: 31 #!",
+        "fixed.neighbors: more than the 30 training examples there are",
+    ),
+    "no such hidden stage": ("moves: [hidden]\n  hidden: 2 #!", "fixed.hidden: no stage '2': ...linear"),
+    "a move behind all stages": (
+        "moves: [hidden]\n  stages: [0]\n  hidden: linear #!",
+        "fixed.hidden: linear lies after all stages at which neighbours are found: 0",
+    ),
+}
+OF_TASKS = {"adversarial_search": SEARCHES, "transfer": POOLS, "hidden_neighbors": STAGES}
 
 
 @pytest.mark.parametrize(("task", "case"), [(task, case) for task, cases in OF_TASKS.items() for case in cases])

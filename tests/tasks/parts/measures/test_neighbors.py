@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tasks.parts.measures import neighbors
-from tasks.parts.measures.neighbors import Metric, nearest, smallest
+from tasks.parts.measures.neighbors import Metric, distances, nearest, smallest, typical_norm
 
 
 class Bank:
@@ -113,3 +113,20 @@ def test_more_neighbours_than_the_bank_holds_are_refused() -> None:
         nearest(gaussian(2, 2, 3), bank, 6)
     with pytest.raises(ValueError, match="5 neighbours of a bank of 4"):
         nearest(gaussian(2, 2, 3), bank, 5, own=torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_distances_of_partners_are_those_to_the_nearest(metric: Metric) -> None:
+    values, queries = gaussian(1, 5, 3, 4), gaussian(2, 5, 3, 4)
+    alone = [nearest(q[None], Bank(v[None]), 1, metric).distances for q, v in zip(queries, values, strict=True)]
+    assert torch.allclose(distances(queries, values, metric), torch.cat(alone)[:, 0], rtol=1e-12)
+    assert distances(values, values, metric).abs().max() < 1e-12
+
+
+def test_the_typical_norm_is_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "ROWS", 16)
+    bank = Bank(gaussian(1, 50, 3, 4))
+    assert typical_norm(bank) == pytest.approx(
+        float(bank.values.double().flatten(1).norm(dim=1).square().mean().sqrt())
+    )
+    assert bank.largest == 16 * 12

@@ -46,6 +46,22 @@ def test_a_classifier_is_copied_and_pickled_with_or_without_stages() -> None:
     assert set(model.state_dict()) == {"mean", "std"} | {f"network.{key}" for key in model.network.state_dict()}
 
 
+def test_stages_between_two_spaces_lead_from_one_to_the_other() -> None:
+    for name, shape in (("convnet", (1, 8, 8)), ("resnet20", (3, 8, 8))):
+        model = models.build(name, shape, 10, mean=(0.3,), std=(0.4,), options={"width": 4}).eval()
+        x, stages = images(2, *shape), range(len(model.stages) + 1)
+        values = [model.head(x, k) for k in stages]
+        for start in stages:
+            before = values[start].clone()
+            for end in stages[start:]:
+                assert torch.equal(model.between(values[start], start, end), values[end])
+            assert torch.equal(values[start], before)
+        named = model.between(values[1], model.stages[0], model.stages[-1])
+        assert torch.equal(named, values[-1])
+        with pytest.raises(ValueError, match="stage 2 lies after stage 1"):
+            model.between(values[2], 2, 1)
+
+
 def test_an_unknown_stage_is_refused() -> None:
     model = models.build("convnet", (1, 8, 8), 10)
     assert [models.hidden_stage(model, k) for k in (0, "0", 3, "3", "conv2", "linear", 7)] == [0, 0, 3, 3, 3, 7, 7]
