@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from tasks.parts.artifacts.adversarial_examples import AdversarialExamples
 from tasks.parts.artifacts.common.attack_spaces import decoded, encoded, space_of
-from tasks.parts.artifacts.common.kind import Attachment, Given
+from tasks.parts.artifacts.common.kind import Given
 from tasks.parts.attack_task import LatentAttackConfig, adversarial_pictures
 from tasks.parts.attacks.square import square
 from tasks.parts.batching import in_batches
@@ -84,6 +84,8 @@ LADDERS: dict[str, list[float]] = {
 }
 BLACK_BOX_SHARE = 0.1
 """Share of the images that withstood the attack of which the black box may fool more."""
+
+show = adversarial_pictures
 
 
 class Config(LatentAttackConfig):
@@ -245,11 +247,6 @@ def _black_box(config: Config, model: nn.Module, batch: Batch, predicted: Tensor
     )
     outcome[tried.cpu().numpy(), last.cpu().numpy()] = as_array(blind.success)
     return outcome
-
-
-def show(config: Config, given: Given, batch: Batch) -> dict[str, Attachment]:
-    """Some images beside their adversarial images."""
-    return adversarial_pictures(config, given, batch)
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:

@@ -2,14 +2,13 @@
 
 An example has three centres: the image itself (`genuine`), its adversarial example (`adversarial`),
 and the image moved as far in a random direction (`random`), which is the control. Noise of each
-kind and each radius of a ladder is drawn around each centre; all centres and radii see the same
-noise directions. Measured are the mean probabilities of the true class, of the class predicted at
-the centre and of a chosen target class, how often the class persists, and the loss.
+kind and each radius of a ladder is drawn around each centre; all see the same noise directions.
+Measured are mean probabilities of classes, how often the centre's class persists, and the loss.
 
 The attack may move in pixels or in the latent space of an autoencoder, and so does its control.
 What they find is decoded, and the noise goes around images. With `space` the noise itself is in
-latent or hidden space: centres are then points of that space, in which the attack moves too, and
-all lengths are in units of its typical magnitude.
+latent or hidden space: centres are then points there, the attack moves there too, and all lengths
+are in units of its typical magnitude.
 
 Rows: one for each example, kind of noise, condition (centre) and radius; radius 0 is the centre.
 """
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from tasks.parts.artifacts.adversarial_examples import AdversarialExamples
 from tasks.parts.artifacts.common.attack_spaces import check_space, decoded, encoded, space_of
-from tasks.parts.artifacts.common.kind import Attachment, Given
+from tasks.parts.artifacts.common.kind import Given
 from tasks.parts.attack_task import LatentAttackConfig, adversarial_pictures
 from tasks.parts.batching import in_batches
 from tasks.parts.columns import EXAMPLE, Column
@@ -88,6 +87,7 @@ TYPES = {
     "distance": np.float32,
 }
 """Types of the columns that are not float64, for a chunk without rows that is joined to others."""
+show = adversarial_pictures
 
 
 class Config(LatentAttackConfig):
@@ -273,13 +273,6 @@ def _centres(
         found |= {"adversarial": adversarial.success, "random": adversarial.success}
     chosen = config.conditions
     return torch.stack([centres[name] for name in chosen], 1), torch.stack([found[name] for name in chosen], 1)
-
-
-def show(config: Config, given: Given, batch: Batch) -> dict[str, Attachment]:
-    """Some images beside their adversarial images."""
-    if "adversarial" not in given:
-        return {}
-    return adversarial_pictures(config, given, batch)
 
 
 def summarise(config: Config, rows: pd.DataFrame) -> dict[str, float]:

@@ -119,14 +119,18 @@ class LatentAttackConfig(AttackConfig):
 
 
 def adversarial_pictures(config: AttackConfig, given: Given, batch: Batch) -> dict[str, Attachment]:
-    """Images, what the attack added, and the adversarial images; none of a hidden layer.
+    """Images, what the attack added, and the adversarial images, for a task to show.
+
+    There is nothing to show of a hidden layer, or where no image was attacked.
 
     Args:
         config: the task's settings.
-        given: `classifier`; `adversarial`, what the attack found for the batch, and there may be an
-            `autoencoder`.
+        given: `classifier`, and there may be `adversarial`, what the attack found for the batch,
+            and an `autoencoder`.
         batch: B examples.
     """
+    if "adversarial" not in given:
+        return {}
     model, adversarial, images = given["classifier"], given["adversarial"], batch.images
     space = space_of(config.attack, [model], given.get("autoencoder"))
     if space.decode is None:

@@ -32,7 +32,7 @@ def compute(results: Results, **options: object) -> pd.DataFrame:
 
 @pytest.mark.parametrize("y", ["new_class", "old_class"])
 def test_shares_are_counted_as_in_a_loop(one: Results, y: str) -> None:
-    """Over images that were correct and found by every move; each seed counts as much as the other."""
+    """Over images that were correct and found by every move; each seed counts alike."""
     frame = compute(one, y=y).set_index(["panel", "move", "x"])
     assert len(frame) == 2 * (4 + 4 + 3 + 4)
     for move in MOVES:

@@ -1,4 +1,4 @@
-"""Rows as the task `hidden_neighbors` leaves them: every image leaves its class at a known stage."""
+"""Rows as `hidden_neighbors` leaves them: every image leaves its class at a known stage."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ NEIGHBOR_COLUMNS = {"new_class": "share of neighbours of the new class", "moved"
 
 
 def change(ids: Any) -> Any:
-    """The place of the first stage at which an adversarial image's neighbours are of its new class."""
+    """The first stage at which an adversarial image has neighbours of its new class."""
     return 1 + ids % 3
 
 
 def neighbored(
     point: Mapping[str, Any], examples: int = 40, stages: Sequence[str] = STAGES, moves: Sequence[str] = MOVES
 ) -> pd.DataFrame:
-    """One row an example, move, stage and rank; before the change one neighbour of four is new already."""
+    """One row an example, move, stage and rank.
+
+    Before the change one neighbour of four is of the new class already.
+    """
     ids = np.arange(examples)
     parts = []
     for move in moves:
