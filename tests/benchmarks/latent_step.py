@@ -12,6 +12,7 @@ classify, cross-entropy, gradient. One process; rounds are interleaved, and rati
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ PROBLEMS = {"convnet, digits": ("convnet", (1, 8, 8)), "resnet20, 32 x 32": ("re
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--examples", type=int, default=64)
+    parser.add_argument("--batches", type=int, default=1, help="of the size that suits the device")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -43,7 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(
-        f"{options.examples} images, {options.device}, {options.threads} threads, torch {torch.__version__}\n",
+        f"{options.batches} batch(es), {options.device}, {options.threads} threads, torch {torch.__version__}\n",
         flush=True,
     )
     print("network              autoencoder   ms a step, bare   ms a step, attack   ratio")
@@ -66,10 +67,12 @@ def main() -> None:
 def problems(options: argparse.Namespace) -> Iterator[tuple[str, str, nn.Module, Autoencoder, Tensor]]:
     for name, (network, shape) in PROBLEMS.items():
         model = models.build(network, shape, 10).to(options.device).eval().requires_grad_(False)
-        images = torch.rand((options.examples, *shape), generator=torch.Generator().manual_seed(0)).to(options.device)
+        count = options.batches * batch_size(math.prod(shape), torch.device(options.device))
+        images = torch.rand((count, *shape), generator=torch.Generator().manual_seed(0)).to(options.device)
         for kind in ("linear", "plain"):
             autoencoder = autoencoders.build(AutoencoderRecipe(kind=kind, bottleneck=16), shape).to(options.device)
             autoencoder.eval().requires_grad_(False).magnitude.fill_(1.0)
+            autoencoder.mean.fill_(0.5)  # untrained, it would decode to what is clamped away
             yield name, kind, model, autoencoder, images
 
 
