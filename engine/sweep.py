@@ -137,7 +137,7 @@ def check_figures(spec: Spec) -> None:
 
     from analysis import catalogue
 
-    config, told = spec.task.Config, SweepRecord.read(facts(spec.sweep))
+    config, told = spec.task.Config, SweepRecord.read(facts(spec.sweep, spec.task))
     settings = [*settings_of(config), *inner_settings(config, spec.sweep.varied)]
     for number, entry in enumerate(spec.sweep.figures):
         try:

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tasks.parts.artifacts import representations
+from tasks.parts.artifacts import autoencoder, classifier, representations
 from tasks.parts.artifacts.autoencoder import Request
 from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
 from tasks.parts.batching import in_batches
@@ -76,6 +76,16 @@ def needs(config: Config) -> Needs:
     """The classifier, the autoencoder, and where neighbours are asked for, the representations."""
     found: dict[str, Any] = {"classifier": config.recipe, "autoencoder": config.request}
     return found | ({"representations": config.request.bank} if config.neighbor else {})
+
+
+def check_settings(config: Config, root: str | None) -> None:
+    """Refuses a stage that the network lacks, and an autoencoder that does not fit it.
+
+    Raises:
+        UserError: one of these, with its field.
+    """
+    classifier.check(classifier.Request(recipe=config.recipe), root)
+    autoencoder.check(config.request, root)
 
 
 def passes(config: Config) -> int:

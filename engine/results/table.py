@@ -76,7 +76,7 @@ def _sweep_record(
         "replicates": spec.task.Config.replicates,
         "labels": settings,
         "classes": found[0].planned.classes if found else (),
-        **facts(spec.sweep),
+        **facts(spec.sweep, spec.task),
         "epochs": any(outcome.record and outcome.record.epochs for outcome in found),
         "figures": spec.sweep.figures or (),
         "columns": columns,

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from engine.sweepfile.expand import Trial, place, trials_at
 from engine.sweepfile.schema import Sweep
 from engine.sweepfile.yaml_lines import Source, SpecError
+from tasks.parts.contract import hook
 from tasks.parts.data import load as data
 from tasks.parts.messages import did_you_mean
 from tasks.parts.settings import UserError
@@ -93,12 +94,16 @@ class Spec:
         return self.source.error(at, f"no trial reports {metric}; they report {', '.join(reports)}{hint}")
 
 
-def facts(sweep: Sweep) -> dict[str, object]:
-    """What figures need to know about a sweep."""
+def facts(sweep: Sweep, task: ModuleType) -> dict[str, object]:
+    """What figures need to know about a sweep of a task.
+
+    The metrics of an epoch are known where a trial is about a classifier, and not of other things.
+    """
+    metrics = [name for name in Epoch.__annotations__ if name != "epoch"]
     return {
         "varied": sweep.varied,
         "objectives": [objective.model_dump() for objective in sweep.objectives],
         "search": {name: drawn.kind for name, drawn in sweep.search.items()},
         "scheduler": sweep.scheduler.model_dump() if sweep.scheduler else None,
-        "metrics": [name for name in Epoch.__annotations__ if name != "epoch"],
+        "metrics": metrics if hook(task, "SUBJECT") is None else None,
     }

@@ -823,7 +823,29 @@ STAGES = {
         "fixed.hidden: linear lies after all stages at which neighbours are found: 0",
     ),
 }
-OF_TASKS = {"adversarial_search": SEARCHES, "transfer": POOLS, "hidden_neighbors": STAGES}
+CODES = {
+    "a stage that is not there": (
+        "autoencoder.stage: 3  #!",
+        "fixed.autoencoder.stage: no stage '3': 0 (pixels) to 1 (logits), or one of ...",
+    ),
+    "a code larger than the representation": (
+        "autoencoder: {stage: 1, bottleneck: 4}  #!",
+        "fixed.autoencoder.bottleneck: 4 is more than the 3 numbers of a representation",
+    ),
+    "a kind that is not there": (
+        "autoencoder.kind: vea  #!",
+        "fixed.autoencoder.kind: unknown autoencoder 'vea'; there are linear, plain, topk, vae, vqvae; did you mean vae?",
+    ),
+    "an option of another kind": (
+        "autoencoder: {kind: topk, options: {beta: 2}}  #!",
+        "fixed.autoencoder.options.beta: unknown field; topk has ...",
+    ),
+    "a pooled flat representation": (
+        "autoencoder: {stage: 1, bottleneck: 2, pooled: true}  #!",
+        "fixed.autoencoder.pooled: a representation of 3 numbers has no positions to pool over",
+    ),
+}
+OF_TASKS = {"adversarial_search": SEARCHES, "autoencoding": CODES, "transfer": POOLS, "hidden_neighbors": STAGES}
 
 
 @pytest.mark.parametrize(("task", "case"), [(task, case) for task, cases in OF_TASKS.items() for case in cases])
