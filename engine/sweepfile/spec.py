@@ -105,5 +105,5 @@ def facts(sweep: Sweep, task: ModuleType) -> dict[str, object]:
         "objectives": [objective.model_dump() for objective in sweep.objectives],
         "search": {name: drawn.kind for name, drawn in sweep.search.items()},
         "scheduler": sweep.scheduler.model_dump() if sweep.scheduler else None,
-        "metrics": metrics if hook(task, "SUBJECT") is None else None,
+        "metrics": metrics if hook(task, "SUBJECT") in (None, "classifier") else None,
     }
