@@ -54,7 +54,9 @@ def left(points: Tensor, distance: float | Tensor, success: bool = True) -> Adve
     """What an attack leaves that moved images to these points."""
     none = torch.zeros(len(points))
     held = torch.full((len(points),), success)
-    return AdversarialExamples(points, held, none + distance, none + distance, none, none, none + torch.nan, none + torch.nan)
+    return AdversarialExamples(
+        points, held, none + distance, none + distance, none, none, none + torch.nan, none + torch.nan
+    )
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
