@@ -172,15 +172,12 @@ def measure(
     """
     torch.set_num_threads(context.threads)
     module = importlib.import_module(task)
-    recipe = config.recipe
 
     def some(ids: Sequence[int]) -> pa.Table:
-        with below("recipe"):
-            split = classifier.split_of(recipe, config.split, context.data_root)
-        images, labels = data.take(split, ids, device=context.device)
+        batch = _batch(config, ids, context)
         given = _given(names, handles, shared, ids, context.device)
         with survived("measure"), watched(_networks(given)):
-            columns = module.measure(config, given, Batch(tuple(ids), images, labels))
+            columns = module.measure(config, given, batch)
         return table(columns, module.COLUMNS, ids, device_name(context.device), hook(module, "MAY_BE_MISSING"))
 
     return _named(some, ids)
@@ -198,12 +195,17 @@ def show(
     """The pictures of a few examples that a task leaves; the arguments are those of `measure`."""
     torch.set_num_threads(context.threads)
     module = importlib.import_module(task)
-    with below("recipe"):
-        split = classifier.split_of(config.recipe, config.split, context.data_root)
-    images, labels = data.take(split, ids, device=context.device)
+    batch = _batch(config, ids, context)
     given = _given(names, handles, shared, ids, context.device)
     with survived("show"):
-        return hook(module, "show")(config, given, Batch(tuple(ids), images, labels))
+        return hook(module, "show")(config, given, batch)
+
+
+def _batch(config: TaskConfig, ids: Sequence[int], context: RunContext) -> Batch:
+    """Some of the examples that a task measures."""
+    with below("recipe"):
+        split = classifier.split_of(config.recipe, config.split, context.data_root)
+    return Batch(tuple(ids), *data.take(split, ids, device=context.device))
 
 
 def _given(
