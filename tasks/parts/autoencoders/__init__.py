@@ -4,6 +4,8 @@
 class Options(Settings)                  the settings that it has beside those of all
 def build(shape, bottleneck, options)    a `Coder` of standardised representations (B, *shape),
                                          with its initial weights
+def check(recipe, options)               optional: refuses settings of all kinds that do not go with
+                                         its own, by a `UserError` with a field of the options
 VERSION                                  a whole number, raised by hand when its numbers change
 ```
 

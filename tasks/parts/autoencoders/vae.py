@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tasks.parts.autoencoders.common.coder import Batches, Coder, Objective, Step
+from tasks.parts.autoencoders.common.recipe import AutoencoderRecipe
 from tasks.parts.autoencoders.common.trunks import Trunk, decoder, encoder
 from tasks.parts.randomness import normal
-from tasks.parts.settings import NonNegative, Probability
+from tasks.parts.settings import NonNegative, Probability, UserError
 
 VERSION = 1
 """Raised by hand when its numbers change on purpose."""
@@ -126,6 +127,16 @@ def divergence(mu: Tensor, log_sigma: Tensor) -> Tensor:
     tensor([1.])
     """
     return 0.5 * (mu.square() + (2 * log_sigma).exp() - 1 - 2 * log_sigma).sum(1)
+
+
+def check(recipe: AutoencoderRecipe, options: Options) -> None:
+    """Refuses a Bernoulli likelihood of numbers that may lie outside [0, 1].
+
+    Raises:
+        UserError: they may.
+    """
+    if options.likelihood == "bernoulli" and (recipe.stage != 0 or recipe.standardise != "none"):
+        raise UserError("bernoulli is for pixels as they are; take stage: 0 and standardise: none", "likelihood")
 
 
 def build(shape: Sequence[int], bottleneck: int, options: Options) -> Vae:

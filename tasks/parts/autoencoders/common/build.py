@@ -46,9 +46,12 @@ def options_of(recipe: AutoencoderRecipe) -> Settings:
     Raises:
         UserError: as `member`; or the kind has no such option, or it cannot have such a value.
     """
-    options = member(recipe.kind).Options
+    kind = member(recipe.kind)
     with below("options"):
-        return validated(options, recipe.options, recipe.kind)
+        options = validated(kind.Options, recipe.options, recipe.kind)
+        if hasattr(kind, "check"):
+            kind.check(recipe, options)
+    return options
 
 
 def identity(recipe: AutoencoderRecipe) -> Mapping[str, object]:

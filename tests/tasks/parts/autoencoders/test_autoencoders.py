@@ -316,6 +316,7 @@ def test_training_that_diverges_and_representations_that_are_all_the_same_fail()
         ({"kind": "vqvae", "bottleneck": 9}, "options.groups: a bottleneck of 9 cannot be divided into 8 groups"),
         ({"kind": "topk", "options": {"expansion": 0.5}, "bottleneck": 8}, "options.expansion: there are 6 features"),
         ({"kind": "vae", "options": {"beta": -1}}, "options.beta"),
+        ({"kind": "vae", "options": {"likelihood": "bernoulli"}}, "options.likelihood: bernoulli is for pixels"),
         ({"kind": "linear", "options": {"width": 3}}, "options.width"),
     ],
 )
