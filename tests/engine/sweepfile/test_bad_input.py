@@ -840,6 +840,10 @@ CODES = {
         "autoencoder: {kind: topk, options: {beta: 2}}  #!",
         "fixed.autoencoder.options.beta: unknown field; topk has ...",
     ),
+    "patience with nothing held out": (
+        "autoencoder: {validation: 0, patience: 3}  #!",
+        "fixed.autoencoder.patience: is counted on images that are held out; set validation above 0",
+    ),
     "a pooled flat representation": (
         "autoencoder: {stage: 1, bottleneck: 2, pooled: true}  #!",
         "fixed.autoencoder.pooled: a representation of 3 numbers has no positions to pool over",

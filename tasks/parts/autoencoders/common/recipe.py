@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tasks.parts.settings import NonNegative, Number, Positive, Settings, Stage
+from tasks.parts.settings import NonNegative, Number, Positive, Settings, Stage, UserError
 from tasks.parts.training.optimisation import Optimiser, Schedule
 
 
@@ -66,3 +66,9 @@ class AutoencoderRecipe(Settings):
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="of initial weights, order and noise; the classifier's where null"
     )
+
+    @model_validator(mode="after")
+    def _patience(self) -> Self:
+        if self.patience is not None and self.validation == 0:
+            raise UserError("is counted on images that are held out; set validation above 0", "patience")
+        return self
